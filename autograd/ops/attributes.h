@@ -1,0 +1,82 @@
+/* The typed attributes of each operation: what is fixed when it is recorded. What changes per step (seed,
+ * step, learning rate ...) is in tw_step, read from device memory. */
+#ifndef TW_AUTOGRAD_OPS_ATTRIBUTES_H
+#define TW_AUTOGRAD_OPS_ATTRIBUTES_H
+
+#include "autograd/tensor.h"
+
+typedef enum tw_activation { TW_IDENTITY, TW_QUICK_GELU, TW_ERF_GELU } tw_activation;
+
+typedef struct tw_linear_attr {
+    tw_activation activation;
+    bool in_out;     /* W is stored (K, M) as in "x @ proj", not (M, K) */
+    bool output_f32; /* y is f32 whatever the inputs' type */
+} tw_linear_attr;
+
+typedef struct tw_layer_norm_attr {
+    float eps;
+} tw_layer_norm_attr;
+
+typedef struct tw_add_layer_norm_attr {
+    float eps;
+    float dropout;  /* probability that an element of h becomes 0; 0: none */
+    uint32_t layer; /* the draw's layer */
+} tw_add_layer_norm_attr;
+
+typedef struct tw_attention_attr {
+    int heads;
+    float dropout; /* on the probabilities, after softmax */
+    uint32_t layer;
+} tw_attention_attr;
+
+typedef struct tw_embed_patches_attr {
+    char unused;
+} tw_embed_patches_attr;
+
+typedef struct tw_embed_tokens_attr {
+    float eps;
+    float dropout;
+    uint32_t layer;
+    int32_t padding_id; /* its row of the word table gets no gradient; -1: none */
+} tw_embed_tokens_attr;
+
+typedef struct tw_take_token_attr {
+    char unused;
+} tw_take_token_attr;
+
+typedef struct tw_l2_normalise_attr {
+    char unused;
+} tw_l2_normalise_attr;
+
+typedef struct tw_contrastive_loss_attr {
+    char unused;
+} tw_contrastive_loss_attr;
+
+typedef struct tw_patchify_attr {
+    int patch;     /* pixels a side */
+    tw_dtype type; /* of the patches */
+    float mean[3], std[3];
+} tw_patchify_attr;
+
+/* A run of elements of a parameter slab that share a rule. */
+typedef struct tw_segment {
+    int64_t offset, count;
+    float weight_decay;
+} tw_segment;
+
+typedef struct tw_adamw_attr {
+    const tw_segment *segments; /* device memory */
+    int64_t count;
+    float beta1, beta2, eps;
+} tw_adamw_attr;
+
+typedef struct tw_finite_norm_attr {
+    const tw_segment *segments; /* device memory */
+    int64_t count;
+} tw_finite_norm_attr;
+
+typedef struct tw_top_k_attr {
+    int k;
+} tw_top_k_attr;
+
+#endif
