@@ -29,6 +29,8 @@ tw_lib(dnnl::dnnl dnnl.h dnnl)
 tw_lib(lmdb::lmdb lmdb.h lmdb)
 tw_lib(hdf5::hdf5_c hdf5.h hdf5)
 tw_lib(turbojpeg::turbojpeg turbojpeg.h turbojpeg)
+pkg_check_modules(TURBOJPEG QUIET libturbojpeg) # its version, which the library itself does not tell
+add_compile_definitions(TW_TURBOJPEG_VERSION="${TURBOJPEG_VERSION}")
 tw_lib(spng::spng spng.h spng)
 tw_lib(webp::webp webp/decode.h webp)
 tw_lib(jansson::jansson jansson.h jansson)
