@@ -76,16 +76,16 @@ tw_status tw_call_check_rows(const tw_call *call, int i, const char *what) {
     return TW_OK;
 }
 
-tw_status tw_call_check_shape(const tw_call *call, int i, const char *what, int ndim, const int64_t *shape) {
+tw_status tw_call_check(const tw_call *call, int i, const char *what, tw_dtype dtype, int ndim,
+                        const int64_t *shape) {
     const tw_tensor *t = &call->input[i];
     const char *name = tw_op_table[call->op].name;
     char got[64], wanted[64];
     if (!tw_present(t)) return FAIL(TW_ERR_ARGUMENT, "%s: %s is missing", name, what);
-    if (t->dtype != TW_F32 && t->dtype != TW_BF16)
-        return FAIL(TW_ERR_SHAPE, "%s: %s is %s, f32 or bf16 is needed", name, what, tw_dtype_name(t->dtype));
-    tw_tensor expected = tw_tensor_of(NULL, t->dtype, ndim, shape);
-    if (!tw_tensor_same_shape(t, &expected))
-        return FAIL(TW_ERR_SHAPE, "%s: %s is %s, %s is needed", name, what, tw_tensor_shape_text(t, got),
+    tw_tensor expected = tw_tensor_of(NULL, dtype, ndim, shape);
+    if (t->dtype != dtype || !tw_tensor_same_shape(t, &expected))
+        return FAIL(TW_ERR_SHAPE, "%s: %s is %s %s, %s %s is needed", name, what, tw_dtype_name(t->dtype),
+                    tw_tensor_shape_text(t, got), tw_dtype_name(dtype),
                     tw_tensor_shape_text(&expected, wanted));
     if (!tw_tensor_is_contiguous(t)) return FAIL(TW_ERR_SHAPE, "%s: %s is not contiguous", name, what);
     return TW_OK;

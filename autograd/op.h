@@ -112,8 +112,12 @@ tw_tensor tw_absent(void);
 void tw_call_output(tw_call *call, int i, tw_dtype dtype, int ndim, const int64_t *shape);
 /* Fails unless input i is rows of type f32 or bf16 (both allowed), naming the operation and the input. */
 tw_status tw_call_check_rows(const tw_call *call, int i, const char *what) TW_MUST_CHECK;
-/* Fails unless input i is a contiguous float tensor of exactly this shape. */
-tw_status tw_call_check_shape(const tw_call *call, int i, const char *what, int ndim,
-                              const int64_t *shape) TW_MUST_CHECK;
+/* Fails unless input i is a contiguous tensor of exactly this type and shape. */
+tw_status tw_call_check(const tw_call *call, int i, const char *what, tw_dtype dtype, int ndim,
+                        const int64_t *shape) TW_MUST_CHECK;
+static inline tw_status tw_call_check_f32(const tw_call *call, int i, const char *what, int ndim,
+                                          const int64_t *shape) {
+    return tw_call_check(call, i, what, TW_F32, ndim, shape);
+}
 
 #endif

@@ -2,6 +2,12 @@
 
 #include <math.h>
 
+void tw_random_words(const tw_draw *d, uint32_t first, int64_t blocks, uint32_t *out) {
+    const tw_draw draw = *d;
+#pragma omp simd
+    for (int64_t i = 0; i < blocks; i++) tw_random4(&draw, first + (uint32_t)i, out + 4 * i);
+}
+
 static uint64_t words(const tw_draw *d, uint32_t pair) {
     uint32_t w[4];
     tw_random4(d, pair / 2, w);

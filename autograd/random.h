@@ -42,6 +42,8 @@ static inline void tw_random4(const tw_draw *d, uint32_t block, uint32_t out[4])
     out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3;
 }
 
+/* out[0 .. 4 blocks): the words of blocks first .. first + blocks - 1. */
+void tw_random_words(const tw_draw *d, uint32_t first, int64_t blocks, uint32_t *out);
 /* One 32-bit word: element `element` of the draw. */
 uint32_t tw_random_u32(const tw_draw *d, uint32_t element);
 /* Uniform in [0, 1) with 53 bits; element e uses words 2e and 2e + 1 of the draw. */

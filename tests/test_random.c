@@ -22,6 +22,17 @@ START_TEST(agrees_with_the_published_vectors) {
 }
 END_TEST
 
+START_TEST(runs_of_words_are_the_single_words) {
+    uint32_t run[4 * 37], w[4];
+    tw_draw d = {.seed = 1234567890123ull, .purpose = TW_DRAW_TEST, .layer = 3, .step = 9, .sample = 77};
+    tw_random_words(&d, UINT32_MAX - 10, 37, run);
+    for (uint32_t i = 0; i < 37; i++) {
+        tw_random4(&d, UINT32_MAX - 10 + i, w);
+        ck_assert_mem_eq(w, run + 4 * i, sizeof w);
+    }
+}
+END_TEST
+
 START_TEST(moments_and_ranges) {
     enum { N = 100001 };
     static float x[N];
@@ -44,4 +55,4 @@ START_TEST(moments_and_ranges) {
 }
 END_TEST
 
-TW_TEST_MAIN("random", agrees_with_the_published_vectors, moments_and_ranges)
+TW_TEST_MAIN("random", agrees_with_the_published_vectors, runs_of_words_are_the_single_words, moments_and_ranges)

@@ -1,0 +1,101 @@
+#include "autograd/ops/dropout_rows.h"
+#include "autograd/ops/layer_norm_rows.h"
+#include "autograd/ops/rows.h"
+
+/* y = layer_norm(s), s = x + dropout(h): the end of both halves of a post-norm (BERT) layer.
+ * inputs: x (B, .., D), h as x, gain (D) f32, bias (D) f32; outputs: y as x, s as x, stats (rows, 2) f32.
+ * Dropout's sample is the index along B, its element the index within the sample. */
+
+tw_status tw_add_layer_norm_shape(tw_call *c) {
+    TRY(tw_call_check_rows(c, 0, "x"));
+    TRY(tw_call_check_rows(c, 1, "h"));
+    const tw_add_layer_norm_attr *attr = c->attr;
+    const tw_tensor *x = &c->input[0], *h = &c->input[1];
+    char a[64], b[64];
+    if (!tw_tensor_same_shape(x, h) || x->dtype != h->dtype)
+        return FAIL(TW_ERR_SHAPE, "add_layer_norm: x is %s %s, h is %s %s", tw_dtype_name(x->dtype),
+                    tw_tensor_shape_text(x, a), tw_dtype_name(h->dtype), tw_tensor_shape_text(h, b));
+    if (!(attr->dropout >= 0.0f && attr->dropout < 1.0f))
+        return FAIL(TW_ERR_ARGUMENT, "add_layer_norm: dropout %g is not in [0, 1)", (double)attr->dropout);
+    int64_t d = tw_tensor_cols(x), stats[2] = {tw_tensor_rows(x), 2};
+    TRY(tw_call_check_f32(c, 2, "gain", 1, &d));
+    TRY(tw_call_check_f32(c, 3, "bias", 1, &d));
+    tw_call_output(c, 0, x->dtype, x->ndim, x->shape);
+    tw_call_output(c, 1, x->dtype, x->ndim, x->shape);
+    tw_call_output(c, 2, TW_F32, 2, stats);
+    c->saved_inputs = 1u << 2;
+    c->saved_outputs = 1u << 1 | 1u << 2;
+    c->forward_scratch = (size_t)(tw_threads() * 3 * d) * 4;
+    c->backward_scratch = (size_t)(tw_threads() * 5 * d) * 4;
+    return TW_OK;
+}
+
+/* Dropout of row `row` of a (B, .., D) tensor with `per_sample` rows a sample; in may be out. */
+static void drop_row(const tw_call *c, int64_t per_sample, int64_t row, int64_t d, const float *in,
+                     float *out) {
+    const tw_add_layer_norm_attr *attr = c->attr;
+    tw_draw draw = tw_dropout_draw(c->step, attr->layer, row / per_sample);
+    tw_dropout_run(&draw, attr->dropout, row % per_sample * d, d, in, out);
+}
+
+static int64_t rows_per_sample(const tw_tensor *x) {
+    return x->ndim > 1 && x->shape[0] > 0 ? tw_tensor_rows(x) / x->shape[0] : 1;
+}
+
+tw_status tw_add_layer_norm_forward_cpu(const tw_call *c) {
+    const tw_add_layer_norm_attr *attr = c->attr;
+    const tw_tensor *x = &c->input[0], *h = &c->input[1], *y = &c->output[0], *s = &c->output[1];
+    int64_t rows = tw_tensor_rows(x), d = tw_tensor_cols(x), x_stride, h_stride,
+            per_sample = rows_per_sample(x);
+    tw_tensor_is_rows(x, &x_stride);
+    tw_tensor_is_rows(h, &h_stride);
+    float *stats = c->output[2].data;
+#pragma omp parallel
+    {
+        float *mine = (float *)c->scratch + omp_get_thread_num() * 3 * d;
+        tw_range r = tw_my_share(rows);
+        for (int64_t i = r.begin; i < r.end; i++) {
+            const float *xr = tw_row_read(x, x_stride, i, mine), *hr = tw_row_read(h, h_stride, i, mine + d);
+            float *sum = mine + 2 * d;
+            if (attr->dropout > 0.0f) drop_row(c, per_sample, i, d, hr, sum), hr = sum;
+#pragma omp simd
+            for (int64_t k = 0; k < d; k++) sum[k] = xr[k] + hr[k];
+            tw_row_deliver(s, i, sum, TW_WRITE);
+            /* what backward will see, rounded as it is kept */
+            const float *kept = tw_row_read(s, d, i, mine);
+            tw_layer_norm_row(kept, d, c->input[2].data, c->input[3].data, attr->eps, sum, stats + 2 * i);
+            tw_row_deliver(y, i, sum, TW_WRITE);
+        }
+    }
+    return TW_OK;
+}
+
+tw_status tw_add_layer_norm_backward_cpu(const tw_call *c) {
+    const tw_add_layer_norm_attr *attr = c->attr;
+    const tw_tensor *s = &c->output[1], *dy = &c->output_grad[0], *dx = &c->input_grad[0],
+                    *dh = &c->input_grad[1];
+    int64_t rows = tw_tensor_rows(s), d = tw_tensor_cols(s), per_sample = rows_per_sample(s);
+    const float *stats = c->output[2].data;
+    float *scratch = c->scratch;
+    memset(scratch, 0, c->backward_scratch);
+#pragma omp parallel
+    {
+        float *mine = scratch + omp_get_thread_num() * 5 * d;
+        tw_range r = tw_my_share(rows);
+        for (int64_t i = r.begin; i < r.end; i++) {
+            const float *g = tw_row_read(dy, d, i, mine + d);
+            float *ds = mine + 2 * d;
+            tw_layer_norm_row_backward(tw_row_read(s, d, i, mine), g, d, c->input[2].data, stats + 2 * i, ds,
+                                       mine + 3 * d, mine + 4 * d);
+            if (dx->data) tw_row_deliver(dx, i, ds, c->input_mode[0]);
+            if (!dh->data) continue;
+            if (attr->dropout > 0.0f) drop_row(c, per_sample, i, d, ds, ds);
+            tw_row_deliver(dh, i, ds, c->input_mode[1]);
+        }
+    }
+    for (int i = 2; i < 4; i++)
+        if (c->input_grad[i].data)
+            tw_sum_threads(scratch, 5 * d, (1 + i) * d, tw_threads(), d, c->input_grad[i].data,
+                           c->input_mode[i] == TW_ADD);
+    return TW_OK;
+}

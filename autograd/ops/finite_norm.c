@@ -1,0 +1,39 @@
+#include "autograd/op.h"
+#include "autograd/parallel.h"
+
+#include <math.h>
+
+/* norm[k] = ||g[segment k]||_2, not finite if any of its elements is not. input: g (n) f32; output:
+ * (segments) f32. Squares are added in f64, in blocks of fixed size and in index order: the same for any
+ * number of threads. */
+
+tw_status tw_finite_norm_shape(tw_call *c) {
+    const tw_finite_norm_attr *attr = c->attr;
+    int64_t n = tw_present(&c->input[0]) ? tw_tensor_count(&c->input[0]) : 0;
+    TRY(tw_call_check_f32(c, 0, "gradients", 1, &n));
+    tw_call_output(c, 0, TW_F32, 1, &attr->count);
+    return TW_OK;
+}
+
+static double sum_of_squares(const float *g, int64_t n) {
+    enum { BLOCK = 4096 };
+    double total = 0;
+    for (int64_t at = 0; at < n; at += BLOCK) {
+        int64_t end = at + BLOCK < n ? at + BLOCK : n;
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t i = at; i < end; i++) sum += (double)g[i] * (double)g[i];
+        total += sum;
+    }
+    return total;
+}
+
+tw_status tw_finite_norm_forward_cpu(const tw_call *c) {
+    const tw_finite_norm_attr *attr = c->attr;
+    const float *g = c->input[0].data;
+    float *norm = c->output[0].data;
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t k = 0; k < attr->count; k++)
+        norm[k] = (float)sqrt(sum_of_squares(g + attr->segments[k].offset, attr->segments[k].count));
+    return TW_OK;
+}

@@ -1,0 +1,66 @@
+#include "autograd/ops/rows.h"
+#include "autograd/parallel.h"
+
+/* Pixels to the rows of the patch product: y[b, patch, (channel, py, px)], patches row by row, the element
+ * order of a flattened convolution weight (width, 3, P, P). input: u8 (B,R,R,3), normalised here as the
+ * reference does it in f32: (p / 255 - mean) / std; or f32 (B,3,R,R), taken as normalised already. R a
+ * multiple of P. */
+
+tw_status tw_patchify_shape(tw_call *c) {
+    const tw_patchify_attr *attr = c->attr;
+    const tw_tensor *x = &c->input[0];
+    if (!tw_present(x) || x->ndim != 4 || (x->dtype != TW_U8 && x->dtype != TW_F32) ||
+        !tw_tensor_is_contiguous(x))
+        return FAIL(TW_ERR_SHAPE, "patchify: pixels must be contiguous u8 (B,R,R,3) or f32 (B,3,R,R)");
+    int64_t r = x->shape[2], p = attr->patch, channels = x->dtype == TW_U8 ? x->shape[3] : x->shape[1];
+    int64_t other = x->dtype == TW_U8 ? x->shape[1] : x->shape[3];
+    if (channels != 3 || other != r || p < 1 || r % p != 0) {
+        char shape[64];
+        return FAIL(TW_ERR_SHAPE, "patchify: pixels %s do not divide into patches of %lld",
+                    tw_tensor_shape_text(x, shape), (long long)p);
+    }
+    int64_t y[3] = {x->shape[0], r / p * (r / p), 3 * p * p};
+    tw_call_output(c, 0, attr->type, 3, y);
+    c->forward_scratch = (size_t)(tw_threads() * 3 * p * p) * 4;
+    return TW_OK;
+}
+
+static void patch_of_bytes(const uint8_t *image, int64_t r, int64_t p, int64_t py, int64_t px,
+                           float table[3][256], float *out) {
+    for (int64_t ch = 0; ch < 3; ch++)
+        for (int64_t y = 0; y < p; y++) {
+            const uint8_t *in = image + ((py * p + y) * r + px * p) * 3 + ch;
+            for (int64_t x = 0; x < p; x++) *out++ = table[ch][in[3 * x]];
+        }
+}
+
+static void patch_of_floats(const float *image, int64_t r, int64_t p, int64_t py, int64_t px, float *out) {
+    for (int64_t ch = 0; ch < 3; ch++)
+        for (int64_t y = 0; y < p; y++, out += p)
+            memcpy(out, image + (ch * r + py * p + y) * r + px * p, (size_t)p * 4);
+}
+
+tw_status tw_patchify_forward_cpu(const tw_call *c) {
+    const tw_patchify_attr *attr = c->attr;
+    const tw_tensor *x = &c->input[0], *out = &c->output[0];
+    int64_t r = x->shape[2], p = attr->patch, side = r / p, patches = side * side,
+            rows = x->shape[0] * patches;
+    float table[3][256];
+    for (int ch = 0; ch < 3; ch++)
+        for (int v = 0; v < 256; v++) table[ch][v] = ((float)v / 255.0f - attr->mean[ch]) / attr->std[ch];
+#pragma omp parallel
+    {
+        float *mine = (float *)c->scratch + omp_get_thread_num() * 3 * p * p;
+        tw_range range = tw_my_share(rows);
+        for (int64_t i = range.begin; i < range.end; i++) {
+            int64_t image = i / patches, py = i % patches / side, px = i % side;
+            float *row = tw_row_target(out, i, mine);
+            if (x->dtype == TW_U8)
+                patch_of_bytes((const uint8_t *)x->data + image * r * r * 3, r, p, py, px, table, row);
+            else
+                patch_of_floats((const float *)x->data + image * r * r * 3, r, p, py, px, row);
+            tw_row_deliver(out, i, row, TW_WRITE);
+        }
+    }
+    return TW_OK;
+}

@@ -1,0 +1,289 @@
+#include "autograd/param.h"
+
+#include "autograd/random.h"
+
+#include <fnmatch.h>
+#include <stdlib.h>
+
+enum { ALIGN = 16 }; /* elements: 64 bytes in f32 */
+
+struct fused {
+    tw_param view;
+    int first, n;
+};
+
+struct tw_params {
+    tw_param **params;
+    struct fused **fused;
+    int count, capacity, fused_count;
+    tw_device *device;
+    tw_dtype compute_type;
+    bool training;
+    int64_t trainable, values_count, copies_count;
+    float *values, *gradients;
+    uint16_t *copies;
+};
+
+tw_status tw_params_create(tw_params **out) {
+    *out = calloc(1, sizeof **out);
+    return *out ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+}
+
+void tw_params_free(tw_params *set) {
+    if (!set) return;
+    if (set->device) {
+        set->device->release(set->device, set->values);
+        set->device->release(set->device, set->copies);
+        set->device->release(set->device, set->gradients);
+    }
+    for (int i = 0; i < set->count; i++) {
+        free(set->params[i]->name);
+        free(set->params[i]);
+    }
+    for (int i = 0; i < set->fused_count; i++) {
+        free(set->fused[i]->view.name);
+        free(set->fused[i]);
+    }
+    free(set->params);
+    free(set->fused);
+    free(set);
+}
+
+tw_status tw_params_add(tw_params *set, const char *name, int ndim, const int64_t *shape, tw_init init,
+                        tw_param **out) {
+    *out = NULL;
+    if (set->device) return FAIL(TW_ERR_ARGUMENT, "parameter %s added after the slabs were allocated", name);
+    if (tw_params_find(set, name)) return FAIL(TW_ERR_ARGUMENT, "parameter %s added twice", name);
+    if (set->count == set->capacity) {
+        int capacity = set->capacity ? 2 * set->capacity : 64;
+        tw_param **grown = realloc(set->params, (size_t)capacity * sizeof *grown);
+        if (!grown) return FAIL(TW_ERR_MEMORY, "out of memory");
+        set->params = grown;
+        set->capacity = capacity;
+    }
+    tw_param *p = calloc(1, sizeof *p);
+    char *copy = strdup(name);
+    if (!p || !copy) {
+        free(p);
+        free(copy);
+        return FAIL(TW_ERR_MEMORY, "out of memory");
+    }
+    p->name = copy;
+    p->ndim = ndim;
+    p->count = 1;
+    for (int i = 0; i < ndim; i++) p->count *= p->shape[i] = shape[i];
+    p->init = init;
+    set->params[set->count++] = p;
+    *out = p;
+    return TW_OK;
+}
+
+tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) {
+    *out = NULL;
+    if (n < 1 || n > set->count)
+        return FAIL(TW_ERR_ARGUMENT, "cannot fuse %d of %d parameters", n, set->count);
+    struct fused *f = calloc(1, sizeof *f);
+    struct fused **grown = realloc(set->fused, ((size_t)set->fused_count + 1) * sizeof *grown);
+    if (grown) set->fused = grown;
+    if (!f || !grown) {
+        free(f);
+        return FAIL(TW_ERR_MEMORY, "out of memory");
+    }
+    f->first = set->count - n;
+    f->n = n;
+    f->view = *set->params[f->first];
+    f->view.name = strdup(f->view.name);
+    for (int i = 1; i < n; i++) {
+        tw_param *p = set->params[f->first + i];
+        p->continues = true;
+        f->view.shape[0] += p->shape[0];
+        f->view.count += p->count;
+    }
+    set->fused[set->fused_count++] = f;
+    if (!f->view.name) return FAIL(TW_ERR_MEMORY, "out of memory");
+    *out = &f->view;
+    return TW_OK;
+}
+
+tw_status tw_params_freeze(tw_params *set, const char *pattern, int *matched) {
+    *matched = 0;
+    if (set->device) return FAIL(TW_ERR_ARGUMENT, "frozen after the slabs were allocated");
+    for (int i = 0; i < set->count; i++) {
+        if (fnmatch(pattern, set->params[i]->name, 0) != 0) continue;
+        set->params[i]->frozen = true;
+        ++*matched;
+    }
+    return TW_OK;
+}
+
+static tw_status check_fused(const tw_params *set) {
+    for (int i = 0; i < set->fused_count; i++) {
+        const struct fused *f = set->fused[i];
+        const tw_param *first = set->params[f->first];
+        for (int k = 1; k < f->n; k++) {
+            const tw_param *p = set->params[f->first + k];
+            if (p->frozen != first->frozen)
+                return FAIL(TW_ERR_CONFIG, "%s and %s are computed as one product: freeze both or neither",
+                            first->name, p->name);
+        }
+    }
+    return TW_OK;
+}
+
+/* Lays the parameters that `wanted` picks out behind each other; returns the end. */
+static int64_t lay_out(tw_params *set, bool (*wanted)(const tw_param *), int64_t at) {
+    for (int i = 0; i < set->count; i++) {
+        tw_param *p = set->params[i];
+        if (!wanted(p)) continue;
+        if (!p->continues) at = (at + ALIGN - 1) / ALIGN * ALIGN;
+        p->offset = at;
+        at += p->count;
+    }
+    return (at + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static bool is_trainable(const tw_param *p) {
+    return !p->frozen;
+}
+
+static bool is_frozen_vector(const tw_param *p) {
+    return p->frozen && p->ndim < 2;
+}
+
+static bool is_frozen_matrix(const tw_param *p) {
+    return p->frozen && p->ndim >= 2;
+}
+
+static void set_views(const tw_params *set, tw_param *p) {
+    bool copy = set->compute_type == TW_BF16 && p->ndim >= 2;
+    float *master = copy && p->frozen ? NULL : set->values + p->offset;
+    p->master = tw_tensor_of(master, TW_F32, p->ndim, p->shape);
+    p->value = copy ? tw_tensor_of(set->copies + p->offset, TW_BF16, p->ndim, p->shape) : p->master;
+    p->grad = tw_tensor_of(set->training && !p->frozen ? set->gradients + p->offset : NULL, TW_F32, p->ndim,
+                           p->shape);
+}
+
+tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute_type, bool training) {
+    if (set->device) return FAIL(TW_ERR_ARGUMENT, "the slabs are allocated already");
+    if (compute_type != TW_F32 && compute_type != TW_BF16)
+        return FAIL(TW_ERR_UNSUPPORTED, "parameters of type %s", tw_dtype_name(compute_type));
+    TRY(check_fused(set));
+    set->compute_type = compute_type;
+    set->training = training;
+    /* Frozen matrices come last: in bf16 they have no f32 value, and the f32 slab ends before them. */
+    set->trainable = lay_out(set, is_trainable, 0);
+    int64_t vectors = lay_out(set, is_frozen_vector, set->trainable);
+    int64_t all = lay_out(set, is_frozen_matrix, vectors);
+    set->values_count = compute_type == TW_F32 ? all : vectors;
+    set->copies_count = compute_type == TW_BF16 ? all : 0;
+    set->device = device;
+    TRY(device->alloc(device, (size_t)set->values_count * 4, (void **)&set->values));
+    TRY(device->zero(device, TW_QUEUE_COMPUTE, set->values, (size_t)set->values_count * 4));
+    if (set->copies_count) {
+        TRY(device->alloc(device, (size_t)set->copies_count * 2, (void **)&set->copies));
+        TRY(device->zero(device, TW_QUEUE_COMPUTE, set->copies, (size_t)set->copies_count * 2));
+    }
+    if (training) {
+        TRY(device->alloc(device, (size_t)set->trainable * 4, (void **)&set->gradients));
+        TRY(tw_params_zero_gradients(set));
+    }
+    for (int i = 0; i < set->count; i++) set_views(set, set->params[i]);
+    for (int i = 0; i < set->fused_count; i++) {
+        tw_param *view = &set->fused[i]->view;
+        view->offset = set->params[set->fused[i]->first]->offset;
+        view->frozen = set->params[set->fused[i]->first]->frozen;
+        set_views(set, view);
+    }
+    return TW_OK;
+}
+
+tw_status tw_params_initialise(tw_params *set, uint64_t seed) {
+    for (int i = 0; i < set->count; i++) {
+        tw_param *p = set->params[i];
+        float *v = malloc((size_t)p->count * 4 + 4);
+        if (!v) return FAIL(TW_ERR_MEMORY, "out of memory");
+        tw_draw draw = {.seed = seed, .purpose = TW_DRAW_INIT, .layer = (uint32_t)i};
+        if (p->init.kind == TW_INIT_NORMAL) {
+            tw_random_normal(&draw, 0.0f, p->init.a, v, p->count);
+        } else if (p->init.kind == TW_INIT_UNIFORM) {
+            tw_random_uniform(&draw, -p->init.a, p->init.a, v, p->count);
+        } else {
+            for (int64_t k = 0; k < p->count; k++) v[k] = p->init.a;
+        }
+        tw_status status = tw_params_set(set, p, v);
+        free(v);
+        TRY(status);
+    }
+    return TW_OK;
+}
+
+int tw_params_count(const tw_params *set) {
+    return set->count;
+}
+
+tw_param *tw_params_at(const tw_params *set, int index) {
+    return set->params[index];
+}
+
+tw_param *tw_params_find(const tw_params *set, const char *name) {
+    for (int i = 0; i < set->count; i++)
+        if (strcmp(set->params[i]->name, name) == 0) return set->params[i];
+    return NULL;
+}
+
+tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) {
+    tw_device *d = set->device;
+    if (param->master.data)
+        TRY(d->upload(d, TW_QUEUE_COMPUTE, param->master.data, values, (size_t)param->count * 4));
+    if (param->value.dtype == TW_BF16) {
+        uint16_t *half = malloc((size_t)param->count * 2 + 2);
+        if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
+        for (int64_t i = 0; i < param->count; i++) half[i] = tw_to_bf16(values[i]);
+        tw_status status = d->upload(d, TW_QUEUE_COMPUTE, param->value.data, half, (size_t)param->count * 2);
+        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+        free(half);
+        TRY(status);
+    }
+    return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) {
+    tw_device *d = set->device;
+    if (param->master.data) {
+        TRY(d->download(d, TW_QUEUE_COMPUTE, values, param->master.data, (size_t)param->count * 4));
+        return d->sync(d, TW_QUEUE_COMPUTE);
+    }
+    uint16_t *half = malloc((size_t)param->count * 2 + 2);
+    if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = d->download(d, TW_QUEUE_COMPUTE, half, param->value.data, (size_t)param->count * 2);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    for (int64_t i = 0; status == TW_OK && i < param->count; i++) values[i] = tw_from_bf16(half[i]);
+    free(half);
+    return status;
+}
+
+int64_t tw_params_trainable(const tw_params *set) {
+    return set->trainable;
+}
+
+float *tw_params_values(const tw_params *set) {
+    return set->values;
+}
+
+uint16_t *tw_params_copies(const tw_params *set) {
+    return set->copies;
+}
+
+float *tw_params_gradients(const tw_params *set) {
+    return set->gradients;
+}
+
+tw_status tw_params_zero_gradients(tw_params *set) {
+    if (!set->gradients) return TW_OK;
+    return set->device->zero(set->device, TW_QUEUE_COMPUTE, set->gradients, (size_t)set->trainable * 4);
+}
+
+size_t tw_params_bytes(const tw_params *set) {
+    int64_t gradients = set->gradients ? set->trainable : 0;
+    return (size_t)(set->values_count + gradients) * 4 + (size_t)set->copies_count * 2;
+}

@@ -1,0 +1,76 @@
+/* Named parameters and the slabs they live in.
+ *
+ * Slabs, each one block on the device: f32 values (masters), the compute copies where the compute type is
+ * bf16, and f32 gradients. Trainable parameters come first, so that the optimizer sweeps one range. Frozen
+ * parameters have no master (in bf16), no gradient and no moments. In bf16 only tensors of two or more
+ * dimensions have a bf16 compute copy; gains, biases and scalars are computed with in f32. */
+#ifndef TW_AUTOGRAD_PARAM_H
+#define TW_AUTOGRAD_PARAM_H
+
+#include "autograd/device.h"
+#include "autograd/tensor.h"
+
+typedef enum tw_init_kind { TW_INIT_CONSTANT, TW_INIT_NORMAL, TW_INIT_UNIFORM } tw_init_kind;
+
+/* CONSTANT: a everywhere. NORMAL: N(0, a^2). UNIFORM: U[-a, a). */
+typedef struct tw_init {
+    tw_init_kind kind;
+    float a;
+} tw_init;
+
+typedef struct tw_param {
+    char *name; /* as in checkpoints, "visual.conv1.weight" */
+    int ndim;
+    int64_t shape[TW_MAX_DIMS];
+    int64_t count; /* elements */
+    tw_init init;
+    bool frozen;
+    bool continues;   /* follows the one before without padding, so that both can be seen as one */
+    int64_t offset;   /* elements from the start of the f32 slab */
+    tw_tensor value;  /* what operations read: f32, or the bf16 copy */
+    tw_tensor master; /* f32; the same memory as value in f32 */
+    tw_tensor grad;   /* f32; data NULL if frozen or not training */
+} tw_param;
+
+typedef struct tw_params tw_params;
+
+tw_status tw_params_create(tw_params **out) TW_MUST_CHECK;
+void tw_params_free(tw_params *set);
+
+/* Adds a parameter; the name is copied and must be new. *out stays valid until the set is freed. */
+tw_status tw_params_add(tw_params *set, const char *name, int ndim, const int64_t *shape, tw_init init,
+                        tw_param **out) TW_MUST_CHECK;
+/* Makes the last n added parameters, equal but for their first dimension, usable as one, stacked along it
+ * (query, key and value as one product). They keep their own names; *out is the stacked view, valid as long
+ * as the set. */
+tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) TW_MUST_CHECK;
+/* Freezes the parameters whose names match a shell pattern (fnmatch); *matched counts them. Before allocate.
+ */
+tw_status tw_params_freeze(tw_params *set, const char *pattern, int *matched) TW_MUST_CHECK;
+
+/* Allocates the slabs: compute_type f32 or bf16; gradients only if training. Values are undefined, gradients
+ * zero. */
+tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute_type,
+                             bool training) TW_MUST_CHECK;
+/* Draws every value by its rule; parameter i uses layer i of the seed's TW_DRAW_INIT. */
+tw_status tw_params_initialise(tw_params *set, uint64_t seed) TW_MUST_CHECK;
+
+int tw_params_count(const tw_params *set);                        /* without fused views */
+tw_param *tw_params_at(const tw_params *set, int index);          /* in the order of adding */
+tw_param *tw_params_find(const tw_params *set, const char *name); /* NULL if there is none */
+
+/* Host copies of count elements in and out, compute copies refreshed. */
+tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) TW_MUST_CHECK;
+tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) TW_MUST_CHECK;
+
+/* The range that the optimizer sweeps: elements of the trainable slab (padding included, always 0 gradient),
+ * and the slabs' starts. copies is NULL in f32. */
+int64_t tw_params_trainable(const tw_params *set);
+float *tw_params_values(const tw_params *set);
+uint16_t *tw_params_copies(const tw_params *set);
+float *tw_params_gradients(const tw_params *set);
+tw_status tw_params_zero_gradients(tw_params *set) TW_MUST_CHECK;
+/* Bytes of all slabs. */
+size_t tw_params_bytes(const tw_params *set);
+
+#endif
