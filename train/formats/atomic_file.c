@@ -1,0 +1,137 @@
+#include "train/formats/atomic_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+static const char SUFFIX[] = ".tw-tmp";
+enum { STALE_SECONDS = 15 * 60 };
+
+char *tw_path_join(const char *folder, const char *name) {
+    size_t n = strlen(folder);
+    char *out = malloc(n + strlen(name) + 2);
+    if (!out) return NULL;
+    sprintf(out, n && folder[n - 1] == '/' ? "%s%s" : "%s/%s", folder, name);
+    return out;
+}
+
+/* A host name without dots, so that it can stand between dots in a file name. */
+static void host_label(char label[65]) {
+    memset(label, 0, 65);
+    if (gethostname(label, 64) != 0 || !label[0]) strcpy(label, "host");
+    for (char *c = label; *c; c++)
+        if (*c == '.' || *c == '/') *c = '-';
+}
+
+/* The length of the folder part of `path`, its slash included; 0 when there is none. */
+static size_t folder_length(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+static char *temporary_name(const char *path) {
+    char host[65];
+    host_label(host);
+    size_t folder = folder_length(path), size = strlen(path) + sizeof host + sizeof SUFFIX + 32;
+    char *temp = malloc(size);
+    if (temp)
+        snprintf(temp, size, "%.*s.%s.%s.%ld%s", (int)folder, path, path + folder, host, (long)getpid(),
+                 SUFFIX);
+    return temp;
+}
+
+tw_status tw_atomic_begin(const char *path, char **temp) {
+    *temp = NULL;
+    if (!path[folder_length(path)])
+        return FAIL(TW_ERR_ARGUMENT, "'%s' is a folder, a file name is needed", path);
+    char *name = temporary_name(path);
+    if (!name) return FAIL(TW_ERR_MEMORY, "%s: no memory for a file name", path);
+    int fd = open(name, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        int error = errno;
+        free(name);
+        return FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(error));
+    }
+    close(fd);
+    *temp = name;
+    return TW_OK;
+}
+
+void tw_atomic_discard(const char *temp) {
+    if (!temp) return;
+    if (truncate(temp, 0) != 0 || unlink(temp) != 0) unlink(temp);
+}
+
+static tw_status sync_folder(const char *path) {
+    size_t n = folder_length(path);
+    char *folder = n ? strndup(path, n) : strdup(".");
+    if (!folder) return FAIL(TW_ERR_MEMORY, "%s: no memory for a folder name", path);
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* Some network file systems cannot sync a folder (EINVAL); there is nothing more to be done then. */
+    int error = fd < 0 ? errno : fsync(fd) == 0 || errno == EINVAL ? 0 : errno;
+    if (fd >= 0) close(fd);
+    tw_status status = error ? FAIL(TW_ERR_IO, "cannot sync folder %s: %s", folder, strerror(error)) : TW_OK;
+    free(folder);
+    return status;
+}
+
+tw_status tw_atomic_publish(const char *temp, const char *path) {
+    int fd = open(temp, O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0 && close(fd) != 0 && !error) error = errno;
+    if (!error && rename(temp, path) != 0) error = errno;
+    if (error) {
+        tw_atomic_discard(temp);
+        return FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(error));
+    }
+    return sync_folder(path);
+}
+
+tw_status tw_atomic_link(const char *folder, const char *name, const char *target) {
+    tw_status status = TW_OK;
+    char *path = tw_path_join(folder, name), *temp = path ? temporary_name(path) : NULL;
+    if (!temp) {
+        status = FAIL(TW_ERR_MEMORY, "%s/%s: no memory for a file name", folder, name);
+        goto done;
+    }
+    unlink(temp); /* of a killed process that had our pid */
+    if (symlink(target, temp) != 0 || rename(temp, path) != 0) {
+        int error = errno;
+        unlink(temp);
+        status = FAIL(TW_ERR_IO, "cannot link %s to %s: %s", path, target, strerror(error));
+        goto done;
+    }
+    status = sync_folder(path);
+done:
+    free(temp);
+    free(path);
+    return status;
+}
+
+bool tw_atomic_is_stale(const char *folder, const char *name) {
+    size_t n = strlen(name), suffix = sizeof SUFFIX - 1;
+    if (n <= suffix || name[0] != '.' || strcmp(name + n - suffix, SUFFIX) != 0) return false;
+    char *path = tw_path_join(folder, name);
+    struct stat info;
+    bool found = path && lstat(path, &info) == 0;
+    free(path);
+    if (!found) return false;
+    if (time(NULL) - info.st_mtime > STALE_SECONDS) return true;
+    char head[256], host[65];
+    if (n - suffix >= sizeof head) return false;
+    memcpy(head, name, n - suffix), head[n - suffix] = '\0';
+    char *pid_text = strrchr(head, '.');
+    if (!pid_text || pid_text == head) return false;
+    *pid_text++ = '\0';
+    char *host_text = strrchr(head, '.');
+    host_label(host);
+    if (!host_text || strcmp(host_text + 1, host) != 0) return false;
+    long pid = strtol(pid_text, NULL, 10);
+    return pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}

@@ -1,0 +1,34 @@
+/* Files that appear whole or not at all: written under a temporary name in the same folder, synced, renamed,
+ * and the folder synced, so that neither a kill nor a power cut leaves half a file under the final name. */
+#ifndef TW_TRAIN_FORMATS_ATOMIC_FILE_H
+#define TW_TRAIN_FORMATS_ATOMIC_FILE_H
+
+#include "autograd/status.h"
+
+#include <stdbool.h>
+
+/* Creates an empty temporary file "<folder of path>/.<name>.<host>.<pid>.tw-tmp" and stores its path, to be
+ * freed by the caller, in *temp. A leftover of the same name is emptied. TW_ERR_IO with the reason when the
+ * folder is missing or not writable. */
+tw_status tw_atomic_begin(const char *path, char **temp) TW_MUST_CHECK;
+
+/* Syncs the finished (closed) temporary file, renames it to `path` and syncs the folder. On failure the
+ * temporary is removed and an older file at `path` stays as it was. */
+tw_status tw_atomic_publish(const char *temp, const char *path) TW_MUST_CHECK;
+
+/* Removes a temporary that will not be published and gives its disk space back even while some library still
+ * holds it open. temp may be NULL. */
+void tw_atomic_discard(const char *temp);
+
+/* Makes folder/name a symbolic link to `target` (relative to the folder) in one step, replacing an older
+ * link. */
+tw_status tw_atomic_link(const char *folder, const char *name, const char *target) TW_MUST_CHECK;
+
+/* True if folder/name is a temporary of tw_atomic_begin or tw_atomic_link whose writer is gone: a process of
+ * this host that no longer lives, or a file that nobody has written to for 15 minutes. */
+bool tw_atomic_is_stale(const char *folder, const char *name);
+
+/* "folder/name" in one string, to be freed by the caller; NULL when memory is out. */
+char *tw_path_join(const char *folder, const char *name);
+
+#endif

@@ -1,0 +1,26 @@
+/* What h5.c and h5_data.c share. */
+#ifndef TW_TRAIN_FORMATS_H5_PRIVATE_H
+#define TW_TRAIN_FORMATS_H5_PRIVATE_H
+
+#include "train/formats/h5.h"
+
+#include <hdf5.h>
+
+struct tw_h5 {
+    hid_t id;
+    char *path, *temp; /* temp: NULL when opened for reading */
+    char kind[32];
+    int fd; /* keeps the checked file open while HDF5 reads it; -1 when writing */
+};
+
+/* HDF5 has one error stack and no locks of its own: held around every group of its calls. */
+void tw_h5_lock(void);
+void tw_h5_unlock(void);
+/* Makes an error of HDF5's newest one: "PATH: cannot DOING NAME: <innermost message>". TW_ERR_IO when the
+ * system refused, else TW_ERR_LIBRARY. Call it with the lock held. */
+tw_status tw_h5_error(const tw_h5 *f, const char *doing, const char *name) TW_MUST_CHECK;
+
+/* A fixed-length UTF-8 type of `size` bytes (at least 1), to be closed with H5Tclose; -1 on failure. */
+hid_t tw_h5_text_type(size_t size);
+
+#endif
