@@ -15,9 +15,11 @@
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static bool ready;
+static char kept[512]; /* by tw_h5_keep_error; the lock guards it */
 
 void tw_h5_lock(void) {
     pthread_mutex_lock(&mutex);
+    kept[0] = '\0';
     if (ready) return;
     /* Its exit handler would write to files that failed, and crash on them. It must be refused first of all.
      */
@@ -42,14 +44,20 @@ const char *tw_h5_library_version(void) {
 }
 
 static herr_t innermost(unsigned n, const H5E_error2_t *error, void *out) {
-    if (n == 0 && error->desc) snprintf(out, 512, "%s", error->desc);
+    if (n == 0 && error->desc) snprintf(out, sizeof kept, "%s", error->desc);
     return 0;
 }
 
-tw_status tw_h5_error(const tw_h5 *f, const char *doing, const char *name) {
-    char text[512] = "";
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, text);
+void tw_h5_keep_error(void) {
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, kept);
     H5Eclear2(H5E_DEFAULT);
+}
+
+tw_status tw_h5_error(const tw_h5 *f, const char *doing, const char *name) {
+    char text[sizeof kept];
+    tw_h5_keep_error();
+    memcpy(text, kept, sizeof text);
+    kept[0] = '\0';
     /* For a failed system call the message is a long list with the system's own words in the middle of it. */
     static const char mark[] = "error message = '";
     char *start = strstr(text, mark);
@@ -80,6 +88,7 @@ static hid_t create_in(const char *temp) {
     if (creation >= 0 && access >= 0 && H5Pset_userblock(creation, TW_SEAL_BYTES) >= 0 &&
         H5Pset_obj_track_times(creation, false) >= 0)
         id = H5Fcreate(temp, H5F_ACC_TRUNC, creation, access);
+    if (id < 0) tw_h5_keep_error();
     if (creation >= 0) H5Pclose(creation);
     if (access >= 0) H5Pclose(access);
     return id;

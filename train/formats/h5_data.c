@@ -22,6 +22,7 @@ static hid_t create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const
         H5Pset_chunk(plan, ndim, chunk) >= 0 && H5Pset_fletcher32(plan) >= 0 &&
         H5Pset_fill_time(plan, H5D_FILL_TIME_NEVER) >= 0)
         data = H5Dcreate2(f->id, name, type, space, H5P_DEFAULT, plan, H5P_DEFAULT);
+    if (data < 0) tw_h5_keep_error();
     if (space >= 0) H5Sclose(space);
     if (plan >= 0) H5Pclose(plan);
     return data;
@@ -31,6 +32,7 @@ static bool set_mark(hid_t data, const char *name, int64_t value) {
     hid_t space = H5Screate(H5S_SCALAR), attribute = -1;
     if (space >= 0) attribute = H5Acreate2(data, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     bool good = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0;
+    if (!good) tw_h5_keep_error();
     if (attribute >= 0) H5Aclose(attribute);
     if (space >= 0) H5Sclose(space);
     return good;

@@ -20,6 +20,8 @@ void tw_h5_unlock(void);
  * system refused, else TW_ERR_LIBRARY. Call it with the lock held. */
 tw_status tw_h5_error(const tw_h5 *f, const char *doing, const char *name) TW_MUST_CHECK;
 
+/* Keeps HDF5's error for the next tw_h5_error: the next call of HDF5, closing something even, forgets it. */
+void tw_h5_keep_error(void);
 /* A fixed-length UTF-8 type of `size` bytes (at least 1), to be closed with H5Tclose; -1 on failure. */
 hid_t tw_h5_text_type(size_t size);
 

@@ -61,7 +61,7 @@ static int read_fully(int fd, unsigned char *to, size_t size, int64_t from) {
 
 static void *digest_thread(void *argument) {
     digest_work *w = argument;
-    unsigned char *buffer = malloc(BLOCK);
+    unsigned char *buffer = malloc(w->end < BLOCK ? (size_t)w->end : BLOCK);
     if (!buffer) {
         w->error = ENOMEM;
         return NULL;
