@@ -1,0 +1,40 @@
+/* The dual encoder: an image tower, a text tower, their projections into one space, and logit_scale. */
+#ifndef TW_LAYERS_DUAL_ENCODER_H
+#define TW_LAYERS_DUAL_ENCODER_H
+
+#include "layers/bert.h"
+#include "layers/vit.h"
+
+typedef struct tw_model_config {
+    char name[64];
+    int embed;   /* width of the common space */
+    int context; /* tokens of a text, [CLS] and [SEP] included */
+    tw_vit_config image;
+    tw_bert_config text;
+} tw_model_config;
+
+typedef struct tw_dual_encoder {
+    tw_model_config config;
+    tw_params *params; /* owned */
+    tw_vit image;
+    tw_bert text;
+    tw_linear text_projection;
+    const tw_param *logit_scale; /* the logarithm of the scale; a scalar */
+    tw_dtype compute_type;       /* set by tw_dual_encoder_allocate */
+} tw_dual_encoder;
+
+/* Names all parameters; nothing is allocated on a device yet, so that parameters can be frozen first. */
+tw_status tw_dual_encoder_create(const tw_model_config *config, tw_dual_encoder **out) TW_MUST_CHECK;
+void tw_dual_encoder_free(tw_dual_encoder *model);
+/* Allocates the slabs, see tw_params_allocate. Values are undefined until initialised or loaded. */
+tw_status tw_dual_encoder_allocate(tw_dual_encoder *model, tw_device *device, tw_dtype compute_type,
+                                   bool training) TW_MUST_CHECK;
+
+/* L2-normalised features (B, embed) f32. pixels as tw_vit_forward; ids and lengths as tw_bert_forward. */
+tw_tensor *tw_encode_image(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *pixels);
+tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths);
+/* The contrastive loss, a scalar, of n matching rows: image and text (n, embed) f32 features. */
+tw_tensor *tw_contrastive_loss(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *image,
+                               tw_tensor *text);
+
+#endif

@@ -1,0 +1,104 @@
+#include "layers/vit.h"
+
+#include "layers/names.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { MLP_RATIO = 4 };
+static const float LN_EPS = 1e-5f;
+
+static tw_init uniform(double fan_in) {
+    return (tw_init){TW_INIT_UNIFORM, (float)(1.0 / sqrt(fan_in))};
+}
+
+static const tw_init zero = {TW_INIT_CONSTANT, 0.0f};
+
+/* in_proj is one parameter with PyTorch's names for it: in_proj_weight (3D, D), Xavier-uniform; in_proj_bias
+ * (3D). */
+static tw_status init_in_proj(tw_linear *l, tw_params *params, const char *prefix, int64_t d) {
+    int64_t shape[2] = {3 * d, d};
+    tw_param *w, *b;
+    tw_init xavier = {TW_INIT_UNIFORM, (float)sqrt(6.0 / (double)(4 * d))};
+    TRY(tw_add_named(params, prefix, "in_proj_weight", 2, shape, xavier, &w));
+    TRY(tw_add_named(params, prefix, "in_proj_bias", 1, shape, zero, &b));
+    *l = (tw_linear){.weight = w, .bias = b};
+    return TW_OK;
+}
+
+static tw_status init_block(tw_vit_block *b, tw_params *params, int index, int d) {
+    char at[128];
+    const char *root = "visual.transformer.resblocks";
+    int hidden = MLP_RATIO * d;
+    snprintf(at, sizeof at, "%s.%d.ln_1", root, index);
+    TRY(tw_norm_init(&b->ln_1, params, at, d, LN_EPS));
+    snprintf(at, sizeof at, "%s.%d.attn", root, index);
+    TRY(init_in_proj(&b->in_proj, params, at, d));
+    snprintf(at, sizeof at, "%s.%d.attn.out_proj", root, index);
+    TRY(tw_linear_init(&b->out_proj, params, at, d, d, uniform(d), zero));
+    snprintf(at, sizeof at, "%s.%d.ln_2", root, index);
+    TRY(tw_norm_init(&b->ln_2, params, at, d, LN_EPS));
+    snprintf(at, sizeof at, "%s.%d.mlp.c_fc", root, index);
+    TRY(tw_linear_init(&b->fc, params, at, d, hidden, uniform(d), uniform(d)));
+    snprintf(at, sizeof at, "%s.%d.mlp.c_proj", root, index);
+    return tw_linear_init(&b->proj, params, at, hidden, d, uniform(hidden), uniform(hidden));
+}
+
+tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_vit_config *config, int embed) {
+    *vit = (tw_vit){.config = *config};
+    int64_t d = config->width, side = config->resolution / config->patch;
+    if (config->patch < 1 || config->resolution % config->patch != 0 || config->heads < 1 ||
+        d % config->heads != 0)
+        return FAIL(TW_ERR_CONFIG,
+                    "image tower: resolution %d, patch %d, width %d, %d heads do not fit together",
+                    config->resolution, config->patch, config->width, config->heads);
+    int64_t conv[4] = {d, 3, config->patch, config->patch}, positions[2] = {side * side + 1, d};
+    tw_init narrow = {TW_INIT_NORMAL, (float)(1.0 / sqrt((double)d))};
+    tw_param *p;
+    TRY(tw_params_add(params, "visual.class_embedding", 1, &d, narrow, &p));
+    vit->class_embedding = p;
+    TRY(tw_params_add(params, "visual.positional_embedding", 2, positions, narrow, &p));
+    vit->positional_embedding = p;
+    TRY(tw_params_add(params, "visual.conv1.weight", 4, conv, uniform((double)(3 * conv[2] * conv[3])), &p));
+    vit->conv1 = (tw_linear){.weight = p};
+    TRY(tw_norm_init(&vit->ln_pre, params, "visual.ln_pre", d, LN_EPS));
+    vit->blocks = calloc((size_t)config->layers, sizeof *vit->blocks);
+    if (!vit->blocks) return FAIL(TW_ERR_MEMORY, "out of memory");
+    for (int i = 0; i < config->layers; i++) TRY(init_block(&vit->blocks[i], params, i, config->width));
+    TRY(tw_norm_init(&vit->ln_post, params, "visual.ln_post", d, LN_EPS));
+    return tw_projection_init(&vit->proj, params, "visual.proj", d, embed, narrow);
+}
+
+void tw_vit_free(tw_vit *vit) {
+    free(vit->blocks);
+    vit->blocks = NULL;
+}
+
+static tw_tensor *block_forward(tw_tape *tape, const tw_vit *vit, const tw_vit_block *b, tw_tensor *x) {
+    tw_attention_attr attention = {.heads = vit->config.heads};
+    tw_tape_block_begin(tape);
+    tw_tensor *qkv =
+        tw_linear_forward(tape, &b->in_proj, tw_norm_forward(tape, &b->ln_1, x), TW_IDENTITY, NULL);
+    tw_tensor *attended = tw_tape_record(tape, TW_OP_attention, &attention, 1, &qkv);
+    x = tw_linear_forward(tape, &b->out_proj, attended, TW_IDENTITY, x);
+    tw_tensor *hidden =
+        tw_linear_forward(tape, &b->fc, tw_norm_forward(tape, &b->ln_2, x), TW_QUICK_GELU, NULL);
+    x = tw_linear_forward(tape, &b->proj, hidden, TW_IDENTITY, x);
+    tw_tape_block_end(tape);
+    return x;
+}
+
+tw_tensor *tw_vit_forward(tw_tape *tape, const tw_vit *vit, tw_tensor *pixels, tw_dtype compute_type) {
+    tw_patchify_attr patchify = {.patch = vit->config.patch, .type = compute_type};
+    memcpy(patchify.mean, vit->config.pixel_mean, sizeof patchify.mean);
+    memcpy(patchify.std, vit->config.pixel_std, sizeof patchify.std);
+    tw_tensor *patches = tw_tape_record(tape, TW_OP_patchify, &patchify, 1, &pixels);
+    tw_tensor *embedded[] = {tw_linear_forward(tape, &vit->conv1, patches, TW_IDENTITY, NULL),
+                             tw_tape_param(tape, vit->class_embedding),
+                             tw_tape_param(tape, vit->positional_embedding)};
+    tw_tensor *x = tw_tape_record(tape, TW_OP_embed_patches, NULL, 3, embedded);
+    x = tw_norm_forward(tape, &vit->ln_pre, x);
+    for (int i = 0; i < vit->config.layers; i++) x = block_forward(tape, vit, &vit->blocks[i], x);
+    x = tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);
+    return tw_linear_forward(tape, &vit->proj, tw_norm_forward(tape, &vit->ln_post, x), TW_IDENTITY, NULL);
+}
