@@ -99,6 +99,10 @@ tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) {
         f->view.shape[0] += p->shape[0];
         f->view.count += p->count;
     }
+    if (f->view.ndim > 2) { /* a convolution's weight as the matrix of a product over patches */
+        f->view.ndim = 2;
+        f->view.shape[1] = f->view.shape[0] ? f->view.count / f->view.shape[0] : 0;
+    }
     set->fused[set->fused_count++] = f;
     if (!f->view.name) return FAIL(TW_ERR_MEMORY, "out of memory");
     *out = &f->view;

@@ -13,7 +13,7 @@ static tw_status init_qkv(tw_linear *l, tw_params *params, const char *prefix, i
     static const char *const names[] = {"query", "key", "value"};
     int64_t shape[2] = {d, d};
     tw_param *part, *weight, *bias;
-    char at[128];
+    char at[192];
     for (int i = 0; i < 3; i++) {
         snprintf(at, sizeof at, "%s.%s", prefix, names[i]);
         TRY(tw_add_named(params, at, "weight", 2, shape, normal, &part));

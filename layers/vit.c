@@ -60,6 +60,7 @@ tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_vit_config *confi
     TRY(tw_params_add(params, "visual.positional_embedding", 2, positions, narrow, &p));
     vit->positional_embedding = p;
     TRY(tw_params_add(params, "visual.conv1.weight", 4, conv, uniform((double)(3 * conv[2] * conv[3])), &p));
+    TRY(tw_params_fuse(params, 1, &p));
     vit->conv1 = (tw_linear){.weight = p};
     TRY(tw_norm_init(&vit->ln_pre, params, "visual.ln_pre", d, LN_EPS));
     vit->blocks = calloc((size_t)config->layers, sizeof *vit->blocks);
