@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# Builds and runs every test: release, then debug (AddressSanitizer, UndefinedBehaviorSanitizer).
+#
+#     scripts/test.sh [--no-install] [--release-only]
+#
+# The last line is "tests: N passed, F failed, S skipped"; the exit status is 0 only if F is 0 and all was built.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+install=yes
+presets=(release debug)
+for argument in "$@"; do
+    case $argument in
+        --no-install) install=no ;;
+        --release-only) presets=(release) ;;
+        *)
+            echo "usage: scripts/test.sh [--no-install] [--release-only]" >&2
+            exit 2
+            ;;
+    esac
+done
+
+stop() {
+    echo "test.sh: $1" >&2
+    echo "tests: 0 passed, 1 failed, 0 skipped"
+    exit 1
+}
+
+if [ "$install" = yes ]; then
+    scripts/install_deps.sh || stop "the packages could not be installed"
+fi
+
+passed=0
+failed=0
+skipped=0
+
+# Adds up one CTest log, in which each line of a test's output begins with the test's number. Check prints "NN%:
+# Checks: N, Failures: F, Errors: E" and counts a test that says SKIP among the passed, shell tests print "tests: N
+# passed, M failed" and do not. A test that ended without either line, or that CTest calls failed though its own line
+# does not, is one failure.
+count() {
+    local sums
+    sums=$(awk '
+        /^[0-9]+: / { n = $1 + 0; sub(/^[0-9]+: /, "") }
+        /^[0-9]+%: Checks: [0-9]+, Failures: [0-9]+, Errors: [0-9]+/ {
+            gsub(/[^0-9 ]/, "")
+            good[n] = $2 - $3 - $4; bad[n] = $3 + $4; counted[n] = 1; by_check[n] = 1
+        }
+        /^tests: [0-9]+ passed, [0-9]+ failed/ {
+            gsub(/[^0-9 ]/, "")
+            good[n] = $1; bad[n] = $2; counted[n] = 1
+        }
+        /^SKIP / { skips[n]++ }
+        /^ *[0-9]+\/[0-9]+ Test +#[0-9]+: / {
+            match($0, /#[0-9]+/)
+            n = substr($0, RSTART + 1, RLENGTH - 1) + 0
+            ok = $0 ~ / Passed /
+            p += good[n] - (by_check[n] ? skips[n] : 0)
+            f += bad[n]
+            s += skips[n]
+            if (!bad[n] && !(ok && counted[n])) f++
+        }
+        END { printf "%d %d %d\n", p, f, s }' "$1")
+    local p f s
+    read -r p f s <<<"$sums"
+    passed=$((passed + p))
+    failed=$((failed + f))
+    skipped=$((skipped + s))
+}
+
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+for preset in "${presets[@]}"; do
+    cmake --preset "$preset" >"$logs/configure" 2>&1 || {
+        cat "$logs/configure"
+        stop "cmake --preset $preset failed"
+    }
+    cmake --build --preset "$preset" >"$logs/build" 2>&1 || {
+        tail -n 60 "$logs/build"
+        stop "the $preset build failed"
+    }
+    before=$failed
+    ctest --test-dir "build/$preset" -V --no-tests=error >"$logs/$preset" 2>&1
+    status=$?
+    count "$logs/$preset"
+    grep -E '^ *[0-9]+/[0-9]+ Test +#' "$logs/$preset"
+    grep -E '^([0-9]+: )?SKIP ' "$logs/$preset" | sed 's/^[0-9]*: //' | sort -u
+    if [ $status -ne 0 ]; then
+        # What the failed tests said, for whoever reads this log elsewhere.
+        grep -E '^[0-9]+: ' "$logs/$preset" | grep -E ':[FE]:|FAIL|ERROR|runtime error|SUMMARY' | head -n 100
+        [ "$failed" -gt "$before" ] || failed=$((failed + 1))
+    fi
+done
+
+echo "tests: $passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ]

@@ -1,0 +1,315 @@
+#include "train/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+#include <utf8proc.h>
+
+enum { TEXT_BYTES = 2048, PATH_BYTES = 4096, BAR_CELLS = 24 };
+
+typedef struct progress {
+    bool active;
+    int64_t done, total, first_done;
+    double started, shown; /* seconds, monotonic */
+    char text[TEXT_BYTES];
+} progress;
+
+struct tw_log {
+    pthread_mutex_t lock;
+    FILE *console, *file;
+    bool terminal;
+    double progress_seconds;
+    progress bar;
+    char path[PATH_BYTES];
+    int write_errno; /* of the first failed write */
+};
+
+static double seconds(clockid_t clock) {
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+static tw_status make_folders(const char *folder) {
+    char path[PATH_BYTES];
+    if (strlen(folder) >= sizeof path) return FAIL(TW_ERR_IO, "%.200s...: the path is too long", folder);
+    snprintf(path, sizeof path, "%s", folder);
+    for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
+        if (slash) *slash = '\0';
+        if (mkdir(path, 0777) != 0 && errno != EEXIST && (!slash || access(path, F_OK) != 0))
+            return FAIL(TW_ERR_IO, "%s: the run folder cannot be made: %s", path, strerror(errno));
+        if (!slash) return TW_OK;
+        *slash = '/';
+    }
+}
+
+/* Where the file's last complete line ends, or -1. */
+static off_t complete_length(int fd) {
+    char block[4096];
+    off_t end = lseek(fd, 0, SEEK_END);
+    while (end > 0) {
+        off_t begin = end > (off_t)sizeof block ? end - (off_t)sizeof block : 0;
+        ssize_t n = pread(fd, block, (size_t)(end - begin), begin);
+        if (n != end - begin) return -1;
+        const char *newline = memrchr(block, '\n', (size_t)n);
+        if (newline) return begin + (newline - block) + 1;
+        end = begin;
+    }
+    return end;
+}
+
+static tw_status open_file(tw_log *log, const char *run_dir) {
+    struct stat info;
+    TRY(make_folders(run_dir));
+    int n = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_dir);
+    if (n < 0 || (size_t)n >= sizeof log->path)
+        return FAIL(TW_ERR_IO, "%.200s...: the path is too long", run_dir);
+    int fd = open(log->path, O_RDWR | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return FAIL(TW_ERR_IO, "%s: cannot be written: %s; choose another --output", log->path,
+                    strerror(errno));
+    off_t length = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) ? complete_length(fd) : info.st_size;
+    if (length < 0 || (length < info.st_size && ftruncate(fd, length) != 0) ||
+        !(log->file = fdopen(fd, "a"))) {
+        tw_status status = FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->path, strerror(errno));
+        close(fd);
+        return status;
+    }
+    return TW_OK;
+}
+
+tw_status tw_log_open(const tw_log_options *options, tw_log **log) {
+    *log = NULL;
+    tw_log *fresh = calloc(1, sizeof *fresh);
+    if (!fresh) return FAIL(TW_ERR_MEMORY, "no memory for the log");
+    tw_status status = options->run_dir ? open_file(fresh, options->run_dir) : TW_OK;
+    if (status) {
+        free(fresh);
+        return status;
+    }
+    pthread_mutex_init(&fresh->lock, NULL);
+    fresh->console = options->console;
+    fresh->terminal = options->console && isatty(fileno(options->console));
+    fresh->progress_seconds = options->progress_seconds;
+    *log = fresh;
+    return TW_OK;
+}
+
+static tw_status write_status(const tw_log *log) {
+    if (!log->write_errno) return TW_OK;
+    return FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->path[0] ? log->path : "the console",
+                strerror(log->write_errno));
+}
+
+/* The console's bar
+ * -------------------------------------------------------------------------------------------- */
+
+void tw_log_duration_text(double duration, char *text, size_t size) {
+    if (!(duration >= 0)) duration = 0;
+    long long s = duration > 1e9 ? 1000000000 : (long long)(duration + 0.5);
+    if (s < 3600)
+        snprintf(text, size, "%lld:%02lld", s / 60, s % 60);
+    else
+        snprintf(text, size, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+}
+
+/* Cuts UTF-8 text to a number of terminal columns; Chinese characters take two. */
+static void cut_to_columns(char *text, int columns) {
+    int used = 0;
+    for (char *at = text; *at;) {
+        utf8proc_int32_t code = 0;
+        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)at, -1, &code);
+        int width = n > 0 ? utf8proc_charwidth(code) : 1;
+        if (used + width > columns) {
+            *at = '\0';
+            return;
+        }
+        used += width;
+        at += n > 0 ? n : 1;
+    }
+}
+
+static void describe(const progress *bar, double now, char *text, size_t size) {
+    char left[32] = "?", rate[32] = "?";
+    double elapsed = now - bar->started, worked = (double)(bar->done - bar->first_done);
+    if (elapsed > 0 && worked > 0) {
+        snprintf(rate, sizeof rate, worked / elapsed < 9.95 ? "%.2f" : "%.0f", worked / elapsed);
+        tw_log_duration_text(elapsed * (double)(bar->total - bar->done) / worked, left, sizeof left);
+    }
+    snprintf(text, size, "%lld/%lld  %s/s  %s left%s%s", (long long)bar->done, (long long)bar->total, rate,
+             left, bar->text[0] ? "  " : "", bar->text);
+}
+
+static double fraction(const progress *bar) {
+    return bar->total > 0 ? (double)bar->done / (double)bar->total : 1;
+}
+
+static void draw_bar(tw_log *log, double now) {
+    char cells[BAR_CELLS + 1], status[TEXT_BYTES + 128], line[TEXT_BYTES + 256];
+    struct winsize window;
+    int columns =
+        ioctl(fileno(log->console), TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col : 80;
+    int full = (int)(fraction(&log->bar) * BAR_CELLS);
+    memset(cells, '.', BAR_CELLS);
+    memset(cells, '#', (size_t)(full < 0 ? 0 : full > BAR_CELLS ? BAR_CELLS : full));
+    cells[BAR_CELLS] = '\0';
+    describe(&log->bar, now, status, sizeof status);
+    snprintf(line, sizeof line, "%3.0f%% [%s] %s", 100 * fraction(&log->bar), cells, status);
+    cut_to_columns(line, columns - 1); /* the last column would wrap */
+    fprintf(log->console, "\r\033[K%s", line);
+    fflush(log->console);
+    log->bar.shown = now;
+}
+
+static void print_console(tw_log *log, const char *text) {
+    char stamp[32];
+    time_t now = time(NULL);
+    struct tm local;
+    if (!log->console) return;
+    localtime_r(&now, &local);
+    strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &local);
+    bool redraw = log->terminal && log->bar.active;
+    int n = fprintf(log->console, "%s%s | %s\n", redraw ? "\r\033[K" : "", stamp, text);
+    if ((n < 0 || fflush(log->console) != 0) && !log->write_errno) log->write_errno = errno;
+    if (redraw) draw_bar(log, seconds(CLOCK_MONOTONIC));
+}
+
+static void advance(progress *bar, int64_t done, int64_t total, double now) {
+    if (!bar->active || total != bar->total || done < bar->done) {
+        bar->active = true;
+        bar->first_done = done;
+        bar->started = now;
+        bar->shown = -INFINITY;
+    }
+    bar->done = done;
+    bar->total = total;
+}
+
+static void show_progress(tw_log *log, double now) {
+    progress *bar = &log->bar;
+    bool last = bar->done >= bar->total;
+    if (log->terminal) {
+        if (last || now - bar->shown >= 0.1) draw_bar(log, now);
+        if (last) fputc('\n', log->console), fflush(log->console);
+    } else if (log->progress_seconds > 0) {
+        /* The first unit tells no rate yet. */
+        if (bar->shown < bar->started) bar->shown = bar->started;
+        if (last || now - bar->shown >= log->progress_seconds) {
+            char text[TEXT_BYTES + 128];
+            describe(bar, now, text, sizeof text);
+            print_console(log, text);
+            bar->shown = now;
+        }
+    }
+    if (last) bar->active = false;
+}
+
+void tw_log_progress(tw_log *log, int64_t done, int64_t total, const char *format, ...) {
+    if (!log || !log->console) return;
+    va_list args;
+    va_start(args, format);
+    pthread_mutex_lock(&log->lock);
+    double now = seconds(CLOCK_MONOTONIC);
+    vsnprintf(log->bar.text, sizeof log->bar.text, format, args);
+    advance(&log->bar, done, total, now);
+    show_progress(log, now);
+    pthread_mutex_unlock(&log->lock);
+    va_end(args);
+}
+
+/* The file
+ * ----------------------------------------------------------------------------------------------------- */
+
+/* Writes one line; the lock is held. */
+static void write_line(tw_log *log, const char *text) {
+    if (fprintf(log->file, "%s\n", text) >= 0 && fflush(log->file) == 0) return;
+    if (!log->write_errno) log->write_errno = errno ? errno : EIO;
+}
+
+static tw_status append_record(tw_log *log, const json_t *record) {
+    if (!log->file) return TW_OK;
+    json_t *stamped = json_pack("{s:f}", "time", floor(seconds(CLOCK_REALTIME) * 1e3) / 1e3);
+    /* jansson takes no const object, but only reads this one. */
+    if (!stamped || json_object_update_missing(stamped, (json_t *)(uintptr_t)record) != 0) {
+        json_decref(stamped);
+        return FAIL(TW_ERR_MEMORY, "no memory for a log record");
+    }
+    char *text = json_dumps(stamped, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    json_decref(stamped);
+    if (!text) return FAIL(TW_ERR_MEMORY, "no memory for a log record");
+    write_line(log, text);
+    free(text);
+    return TW_OK;
+}
+
+tw_status tw_log_record(tw_log *log, const json_t *record) {
+    if (!record) return FAIL(TW_ERR_MEMORY, "a log record could not be built");
+    if (!json_is_object(record)) return FAIL(TW_ERR_ARGUMENT, "a log record must be an object");
+    if (!log) return TW_OK;
+    pthread_mutex_lock(&log->lock);
+    tw_status status = append_record(log, record);
+    if (!status) status = write_status(log);
+    pthread_mutex_unlock(&log->lock);
+    return status;
+}
+
+/* File names may hold any bytes; JSON only UTF-8. */
+static void replace_invalid_utf8(char *text) {
+    for (char *at = text; *at;) {
+        utf8proc_int32_t code = 0;
+        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)at, -1, &code);
+        if (n <= 0) *at = '?';
+        at += n > 0 ? n : 1;
+    }
+}
+
+static void log_text(tw_log *log, const char *event, const char *prefix, const char *format, va_list args) {
+    char text[TEXT_BYTES];
+    int n = snprintf(text, sizeof text, "%s", prefix);
+    vsnprintf(text + n, sizeof text - (size_t)n, format, args);
+    pthread_mutex_lock(&log->lock);
+    print_console(log, text);
+    replace_invalid_utf8(text);
+    json_t *record = json_pack("{s:s, s:s}", "event", event, "text", text + n);
+    if ((!record || append_record(log, record) != TW_OK) && !log->write_errno) log->write_errno = ENOMEM;
+    json_decref(record);
+    pthread_mutex_unlock(&log->lock);
+}
+
+void tw_log_line(tw_log *log, const char *format, ...) {
+    if (!log) return;
+    va_list args;
+    va_start(args, format);
+    log_text(log, "line", "", format, args);
+    va_end(args);
+}
+
+void tw_log_warning(tw_log *log, const char *format, ...) {
+    if (!log) return;
+    va_list args;
+    va_start(args, format);
+    log_text(log, "warning", "warning: ", format, args);
+    va_end(args);
+}
+
+tw_status tw_log_close(tw_log *log) {
+    if (!log) return TW_OK;
+    if (log->terminal && log->bar.active) {
+        fputc('\n', log->console);
+        fflush(log->console);
+    }
+    if (log->file && fclose(log->file) != 0 && !log->write_errno) log->write_errno = errno;
+    tw_status status = write_status(log);
+    pthread_mutex_destroy(&log->lock);
+    free(log);
+    return status;
+}
