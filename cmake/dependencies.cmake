@@ -31,6 +31,7 @@ tw_lib(hdf5::hdf5_c hdf5.h hdf5)
 tw_lib(jpeg::jpeg jpeglib.h jpeg)
 pkg_check_modules(LIBJPEG QUIET libjpeg) # libjpeg-turbo; its version, which the library itself does not tell
 add_compile_definitions(TW_TURBOJPEG_VERSION="${LIBJPEG_VERSION}")
+tw_lib(turbojpeg::turbojpeg turbojpeg.h turbojpeg)
 tw_lib(spng::spng spng.h spng)
 tw_lib(webp::webp webp/decode.h webp)
 tw_lib(webpdemux::webpdemux webp/demux.h webpdemux)
