@@ -62,6 +62,7 @@ typedef struct tw_patchify_attr {
 typedef struct tw_segment {
     int64_t offset, count;
     float weight_decay;
+    float low, high; /* values are kept in this range; -INFINITY, INFINITY: any */
 } tw_segment;
 
 typedef struct tw_adamw_attr {
