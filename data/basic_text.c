@@ -75,14 +75,15 @@ tw_status tw_basic_words(const char *utf8, size_t bytes, bool normalise, tw_word
     b.on_word = on_word;
     b.context = context;
     tw_code_points text, normal;
-    tw_code_points *const all[] = {&b.token, &b.lowered, &b.bare, &text, &normal};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) tw_code_points_init(all[i]);
+    enum { ARRAYS = 5 };
+    tw_code_points *const all[ARRAYS] = {&b.token, &b.lowered, &b.bare, &text, &normal};
+    for (int i = 0; i < ARRAYS; i++) tw_code_points_init(all[i]);
 
     tw_status status = tw_utf8_decode(utf8, bytes, &text);
     if (status == TW_OK && normalise) status = normalise_text(&text, &normal);
     const tw_code_points *source = normalise ? &normal : &text;
     for (size_t i = 0; status == TW_OK && i < source->count; i++) status = add_character(&b, source->at[i]);
     if (status == TW_OK) status = end_token(&b);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) tw_code_points_free(all[i]);
+    for (int i = 0; i < ARRAYS; i++) tw_code_points_free(all[i]);
     return status;
 }

@@ -1,8 +1,9 @@
 /* What the tokenizer needs to know of Unicode, as Python's `str` and `unicodedata` define it.
  *
  * Categories, case pairs and decompositions come from utf8proc and so follow its Unicode version (15.0 in
- * Debian 12, 15.1 or 16.0 in Debian 13), where the reference follows its Python's (14.0 in 3.11, 15.0
- * in 3.12, 15.1 in 3.13). They can disagree only on code points that one of them does not know yet. */
+ * Debian 12, 15.1 in Debian 13), where the reference follows its Python's (14.0 in 3.11, 15.0 in 3.12, 15.1
+ * in 3.13). They can disagree only on characters that one of them does not know yet (4,489 were new in 15.0,
+ * none of them in the published vocabulary), and from 16.0 on on U+1171E, which was Mn until then. */
 #ifndef TW_DATA_UNICODE_H
 #define TW_DATA_UNICODE_H
 

@@ -20,7 +20,7 @@ static captions read_captions(const char *path) {
     while (f && getline(&line, &capacity, f) > 0) {
         json_t *record = json_loads(line, 0, NULL);
         if (!json_is_string(json_object_get(record, "text"))) continue;
-        c.records = realloc(c.records, (c.count + 1) * sizeof *c.records);
+        c.records = realloc(c.records, (c.count + 1) * sizeof(json_t *));
         if (!c.records) abort();
         c.records[c.count++] = record;
     }
