@@ -52,7 +52,7 @@ static void unpack_bits(const struct spng_ihdr *h, const uint8_t *raw, uint8_t *
     for (uint32_t y = 0; y < h->height; y++, raw += stride)
         for (uint32_t x = 0; x < h->width; x++) {
             size_t bit = (size_t)x * bits;
-            *out++ = (uint8_t)(((raw[bit / 8] >> (8 - bits - bit % 8)) & mask) * scale);
+            *out++ = (uint8_t)((((unsigned)raw[bit / 8] >> (8 - bits - bit % 8)) & mask) * scale);
         }
 }
 

@@ -20,9 +20,13 @@ for argument in "$@"; do
     esac
 done
 
+passed=0
+failed=0
+skipped=0
+
 stop() {
     echo "test.sh: $1" >&2
-    echo "tests: 0 passed, 1 failed, 0 skipped"
+    echo "tests: $passed passed, $((failed + 1)) failed, $skipped skipped"
     exit 1
 }
 
@@ -30,9 +34,6 @@ if [ "$install" = yes ]; then
     scripts/install_deps.sh || stop "the packages could not be installed"
 fi
 
-passed=0
-failed=0
-skipped=0
 
 # Adds up one CTest log, in which each line of a test's output begins with the test's number. Check prints "NN%:
 # Checks: N, Failures: F, Errors: E" and counts a test that says SKIP among the passed, shell tests print "tests: N
