@@ -1,0 +1,185 @@
+#include "train/model_file.h"
+
+#include "train/values.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <yaml.h>
+
+/* One row a key; section NULL is the top level. Every key must be given. */
+typedef struct row {
+    const char *section, *key;
+    size_t offset;
+    const char *range;
+} row;
+
+#define IMAGE(key, field, range)                                                                             \
+    { "image", key, offsetof(tw_model_config, image.field), range }
+#define TEXT(key, field, range)                                                                              \
+    { "text", key, offsetof(tw_model_config, text.field), range }
+static const row rows[] = {
+    {NULL, "embed_dim", offsetof(tw_model_config, embed), "[1, 65536]"},
+    {NULL, "context_length", offsetof(tw_model_config, context), "[3, 512]"},
+    IMAGE("resolution", resolution, "[1, 4096]"),
+    IMAGE("patch", patch, "[1, 4096]"),
+    IMAGE("width", width, "[1, 65536]"),
+    IMAGE("layers", layers, "[1, 1000]"),
+    IMAGE("heads", heads, "[1, 1024]"),
+    TEXT("vocabulary", vocabulary, "[0, 10000000]"),
+    TEXT("positions", positions, "[3, 65536]"),
+    TEXT("types", types, "[1, 16]"),
+    TEXT("hidden", hidden, "[1, 65536]"),
+    TEXT("layers", layers, "[1, 1000]"),
+    TEXT("heads", heads, "[1, 1024]"),
+    TEXT("intermediate", intermediate, "[1, 1000000]"),
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+typedef struct reader {
+    yaml_document_t document;
+    const char *origin;
+    tw_model_config *config;
+    bool seen[ROWS], seen_name;
+} reader;
+
+static size_t line_of(const yaml_node_t *node) {
+    return node->start_mark.line + 1;
+}
+
+static tw_status set_key(reader *in, const char *section, const yaml_node_t *key, const yaml_node_t *value) {
+    const char *name = (const char *)key->data.scalar.value, *text = (const char *)value->data.scalar.value;
+    if (!section && strcmp(name, "name") == 0) {
+        if (in->seen_name)
+            return FAIL(TW_ERR_CONFIG, "%s:%zu: name is given twice", in->origin, line_of(key));
+        in->seen_name = true;
+        if (snprintf(in->config->name, sizeof in->config->name, "%s", text) >= (int)sizeof in->config->name)
+            return FAIL(TW_ERR_CONFIG, "%s:%zu: the name is too long", in->origin, line_of(value));
+        return TW_OK;
+    }
+    for (size_t i = 0; i < ROWS; i++) {
+        bool same_section =
+            section ? rows[i].section && strcmp(rows[i].section, section) == 0 : !rows[i].section;
+        if (!same_section || strcmp(rows[i].key, name) != 0) continue;
+        if (in->seen[i])
+            return FAIL(TW_ERR_CONFIG, "%s:%zu: %s is given twice", in->origin, line_of(key), name);
+        in->seen[i] = true;
+        int64_t number;
+        tw_status status = tw_value_int(text, rows[i].range, &number);
+        if (status != TW_OK) return tw_fail_context(status, "%s:%zu: %s", in->origin, line_of(value), name);
+        *(int *)((char *)in->config + rows[i].offset) = (int)number;
+        return TW_OK;
+    }
+    return FAIL(TW_ERR_CONFIG, "%s:%zu: unknown key '%s'%s%s", in->origin, line_of(key), name,
+                section ? " in " : "", section ? section : "");
+}
+
+static tw_status read_mapping(reader *in, const yaml_node_t *map, const char *section) {
+    if (map->type != YAML_MAPPING_NODE)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: keys and values are expected here", in->origin, line_of(map));
+    for (yaml_node_pair_t *p = map->data.mapping.pairs.start; p < map->data.mapping.pairs.top; p++) {
+        const yaml_node_t *key = yaml_document_get_node(&in->document, p->key);
+        const yaml_node_t *value = yaml_document_get_node(&in->document, p->value);
+        if (key->type != YAML_SCALAR_NODE)
+            return FAIL(TW_ERR_CONFIG, "%s:%zu: a key must be a word", in->origin, line_of(key));
+        const char *name = (const char *)key->data.scalar.value;
+        if (value->type == YAML_SCALAR_NODE) {
+            TRY(set_key(in, section, key, value));
+        } else if (!section && (strcmp(name, "image") == 0 || strcmp(name, "text") == 0)) {
+            TRY(read_mapping(in, value, name));
+        } else {
+            return FAIL(TW_ERR_CONFIG, "%s:%zu: unknown section '%s'", in->origin, line_of(key), name);
+        }
+    }
+    return TW_OK;
+}
+
+static tw_status read_document(reader *in) {
+    const yaml_node_t *root = yaml_document_get_root_node(&in->document);
+    if (!root) return FAIL(TW_ERR_CONFIG, "%s: the file is empty", in->origin);
+    TRY(read_mapping(in, root, NULL));
+    for (size_t i = 0; i < ROWS; i++)
+        if (!in->seen[i])
+            return FAIL(TW_ERR_CONFIG, "%s: %s%s%s is missing", in->origin,
+                        rows[i].section ? rows[i].section : "", rows[i].section ? "." : "", rows[i].key);
+    return TW_OK;
+}
+
+tw_status tw_model_config_parse(const char *text, size_t bytes, const char *origin, tw_model_config *out) {
+    *out = (tw_model_config){.image = {.pixel_mean = {0.48145466f, 0.4578275f, 0.40821073f},
+                                       .pixel_std = {0.26862954f, 0.26130258f, 0.27577711f}}};
+    yaml_parser_t parser;
+    if (!yaml_parser_initialize(&parser)) return FAIL(TW_ERR_MEMORY, "out of memory");
+    yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
+    reader in = {.origin = origin, .config = out};
+    tw_status status;
+    if (yaml_parser_load(&parser, &in.document)) {
+        status = read_document(&in);
+        yaml_document_delete(&in.document);
+    } else {
+        status = FAIL(TW_ERR_CONFIG, "%s:%zu: not YAML: %s", origin, parser.problem_mark.line + 1,
+                      parser.problem ? parser.problem : "unreadable");
+    }
+    yaml_parser_delete(&parser);
+    return status;
+}
+
+static tw_status read_file(const char *path, char **text, size_t *bytes) {
+    enum { LIMIT = 1 << 20 };
+    FILE *f = fopen(path, "rb");
+    if (!f) return FAIL(TW_ERR_IO, "%s: %s", path, strerror(errno));
+    *text = malloc(LIMIT);
+    *bytes = *text ? fread(*text, 1, LIMIT, f) : 0;
+    bool failed = ferror(f) != 0;
+    fclose(f);
+    if (!*text) return FAIL(TW_ERR_MEMORY, "out of memory");
+    if (!failed && *bytes < LIMIT) return TW_OK;
+    free(*text);
+    return FAIL(failed ? TW_ERR_IO : TW_ERR_CONFIG,
+                failed ? "%s: cannot be read" : "%s: too large for a model description", path);
+}
+
+/* A name without '/' and not a file is looked up in configs/models. */
+static tw_status find_file(const char *name, char *path, size_t size) {
+    snprintf(path, size, "%s", name);
+    if (access(path, R_OK) == 0 || strchr(name, '/')) return TW_OK;
+    static const char *const folders[] = {"configs/models", TW_SOURCE_DIR "/configs/models",
+                                          TW_INSTALL_DATA_DIR "/tuwen/models"};
+    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+        snprintf(path, size, "%s/%s.yaml", folders[i], name);
+        if (access(path, R_OK) == 0) return TW_OK;
+    }
+    return FAIL(
+        TW_ERR_CONFIG,
+        "model '%s': no such file, and no %s.yaml in configs/models; give a YAML file or one of its names",
+        name, name);
+}
+
+tw_status tw_model_config_load(const char *path_or_name, tw_model_config *out) {
+    char path[4096], *text;
+    size_t bytes;
+    TRY(find_file(path_or_name, path, sizeof path));
+    TRY(read_file(path, &text, &bytes));
+    tw_status status = tw_model_config_parse(text, bytes, path, out);
+    free(text);
+    return status;
+}
+
+tw_status tw_model_config_to_yaml(const tw_model_config *config, char **text) {
+    size_t bytes;
+    FILE *f = open_memstream(text, &bytes);
+    if (!f) return FAIL(TW_ERR_MEMORY, "out of memory");
+    fputs("name: '", f);
+    for (const char *c = config->name; *c; c++) fputs(*c == '\'' ? "''" : (char[]){*c, '\0'}, f);
+    fputs("'\n", f);
+    const char *section = NULL;
+    for (size_t i = 0; i < ROWS; i++) {
+        if (rows[i].section && (!section || strcmp(section, rows[i].section) != 0))
+            fprintf(f, "%s:\n", rows[i].section);
+        section = rows[i].section;
+        fprintf(f, "%s%s: %d\n", section ? "  " : "", rows[i].key,
+                *(const int *)((const char *)config + rows[i].offset));
+    }
+    return fclose(f) == 0 ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+}
