@@ -127,6 +127,8 @@ tw_status tw_model_config_parse(const char *text, size_t bytes, const char *orig
 
 static tw_status read_file(const char *path, char **text, size_t *bytes) {
     enum { LIMIT = 1 << 20 };
+    *text = NULL;
+    *bytes = 0;
     FILE *f = fopen(path, "rb");
     if (!f) return FAIL(TW_ERR_IO, "%s: %s", path, strerror(errno));
     *text = malloc(LIMIT);
@@ -157,8 +159,8 @@ static tw_status find_file(const char *name, char *path, size_t size) {
 }
 
 tw_status tw_model_config_load(const char *path_or_name, tw_model_config *out) {
-    char path[4096], *text;
-    size_t bytes;
+    char path[4096], *text = NULL;
+    size_t bytes = 0;
     TRY(find_file(path_or_name, path, sizeof path));
     TRY(read_file(path, &text, &bytes));
     tw_status status = tw_model_config_parse(text, bytes, path, out);
