@@ -1,0 +1,23 @@
+/* The few operations on folders that writing data sets needs. */
+#ifndef TW_DATA_FILES_H
+#define TW_DATA_FILES_H
+
+#include "autograd/status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Makes a folder and the ones above it. Existing ones are fine. */
+TW_MUST_CHECK tw_status tw_make_folders(const char *path);
+/* Makes the entries of a folder durable. */
+TW_MUST_CHECK tw_status tw_sync_folder(const char *path);
+/* Removes a folder that holds files, or folders of files, and nothing deeper. For what this program made. */
+void tw_remove_folder(const char *path);
+/* Splits "a/b/c" (or "a/b/c/") into parent "a/b" and name "c"; a path without "/" has the parent ".". Both
+ * outputs hold `size` bytes. TW_ERR_ARGUMENT: too long, or no name, as "/" or "..". */
+TW_MUST_CHECK tw_status tw_split_path(const char *path, char *parent, char *name, size_t size);
+/* A whole file into memory, freed with free(). */
+TW_MUST_CHECK tw_status tw_read_file(const char *path, uint8_t **data, size_t *size);
+
+#endif
