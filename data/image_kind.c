@@ -1,5 +1,7 @@
 #include "data/image_kind.h"
 
+#include "data/image.h"
+
 #include <stdbool.h>
 #include <string.h>
 
@@ -105,6 +107,8 @@ tw_status tw_image_check_headers(const uint8_t *data, size_t size, int *width, i
                         data[0] == 'G' ? "GIF" : "BMP");
         return FAIL(TW_ERR_FORMAT, "not an image: no JPEG, PNG or WebP header in its %zu bytes", size);
     }
-    if (*width < 1 || *height < 1) return FAIL(TW_ERR_FORMAT, "image of %d x %d pixels", *width, *height);
+    if (*width < 1 || *height < 1 || *width > TW_IMAGE_MAX_SIDE || *height > TW_IMAGE_MAX_SIDE ||
+        (int64_t)*width * *height > TW_IMAGE_MAX_PIXELS)
+        return FAIL(TW_ERR_FORMAT, "image of %d x %d pixels", *width, *height);
     return TW_OK;
 }

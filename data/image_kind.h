@@ -12,9 +12,9 @@ typedef enum tw_image_kind { TW_IMAGE_UNKNOWN = 0, TW_IMAGE_JPEG, TW_IMAGE_PNG, 
 /* By the first bytes alone. */
 tw_image_kind tw_image_kind_of(const uint8_t *data, size_t size);
 
-/* Walks the file's headers: known kind, both sides at least 1 pixel, and not cut off (JPEG: an end-of-image
- * marker after the start of scan; PNG: chunks up to IEND; WebP: the RIFF size). TW_ERR_FORMAT says what is
- * wrong. The pixels may still be damaged: only decoding tells. */
+/* Walks the file's headers: known kind, a size that tw_image_decode accepts, and not cut off (JPEG: an
+ * end-of-image marker after the start of scan; PNG: chunks up to IEND; WebP: the RIFF size). TW_ERR_FORMAT
+ * says what is wrong. The pixels may still be damaged: only decoding tells. */
 TW_MUST_CHECK tw_status tw_image_check_headers(const uint8_t *data, size_t size, int *width, int *height);
 
 #endif

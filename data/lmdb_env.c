@@ -33,6 +33,8 @@ tw_status tw_lmdb_status(int code, const char *path, const char *what) {
                     what);
     case EFBIG:
         return FAIL(TW_ERR_IO, "%s: %s: the file would exceed this process's limit of file size", path, what);
+    case EIO: /* LMDB's word for a write that was cut short, too */
+        return FAIL(TW_ERR_IO, "%s: %s: input/output error: the disk is full, or failing", path, what);
     case EDQUOT:
         return FAIL(TW_ERR_IO, "%s: %s: the disk quota is used up", path, what);
     case MDB_CORRUPTED:
