@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -83,6 +82,17 @@ static hid_t access_list(void) {
     return list;
 }
 
+/* A file of which not even the first page can be written is refused here: H5Fcreate would leak. */
+static tw_status probe_space(const tw_h5 *f) {
+    static const char page[4096];
+    int fd = open(f->temp, O_WRONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : pwrite(fd, page, sizeof page, 0);
+    int error = n < 0 ? errno : n < (ssize_t)sizeof page ? ENOSPC : 0;
+    if (n >= 0 && n < (ssize_t)sizeof page && pwrite(fd, page, 1, n) < 0) error = errno;
+    if (fd >= 0) close(fd);
+    return error ? FAIL(TW_ERR_IO, "cannot write %s: %s", f->path, strerror(error)) : TW_OK;
+}
+
 static hid_t create_in(const char *temp) {
     hid_t creation = H5Pcreate(H5P_FILE_CREATE), access = access_list(), id = -1;
     if (creation >= 0 && access >= 0 && H5Pset_userblock(creation, TW_SEAL_BYTES) >= 0 &&
@@ -120,8 +130,9 @@ tw_status tw_h5_create(const char *path, const char *kind, int version, tw_h5 **
     tw_h5 *f = new_file(path, kind);
     if (!f) return FAIL(TW_ERR_MEMORY, "%s: no memory to open it", path);
     tw_status status = tw_atomic_begin(path, &f->temp);
+    if (status == TW_OK) status = probe_space(f);
     if (status != TW_OK) {
-        free_file(f);
+        tw_h5_close(f);
         return status;
     }
     tw_h5_lock();
@@ -141,14 +152,15 @@ tw_status tw_h5_create(const char *path, const char *kind, int version, tw_h5 **
 }
 
 /* Closes a file that will be thrown away. What HDF5 still has to write would fail again on a full disk, and a
- * close that fails leaves the file open for ever; so its descriptor is first turned to a file in memory. */
+ * close that fails leaves the file open and its memory lost; so its descriptor is first turned to /dev/null,
+ * which takes everything (a file in memory would still stand under RLIMIT_FSIZE). */
 static void abandon(tw_h5 *f) {
     tw_h5_lock();
     void *handle = NULL;
-    int memory = memfd_create("tuwen-abandoned", MFD_CLOEXEC);
-    if (memory >= 0 && H5Fget_vfd_handle(f->id, H5P_DEFAULT, &handle) >= 0 && handle)
-        dup2(memory, *(int *)handle);
-    if (memory >= 0) close(memory);
+    int sink = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (sink >= 0 && H5Fget_vfd_handle(f->id, H5P_DEFAULT, &handle) >= 0 && handle)
+        dup2(sink, *(int *)handle);
+    if (sink >= 0) close(sink);
     H5Fclose(f->id);
     H5Eclear2(H5E_DEFAULT);
     tw_h5_unlock();
