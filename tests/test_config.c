@@ -166,6 +166,32 @@ START_TEST(yaml_errors_say_where_and_what) {
 }
 END_TEST
 
+/* Every byte of a recipe replaced by each of YAML's own characters and some others: read or refused, never
+ * more. */
+START_TEST(damaged_files_are_read_or_refused) {
+    static const char recipe[] =
+        "# r\nbatch: 12\nlr: \"2e-5\"\nfreeze: [\"*.b\", 'c, d']\nno_decay:\n  - bn\n  - ln\n";
+    static const char bytes[] = "\0\t\n !\"#%&'*,-:>?@[]{|}~\\a0\x7f\x80\xe5\xff";
+    size_t refused = 0, read = 0;
+    for (size_t at = 0; at < sizeof recipe - 1; at++)
+        for (size_t b = 0; b < sizeof bytes - 1; b++) {
+            char text[sizeof recipe];
+            tw_config c;
+            memcpy(text, recipe, sizeof text);
+            text[at] = bytes[b];
+            TW_ASSERT_OK(tw_config_init(&c));
+            tw_status status = tw_config_parse_yaml(text, sizeof text - 1, "r.yaml", &c);
+            ck_assert_msg(status == TW_OK || status == TW_ERR_CONFIG, "%s: %s", text, tw_last_error());
+            if (status) ck_assert_msg(strncmp(tw_last_error(), "r.yaml:", 7) == 0, "%s", tw_last_error());
+            refused += status != TW_OK;
+            read += status == TW_OK;
+            tw_config_free(&c);
+        }
+    ck_assert_uint_gt(refused, 300);
+    ck_assert_uint_gt(read, 300);
+}
+END_TEST
+
 START_TEST(unreadable_files_are_refused) {
     tw_config c;
     TW_ASSERT_OK(tw_config_init(&c));
@@ -319,6 +345,6 @@ END_TEST
 
 TW_TEST_MAIN("config", defaults_are_the_originals, enum_constants_stand_in_the_order_of_the_choices,
              every_row_is_sound, yaml_sets_every_type, yaml_errors_say_where_and_what,
-             unreadable_files_are_refused, yaml_written_reads_back_equal, values_must_be_utf8,
-             the_command_line_wins_over_files, command_line_errors_name_the_argument,
+             damaged_files_are_read_or_refused, unreadable_files_are_refused, yaml_written_reads_back_equal,
+             values_must_be_utf8, the_command_line_wins_over_files, command_line_errors_name_the_argument,
              the_documentation_is_current, help_names_every_key)

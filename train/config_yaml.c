@@ -87,7 +87,7 @@ static tw_status read_list(reader *in, const tw_config_row *row, const char *ori
     char **items = calloc(MAX_LIST_ITEMS, sizeof *items);
     if (!items) return FAIL(TW_ERR_MEMORY, "%s: no memory for a list", origin);
     for (;;) {
-        const char *text = NULL;
+        const char *text = "";
         if ((status = next_event(in)) || (status = check_plain(in))) goto done;
         if (in->event.type == YAML_SEQUENCE_END_EVENT) break;
         if (in->event.type != YAML_SCALAR_EVENT) {
@@ -114,7 +114,7 @@ done:
 
 static tw_status read_value(reader *in, const tw_config_row *row) {
     char origin[512];
-    const char *text = NULL;
+    const char *text = "";
     TRY(next_event(in));
     TRY(check_plain(in));
     TRY(origin_text(in, origin, sizeof origin));
@@ -128,7 +128,7 @@ static tw_status read_value(reader *in, const tw_config_row *row) {
 
 /* The current event is a key. */
 static tw_status read_pair(reader *in) {
-    const char *name = NULL;
+    const char *name = "";
     TRY(check_plain(in));
     if (in->event.type != YAML_SCALAR_EVENT) return refuse(in, "a key must be a name");
     TRY(scalar_text(in, &name));

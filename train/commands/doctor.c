@@ -99,27 +99,24 @@ static json_int_t memory_mib(const char *name) {
     return kib / 1024;
 }
 
-static const char *isa_name(dnnl_cpu_isa_t isa) {
-    switch (isa) {
-    case dnnl_cpu_isa_sse41:
-        return "SSE4.1";
-    case dnnl_cpu_isa_avx:
-        return "AVX";
-    case dnnl_cpu_isa_avx2:
-        return "AVX2";
-    case dnnl_cpu_isa_avx2_vnni:
-        return "AVX2 + VNNI";
-    case dnnl_cpu_isa_avx512_core:
-        return "AVX-512";
-    case dnnl_cpu_isa_avx512_core_vnni:
-        return "AVX-512 + VNNI";
-    case dnnl_cpu_isa_avx512_core_bf16:
-        return "AVX-512 + bf16";
-    case dnnl_cpu_isa_avx512_core_amx:
-        return "AVX-512 + AMX";
-    default:
-        return NULL;
-    }
+/* The most capable set that oneDNN's contains: newer versions know sets that older headers do not name. */
+static const char *isa_name(unsigned isa) {
+    static const struct {
+        unsigned bits;
+        const char *name;
+    } sets[] = {
+        {dnnl_cpu_isa_avx512_core_amx, "AVX-512 + AMX"},
+        {dnnl_cpu_isa_avx512_core_bf16, "AVX-512 + bf16"},
+        {dnnl_cpu_isa_avx512_core_vnni, "AVX-512 + VNNI"},
+        {dnnl_cpu_isa_avx512_core, "AVX-512"},
+        {dnnl_cpu_isa_avx2_vnni, "AVX2 + VNNI"},
+        {dnnl_cpu_isa_avx2, "AVX2"},
+        {dnnl_cpu_isa_avx, "AVX"},
+        {dnnl_cpu_isa_sse41, "SSE4.1"},
+    };
+    for (size_t i = 0; i < sizeof sets / sizeof sets[0]; i++)
+        if ((isa & sets[i].bits) == sets[i].bits) return sets[i].name;
+    return "portable code";
 }
 
 static json_t *machine(void) {
@@ -158,13 +155,8 @@ static json_t *build(void) {
 static json_t *libraries(void) {
     unsigned hdf5[3] = {0};
     int lmdb[3], yaml[3], webp = WebPGetDecoderVersion();
-    char isa[32];
     const dnnl_version_t *dnnl = dnnl_version();
-    const char *name = isa_name(dnnl_get_effective_cpu_isa());
-    if (name)
-        snprintf(isa, sizeof isa, "%s", name);
-    else
-        snprintf(isa, sizeof isa, "code 0x%x", (unsigned)dnnl_get_effective_cpu_isa());
+    const char *isa = isa_name(dnnl_get_effective_cpu_isa());
     H5get_libversion(&hdf5[0], &hdf5[1], &hdf5[2]);
     mdb_version(&lmdb[0], &lmdb[1], &lmdb[2]);
     yaml_get_version(&yaml[0], &yaml[1], &yaml[2]);
