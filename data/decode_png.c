@@ -74,7 +74,8 @@ static tw_status read_pixels(spng_ctx *ctx, const struct spng_ihdr *h, tw_image 
     int code = spng_decoded_image_size(ctx, SPNG_FMT_PNG, &size);
     if (code) return png_error(code, "header");
     int direct = h->bit_depth == 8 || out->mode == TW_MODE_I16;
-    uint8_t *raw = direct ? out->pixels : malloc(size);
+    /* libspng ORs the small samples of interlaced files into what is there, hence zeroed */
+    uint8_t *raw = direct ? out->pixels : calloc(1, size);
     if (!raw) return FAIL(TW_ERR_MEMORY, "PNG file: %zu bytes for its pixels cannot be had", size);
     code = spng_decode_image(ctx, raw, size, SPNG_FMT_PNG, 0);
     if (!code && h->bit_depth < 8) unpack_bits(h, raw, out->pixels);

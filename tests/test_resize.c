@@ -62,7 +62,7 @@ static void make_taps(tw_resize_taps *taps, int width, int outputs, int stride, 
         taps->first[o] = (int)(tw_mix((uint64_t)o, seed + 1) % (unsigned)(width - taps->count[o] + 1));
         for (int t = 0; t < taps->count[o]; t++)
             taps->weights[o * stride + t] =
-                ((int32_t)(tw_mix((uint64_t)(o * stride + t), seed + 2) >> 8) - (1 << 23) + 700000) /
+                ((int32_t)(tw_mix((uint64_t)(o * stride + t), seed + 2) >> 9) - (1 << 22) + 700000) /
                 taps->count[o];
     }
 }
