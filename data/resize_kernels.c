@@ -50,7 +50,7 @@ const tw_resize_kernels tw_resize_portable = {"portable", horizontal_portable, v
 
 /* A weight w is hi * 4096 + lo with 0 <= lo < 4096, so that vpmaddwd can multiply 8-bit pixels by it in two
  * halves. Sums may wrap: all is modulo 2^32 and the true sum fits. */
-enum { LOW_BITS = 12, GROUP = 4, ROWS = 4, MAX_GROUPS = 64, LOAD = 16 };
+enum { LOW_BITS = 12, GROUP = 4, ROWS = 4, MAX_GROUPS = 1024, LOAD = 16 };
 
 typedef struct group_weights {
     int16_t low[GROUP], high[GROUP];
@@ -116,32 +116,44 @@ static int split_weights(const int32_t *weights, int count, group_weights *out) 
     return groups;
 }
 
+/* Outputs [first, end) of `rows` rows, ROWS at a time. The split weights of these outputs fit the first-level
+ * cache and are used again for each group of rows, whose pixels are then read in order. */
+AVX2 static void horizontal_block(const tw_resize_taps *taps, int first, int end, int channels,
+                                  const uint8_t *in, size_t in_stride, int rows, uint8_t *out,
+                                  size_t out_stride) {
+    uint8_t spread_bytes[32];
+    make_spread(channels, spread_bytes);
+    __m256i spread;
+    memcpy(&spread, spread_bytes, sizeof spread);
+    group_weights weights[MAX_GROUPS];
+    group_weights *w = weights;
+    for (int o = first; o < end; o++)
+        w += split_weights(taps->weights + (size_t)o * (size_t)taps->stride, taps->count[o], w);
+    for (int y = 0; y < rows; y += ROWS, in += ROWS * in_stride, out += ROWS * out_stride) {
+        w = weights;
+        for (int o = first; o < end; o++) {
+            int groups = (taps->count[o] + GROUP - 1) / GROUP;
+            output_pixel(w, groups, channels, in + (size_t)taps->first[o] * (size_t)channels, in_stride,
+                         spread, ROWS, out + (size_t)o * (size_t)channels, out_stride);
+            w += groups;
+        }
+    }
+}
+
 /* For 3 and 4 channels and up to MAX_GROUPS * GROUP taps; the rest is rare and left to the plain loop. A
  * group's load may reach beyond the row's end: harmless in all rows but the last ones, which the plain loop
  * does. */
 AVX2 static void horizontal_avx2(const tw_resize_taps *taps, int channels, const uint8_t *in,
                                  size_t in_stride, int width, int rows, uint8_t *out, size_t out_stride) {
     size_t reach = (GROUP - 1) * 4 + LOAD; /* a safe bound of the bytes read beyond a row's end */
-    size_t row_bytes = (size_t)width * (size_t)channels;
-    int tail =
-        1 + (int)(reach / (in_stride ? in_stride : 1)); /* rows whose end is too near to the buffer's */
-    int fast =
-        channels >= 3 && taps->stride <= MAX_GROUPS * GROUP && in_stride >= row_bytes ? rows - tail : 0;
-    if (fast < 0) fast = 0;
+    int groups = (taps->stride + GROUP - 1) / GROUP;
+    int fast = rows - 1 - (int)(reach / in_stride);
+    if (channels < 3 || groups > MAX_GROUPS || fast < 0) fast = 0;
     fast -= fast % ROWS;
-    uint8_t spread_bytes[32];
-    make_spread(channels < 3 ? 3 : channels, spread_bytes);
-    __m256i spread;
-    memcpy(&spread, spread_bytes, sizeof spread);
-    for (int o = 0; fast && o < taps->outputs; o++) {
-        group_weights w[MAX_GROUPS];
-        int groups = split_weights(taps->weights + (size_t)o * (size_t)taps->stride, taps->count[o], w);
-        const uint8_t *from = in + (size_t)taps->first[o] * (size_t)channels;
-        uint8_t *to = out + (size_t)o * (size_t)channels;
-        for (int y = 0; y < fast; y += ROWS)
-            output_pixel(w, groups, channels, from + (size_t)y * in_stride, in_stride, spread, ROWS,
-                         to + (size_t)y * out_stride, out_stride);
-    }
+    int block = MAX_GROUPS / groups; /* outputs whose weights are split at a time */
+    for (int o = 0; fast && o < taps->outputs; o += block)
+        horizontal_block(taps, o, o + block < taps->outputs ? o + block : taps->outputs, channels, in,
+                         in_stride, fast, out, out_stride);
     horizontal_portable(taps, channels, in + (size_t)fast * in_stride, in_stride, width, rows - fast,
                         out + (size_t)fast * out_stride, out_stride);
 }
