@@ -76,4 +76,19 @@ tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5
 /* Reads the whole data set of exactly `count` values. */
 tw_status tw_h5_read_f32(tw_h5 *f, const char *name, float *data, int64_t count) TW_MUST_CHECK;
 
+/* ---- tables that grow, for features ---- */
+
+/* Makes an empty f32 data set (0, dim) that takes rows at its end, in blocks of block_rows. */
+tw_status tw_h5_make_rows(tw_h5 *f, const char *name, int64_t dim, int64_t block_rows) TW_MUST_CHECK;
+/* Appends values (n, dim); fastest in whole blocks. */
+tw_status tw_h5_append_rows(tw_h5 *f, const char *name, const float *values, int64_t n) TW_MUST_CHECK;
+/* n integers; n fixed-length UTF-8 strings of `width` bytes each, zero-padded. */
+tw_status tw_h5_write_i64s(tw_h5 *f, const char *name, const int64_t *values, int64_t n) TW_MUST_CHECK;
+tw_status tw_h5_write_texts(tw_h5 *f, const char *name, const char *texts, int64_t n,
+                            size_t width) TW_MUST_CHECK;
+/* Either of the two: *values (n integers) or *texts (n times *width bytes), to be freed by the caller, the
+ * other NULL. TW_ERR_FORMAT when it does not hold exactly n. */
+tw_status tw_h5_read_list(tw_h5 *f, const char *name, int64_t n, int64_t **values, char **texts,
+                          size_t *width) TW_MUST_CHECK;
+
 #endif

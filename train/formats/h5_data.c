@@ -5,8 +5,7 @@
 
 enum { CHUNK_VALUES = 256 << 10 }; /* 1 MiB of f32 */
 
-/* Opens an existing link to a data set; -1 with *status set if there is none. */
-static hid_t open_data(tw_h5 *f, const char *name, tw_status *status) {
+hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status) {
     hid_t data = H5Dopen2(f->id, name, H5P_DEFAULT);
     if (data >= 0) return data;
     H5Eclear2(H5E_DEFAULT);
@@ -14,9 +13,8 @@ static hid_t open_data(tw_h5 *f, const char *name, tw_status *status) {
     return -1;
 }
 
-/* Creates a data set in chunks with a checksum each; its creation time is not kept. -1 on failure. */
-static hid_t create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
-                         const hsize_t *limit, const hsize_t *chunk) {
+hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
+                        const hsize_t *limit, const hsize_t *chunk) {
     hid_t space = H5Screate_simple(ndim, shape, limit), plan = H5Pcreate(H5P_DATASET_CREATE), data = -1;
     if (space >= 0 && plan >= 0 && H5Pset_obj_track_times(plan, false) >= 0 &&
         H5Pset_chunk(plan, ndim, chunk) >= 0 && H5Pset_fletcher32(plan) >= 0 &&
@@ -135,7 +133,7 @@ tw_status tw_h5_write_bytes(tw_h5 *f, const char *name, const void *bytes, size_
     tw_status status = TW_OK;
     tw_h5_lock();
     hid_t type = tw_h5_text_type(size), data = -1;
-    if (type >= 0) data = create_data(f, name, type, 1, &one, NULL, &one);
+    if (type >= 0) data = tw_h5_create_data(f, name, type, 1, &one, NULL, &one);
     /* The length is marked because the type is at least 1 long and readers drop NULs at the end. */
     if (data < 0 || H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, size ? bytes : none) < 0 ||
         !set_mark(data, "bytes", (int64_t)size))
@@ -175,7 +173,7 @@ tw_status tw_h5_read_bytes(tw_h5 *f, const char *name, char **out, size_t *size)
     tw_status status = TW_OK;
     tw_h5_lock();
     if (has_path(f->id, name)) {
-        hid_t data = open_data(f, name, &status);
+        hid_t data = tw_h5_open_data(f, name, &status);
         if (data >= 0) {
             status = read_bytes(f, name, data, out, size);
             H5Dclose(data);
@@ -213,7 +211,7 @@ tw_status tw_h5_write_f32(tw_h5 *f, const char *name, int ndim, const int64_t *s
     choose_chunk(rank, sides, chunk);
     tw_status status = TW_OK;
     tw_h5_lock();
-    hid_t data = create_data(f, name, H5T_IEEE_F32LE, rank, sides, NULL, chunk);
+    hid_t data = tw_h5_create_data(f, name, H5T_IEEE_F32LE, rank, sides, NULL, chunk);
     if (data < 0 || H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0 ||
         (ndim == 0 && !set_mark(data, "scalar", 1)))
         status = tw_h5_error(f, "write", name);
@@ -245,7 +243,7 @@ static tw_status shape_of(tw_h5 *f, const char *name, hid_t data, int *ndim, int
 tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5_MAX_DIMS]) {
     tw_status status = TW_OK;
     tw_h5_lock();
-    hid_t data = open_data(f, name, &status);
+    hid_t data = tw_h5_open_data(f, name, &status);
     if (data >= 0) {
         status = shape_of(f, name, data, ndim, shape);
         H5Dclose(data);
@@ -259,7 +257,7 @@ tw_status tw_h5_read_f32(tw_h5 *f, const char *name, float *values, int64_t coun
     int ndim = 0;
     int64_t shape[TW_H5_MAX_DIMS], size = 1;
     tw_h5_lock();
-    hid_t data = open_data(f, name, &status);
+    hid_t data = tw_h5_open_data(f, name, &status);
     if (data >= 0) status = shape_of(f, name, data, &ndim, shape);
     for (int i = 0; status == TW_OK && i < ndim; i++) size *= shape[i];
     if (status == TW_OK && size != count)

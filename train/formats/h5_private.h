@@ -25,4 +25,11 @@ void tw_h5_keep_error(void);
 /* A fixed-length UTF-8 type of `size` bytes (at least 1), to be closed with H5Tclose; -1 on failure. */
 hid_t tw_h5_text_type(size_t size);
 
+/* Opens a data set; -1 with *status set to TW_ERR_NOT_FOUND if there is none. */
+hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status);
+/* Creates a data set in chunks with a checksum each; its creation time is not kept. -1 on failure. limit: as
+ * H5Screate_simple. */
+hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
+                        const hsize_t *limit, const hsize_t *chunk);
+
 #endif
