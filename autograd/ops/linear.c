@@ -26,18 +26,10 @@ static tw_dtype result_type(const tw_call *call) {
 }
 
 static tw_status check_inputs(const tw_call *call, int64_t k, int64_t m) {
-    const tw_tensor *x = &call->input[X], *w = &call->input[W], *residual = &call->input[RESIDUAL];
-    if (w->dtype != x->dtype)
-        return FAIL(TW_ERR_SHAPE, "linear: x is %s and the weight %s; they must be the same",
-                    tw_dtype_name(x->dtype), tw_dtype_name(w->dtype));
+    const tw_tensor *x = &call->input[X], *residual = &call->input[RESIDUAL];
     int64_t shape[2] = {attr_of(call)->in_out ? k : m, attr_of(call)->in_out ? m : k};
-    TRY(tw_call_check_shape(call, W, "the weight", 2, shape));
-    if (tw_present(&call->input[BIAS])) {
-        TRY(tw_call_check_shape(call, BIAS, "the bias", 1, &m));
-        if (call->input[BIAS].dtype != TW_F32)
-            return FAIL(TW_ERR_SHAPE, "linear: the bias is %s, f32 is needed",
-                        tw_dtype_name(call->input[BIAS].dtype));
-    }
+    TRY(tw_call_check(call, W, "the weight", x->dtype, 2, shape));
+    if (tw_present(&call->input[BIAS])) TRY(tw_call_check_f32(call, BIAS, "the bias", 1, &m));
     if (!tw_present(residual)) return TW_OK;
     TRY(tw_call_check_rows(call, RESIDUAL, "the residual"));
     char got[64], wanted[64];
