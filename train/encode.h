@@ -1,0 +1,35 @@
+/* Features of a split's images and of texts, in host memory: what validation and extraction share. */
+#ifndef TW_TRAIN_ENCODE_H
+#define TW_TRAIN_ENCODE_H
+
+#include "data/loader.h"
+#include "train/towers.h"
+
+typedef struct tw_encode_options {
+    int64_t batch;
+    int threads, prefetch;
+    /* Called for a bad image (its feature row is zeros) and now and then with how much is done. Either may be
+     * NULL. */
+    void (*on_bad)(void *context, const char *message);
+    void (*on_progress)(void *context, int64_t done, int64_t total);
+    void *context;
+} tw_encode_options;
+
+/* features (n_images, embed), images in the order of their keys; ok[i] says whether image i could be decoded
+ * (may be NULL); *bad counts those that could not. */
+tw_status tw_encode_all_images(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
+                               const tw_encode_options *options, float *features, bool *ok,
+                               int64_t *bad) TW_MUST_CHECK;
+
+typedef struct tw_text {
+    const char *text; /* UTF-8 */
+    size_t bytes;
+} tw_text;
+
+/* features (n, embed); *truncated counts texts longer than the context. Invalid UTF-8 is TW_ERR_FORMAT naming
+ * the index. */
+tw_status tw_encode_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
+                          const tw_text *texts, int64_t n, const tw_encode_options *options, float *features,
+                          int64_t *truncated) TW_MUST_CHECK;
+
+#endif

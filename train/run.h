@@ -1,0 +1,76 @@
+/* Everything a training run holds, shared by the files that set it up, step it, validate it and save it. */
+#ifndef TW_TRAIN_RUN_H
+#define TW_TRAIN_RUN_H
+
+#include "autograd/comm.h"
+#include "data/loader.h"
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "train/config.h"
+#include "train/formats/checkpoint.h"
+#include "train/history.h"
+#include "train/log.h"
+#include "train/pool.h"
+#include "train/step.h"
+#include "train/towers.h"
+
+#include <stdio.h>
+
+typedef struct tw_run {
+    const tw_config *config;
+    const char *name;
+    char stop_file[4096];
+    tw_log *log;
+    tw_device *device;
+    tw_comm *comm;
+    tw_vocab *vocab;
+    tw_dual_encoder *model;
+    tw_towers *towers;
+    tw_stepper *stepper;
+    tw_adamw *adamw;
+    tw_dataset *train, *val; /* val NULL: no validation */
+    tw_pool *pool;
+    float *val_image, *val_text; /* features of the last validation, (n_images, embed) and (n_texts, embed) */
+    bool validated;              /* they are there */
+    tw_sampler *sampler;
+    tw_loader *loader;
+    FILE *sample_log;
+    tw_schedule schedule;
+    int64_t total_steps;
+    int64_t step;            /* completed optimizer steps, skipped ones included */
+    int64_t epoch, position; /* of the next sample */
+    int64_t skipped_in_row, skipped_total;
+    int64_t bad_reported;
+    double best_r1;
+    int64_t best_step;
+    tw_history history;
+    struct { /* since the last log line */
+        int64_t steps, pairs, truncated, repeated;
+        double loss, waited, seconds, norm;
+    } window;
+    bool repeats_warned;
+} tw_run;
+
+/* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
+tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
+tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
+double tw_run_now(void); /* monotonic seconds */
+
+/* run_checkpoint.c */
+/* Opens what config->resume or config->init names: *out is NULL for a fresh start, *resume says which of both
+ * it was. A run folder that holds a run already is refused unless it is resumed. */
+tw_status tw_run_open_start(const tw_run *run, tw_checkpoint **out, bool *resume) TW_MUST_CHECK;
+/* Weights only, or weights, moments, position and history. */
+tw_status tw_run_restore(tw_run *run, tw_checkpoint *c, bool resume) TW_MUST_CHECK;
+/* Writes the checkpoint of the present step, moves `latest` (and `best`), removes what keep-N does not keep.
+ */
+tw_status tw_run_save(tw_run *run, bool is_best) TW_MUST_CHECK;
+
+/* run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image R@1 is the
+ * best so far. */
+tw_status tw_run_validate(tw_run *run, bool *is_best) TW_MUST_CHECK;
+
+/* run_report.c */
+tw_status tw_run_write_report(tw_run *run) TW_MUST_CHECK;
+
+#endif

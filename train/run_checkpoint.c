@@ -1,0 +1,152 @@
+#include "train/formats/run_folder.h"
+#include "train/model_file.h"
+#include "train/model_io.h"
+#include "train/run.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static bool is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static tw_status open_folder(const tw_run *run, const char *folder, tw_checkpoint **out) {
+    char *notes = NULL;
+    tw_status status = tw_run_folder_open(folder, out, &notes);
+    if (notes) tw_log_warning(run->log, "%s", notes);
+    free(notes);
+    return status;
+}
+
+/* A run folder without a checkpoint may be used; one with a run in it only to go on. */
+static tw_status refuse_second_run(const tw_config *config) {
+    tw_checkpoint *c;
+    char *notes = NULL;
+    tw_status status = tw_run_folder_open(config->output, &c, &notes);
+    free(notes);
+    if (status == TW_ERR_NOT_FOUND) return TW_OK;
+    if (status == TW_OK) tw_checkpoint_close(c);
+    return FAIL(TW_ERR_CONFIG, "%s holds a run already: go on with --resume latest, or give another --output",
+                config->output);
+}
+
+tw_status tw_run_open_start(const tw_run *run, tw_checkpoint **out, bool *resume) {
+    const tw_config *config = run->config;
+    const char *from = config->resume;
+    bool automatic = strcmp(from, "auto") == 0;
+    *out = NULL;
+    *resume = false;
+    if (automatic || strcmp(from, "latest") == 0) from = config->output;
+    if (*from) {
+        tw_status status = is_folder(from) ? open_folder(run, from, out) : tw_checkpoint_open(from, out);
+        *resume = status == TW_OK;
+        if (status == TW_OK || !(automatic && status == TW_ERR_NOT_FOUND)) return status;
+    } else {
+        TRY(refuse_second_run(config));
+    }
+    return *config->init ? tw_checkpoint_open(config->init, out) : TW_OK;
+}
+
+/* The same bits are promised for the same build, CPU, threads, ranks and micro-batch: a change is said. */
+static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
+    tw_config saved;
+    if (tw_config_init(&saved) == TW_OK && meta->config_yaml &&
+        tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK) {
+        static const char *const harmless[] = {"resume",       "init",       "num_workers", "prefetch",
+                                               "log_interval", "sample_log", "report",      "name",
+                                               "output",       "keep",       "stop_file",   "val_at_start"};
+        const char *key = tw_config_difference(&saved, run->config);
+        bool matters = key != NULL;
+        for (size_t i = 0; key && i < sizeof harmless / sizeof *harmless; i++)
+            matters &= strcmp(key, harmless[i]) != 0;
+        char before[256], now[256];
+        if (matters) {
+            tw_config_value_text(&saved, key, before, sizeof before);
+            tw_config_value_text(run->config, key, now, sizeof now);
+            tw_log_warning(run->log, "the configuration differs from the resumed run's: %s was %s, is %s",
+                           key, before, now);
+        }
+    }
+    tw_config_free(&saved);
+    if (meta->ranks != run->comm->ranks || meta->micro_batch != run->config->micro_batch ||
+        meta->threads != run->config->threads)
+        tw_log_warning(
+            run->log,
+            "resumed with %d ranks, %d threads, micro-batch %d, saved with %d, %d, %d: results agree to "
+            "rounding, not bit for bit",
+            run->comm->ranks, (int)run->config->threads, (int)run->config->micro_batch, meta->ranks,
+            meta->threads, meta->micro_batch);
+}
+
+tw_status tw_run_restore(tw_run *run, tw_checkpoint *c, bool resume) {
+    const tw_checkpoint_meta *meta = tw_checkpoint_get_meta(c);
+    TRY(tw_model_read(run->model, c, resume ? run->adamw : NULL));
+    if (!resume) {
+        tw_log_line(run->log, "weights from %s (step %lld)", tw_checkpoint_path(c), (long long)meta->step);
+        return TW_OK;
+    }
+    if (meta->seed != (uint64_t)run->config->seed)
+        return FAIL(
+            TW_ERR_CONFIG,
+            "%s was made with seed %llu, the configuration says %lld: a run goes on with its own seed",
+            tw_checkpoint_path(c), (unsigned long long)meta->seed, (long long)run->config->seed);
+    warn_of_changes(run, meta);
+    run->step = meta->step;
+    run->epoch = meta->epoch;
+    run->position = meta->position;
+    run->skipped_in_row = meta->skipped;
+    run->skipped_total = meta->skipped_total;
+    run->best_r1 = meta->best_r1;
+    run->best_step = meta->best_step;
+    tw_adamw_set_steps(run->adamw, meta->adam_steps);
+    if (meta->extra) TRY(tw_history_from_json(&run->history, meta->extra));
+    tw_log_line(run->log, "resumed %s: step %lld, epoch %lld, %lld samples into it", tw_checkpoint_path(c),
+                (long long)run->step, (long long)run->epoch + 1, (long long)run->position);
+    return TW_OK;
+}
+
+static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
+    size_t bytes;
+    const char *vocab = tw_vocab_text(run->vocab, &bytes);
+    meta->vocab = malloc(bytes + 1);
+    if (!meta->vocab) return FAIL(TW_ERR_MEMORY, "out of memory");
+    memcpy(meta->vocab, vocab, bytes);
+    meta->vocab_bytes = bytes;
+    TRY(tw_model_config_to_yaml(&run->model->config, &meta->model_yaml));
+    TRY(tw_config_to_yaml(run->config, &meta->config_yaml));
+    TRY(tw_history_to_json(&run->history, &meta->extra));
+    meta->precision = strdup(run->model->compute_type == TW_BF16 ? "bf16" : "f32");
+    meta->context_length = run->model->config.context;
+    meta->step = run->step;
+    meta->epoch = run->epoch;
+    meta->position = run->position;
+    meta->adam_steps = tw_adamw_steps(run->adamw);
+    meta->seed = (uint64_t)run->config->seed;
+    meta->skipped = run->skipped_in_row;
+    meta->skipped_total = run->skipped_total;
+    meta->best_r1 = run->best_r1;
+    meta->best_step = run->best_step;
+    meta->threads = (int)run->config->threads;
+    meta->ranks = run->comm->ranks;
+    meta->micro_batch = (int)run->config->micro_batch;
+    return meta->precision ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+}
+
+tw_status tw_run_save(tw_run *run, bool is_best) {
+    double start = tw_run_now();
+    tw_checkpoint_meta meta;
+    tw_snapshot snapshot = {0};
+    tw_checkpoint_meta_init(&meta);
+    tw_status status = fill_meta(run, &meta);
+    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, &snapshot);
+    if (status == TW_OK)
+        status = tw_run_folder_save(run->config->output, &meta, snapshot.tensors, snapshot.n, is_best,
+                                    (int)run->config->keep);
+    if (status == TW_OK)
+        tw_log_line(run->log, "saved step %lld%s in %.1f s", (long long)run->step,
+                    is_best ? " (best so far)" : "", tw_run_now() - start);
+    tw_snapshot_free(&snapshot);
+    tw_checkpoint_meta_free(&meta);
+    return status;
+}

@@ -1,0 +1,250 @@
+#include "train/formats/run_folder.h"
+#include "train/model_file.h"
+#include "train/model_io.h"
+#include "train/run.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <time.h>
+
+double tw_run_now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static tw_status open_device(tw_run *run) {
+    if (run->config->device == TW_CONFIG_DEVICE_CUDA)
+        return FAIL(TW_ERR_UNSUPPORTED, "--device cuda: this build has no CUDA; use --device cpu");
+    TRY(tw_device_cpu((int)run->config->threads, &run->device));
+    return tw_comm_self(run->device, &run->comm);
+}
+
+static tw_status open_log(tw_run *run) {
+    const tw_config *c = run->config;
+    TRY(tw_config_require(c, "train_data"));
+    TRY(tw_config_require(c, "output"));
+    tw_log_options options = {.run_dir = c->output, .console = stdout};
+    TRY(tw_log_open(&options, &run->log));
+    if (*c->stop_file)
+        snprintf(run->stop_file, sizeof run->stop_file, "%s", c->stop_file);
+    else
+        snprintf(run->stop_file, sizeof run->stop_file, "%s/stop", c->output);
+    const char *slash = strrchr(c->output, '/');
+    run->name = *c->name ? c->name : slash && slash[1] ? slash + 1 : c->output;
+    return TW_OK;
+}
+
+static tw_status open_data(tw_run *run) {
+    const tw_config *c = run->config;
+    TRY(tw_dataset_open(c->train_data, &run->train));
+    if (tw_dataset_pairs(run->train) == 0)
+        return FAIL(TW_ERR_FORMAT, "%s: the split has no pairs to train on", c->train_data);
+    tw_log_line(run->log, "training data: %s, %lld pairs, %lld images", c->train_data,
+                (long long)tw_dataset_pairs(run->train), (long long)tw_dataset_images(run->train));
+    if (!*c->val_data) return TW_OK;
+    TRY(tw_dataset_open(c->val_data, &run->val));
+    TRY(tw_pool_load(run->val, c->val_texts, &run->pool));
+    if (run->pool->unknown_images)
+        tw_log_warning(run->log, "%s: %lld images named by texts are not in the split (%s)", c->val_data,
+                       (long long)run->pool->unknown_images, run->pool->first_unknown);
+    tw_log_line(run->log, "validation pool: %s, %lld texts, %lld images", c->val_data,
+                (long long)run->pool->n_texts, (long long)run->pool->n_images);
+    return TW_OK;
+}
+
+/* The model's description: the checkpoint's, or --model; with what the configuration changes in it. */
+static tw_status describe_model(tw_run *run, const tw_checkpoint *c, tw_model_config *out) {
+    const tw_config *config = run->config;
+    if (c) {
+        TRY(tw_checkpoint_model_config(c, out));
+    } else {
+        if (!*config->model)
+            return FAIL(TW_ERR_CONFIG,
+                        "no model: give --model (a name in configs/models or a file), --init or --resume");
+        TRY(tw_model_config_load(config->model, out));
+    }
+    int entries = tw_vocab_size(run->vocab);
+    if (out->text.vocabulary == 0) out->text.vocabulary = entries;
+    if (out->text.vocabulary != entries)
+        return FAIL(TW_ERR_CONFIG,
+                    "the vocabulary has %d entries, model %s needs %d: give the model's own with --vocab",
+                    entries, out->name, out->text.vocabulary);
+    out->text.padding_id = tw_vocab_pad(run->vocab);
+    if (config->resolution) out->image.resolution = (int)config->resolution;
+    if (config->origin[TW_CONFIG_KEY_context_length]) out->context = (int)config->context_length;
+    out->text.hidden_dropout = (float)config->text_dropout;
+    out->text.attention_dropout = (float)config->attention_dropout;
+    return TW_OK;
+}
+
+static tw_status freeze(tw_run *run) {
+    const tw_string_list *patterns = &run->config->freeze;
+    for (size_t i = 0; i < patterns->count; i++) {
+        int matched;
+        TRY(tw_params_freeze(run->model->params, patterns->items[i], &matched));
+        if (matched == 0)
+            return FAIL(TW_ERR_CONFIG, "freeze: no parameter matches '%s'; names look like %s",
+                        patterns->items[i], tw_params_at(run->model->params, 0)->name);
+        tw_log_line(run->log, "frozen by '%s': %d parameters", patterns->items[i], matched);
+    }
+    return TW_OK;
+}
+
+static tw_status make_optimizer(tw_run *run) {
+    const tw_config *c = run->config;
+    tw_adamw_config config = {.beta1 = (float)c->beta1,
+                              .beta2 = (float)c->beta2,
+                              .eps = (float)c->eps,
+                              .weight_decay = (float)c->weight_decay,
+                              .no_decay = (const char *const *)c->no_decay.items,
+                              .n_no_decay = (int)c->no_decay.count,
+                              .clip = (float)c->grad_clip,
+                              .logit_scale_max = (float)c->logit_scale_max};
+    return tw_adamw_create(run->model->params, run->device, &config, &run->adamw);
+}
+
+static tw_status make_model(tw_run *run, const tw_checkpoint *c) {
+    const tw_config *config = run->config;
+    TRY(tw_find_vocab(config->vocab, c, config->train_data, &run->vocab));
+    tw_model_config description;
+    TRY(describe_model(run, c, &description));
+    TRY(tw_dual_encoder_create(&description, &run->model));
+    TRY(freeze(run));
+    tw_dtype type = config->precision == TW_CONFIG_PRECISION_BF16 ? TW_BF16 : TW_F32;
+    TRY(tw_dual_encoder_allocate(run->model, run->device, type, true));
+    if (tw_params_trainable(run->model->params) == 0)
+        return FAIL(TW_ERR_CONFIG, "freeze: nothing is left to train");
+    if (!c) TRY(tw_params_initialise(run->model->params, (uint64_t)config->seed));
+    TRY(make_optimizer(run));
+    tw_recompute recompute =
+        config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+    TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));
+    return tw_stepper_create(run->model, run->towers, run->device, run->comm, config->micro_batch,
+                             &run->stepper);
+}
+
+static tw_status make_schedule(tw_run *run) {
+    static const tw_schedule_kind kinds[] = {[TW_CONFIG_SCHEDULE_COSINE] = TW_SCHEDULE_COSINE,
+                                             [TW_CONFIG_SCHEDULE_CONSTANT] = TW_SCHEDULE_CONSTANT,
+                                             [TW_CONFIG_SCHEDULE_LINEAR] = TW_SCHEDULE_LINEAR};
+    static const tw_last_batch last[] = {[TW_CONFIG_LAST_BATCH_SHORT] = TW_LAST_SHORT,
+                                         [TW_CONFIG_LAST_BATCH_DROP] = TW_LAST_DROP,
+                                         [TW_CONFIG_LAST_BATCH_PAD] = TW_LAST_PAD};
+    const tw_config *c = run->config;
+    int64_t pairs = tw_dataset_pairs(run->train);
+    if (c->batch > pairs)
+        return FAIL(TW_ERR_CONFIG, "batch is %lld, but %s has only %lld pairs: use a batch of at most that",
+                    (long long)c->batch, c->train_data, (long long)pairs);
+    TRY(tw_sampler_create(pairs, c->batch, last[c->last_batch], (uint64_t)c->seed, &run->sampler));
+    run->total_steps = c->max_steps ? c->max_steps : c->epochs * tw_sampler_epoch_batches(run->sampler);
+    run->schedule = (tw_schedule){
+        .kind = kinds[c->schedule], .peak = c->lr, .warmup = c->warmup, .total = run->total_steps};
+    if (c->warmup >= run->total_steps)
+        tw_log_warning(
+            run->log,
+            "warmup (%lld steps) is not shorter than the run (%lld steps): the peak rate is never reached",
+            (long long)c->warmup, (long long)run->total_steps);
+    return TW_OK;
+}
+
+static void report_bad(void *context, const char *message) {
+    enum { SHOWN = 20 };
+    tw_run *run = context;
+    run->history.bad_images++;
+    if (run->bad_reported++ < SHOWN)
+        tw_log_warning(run->log, "left out: %s%s", message,
+                       run->bad_reported == SHOWN ? " (further ones are counted, not shown)" : "");
+}
+
+static tw_status open_loader(tw_run *run) {
+    const tw_config *c = run->config;
+    tw_loader_config config = {.threads = (int)c->num_workers,
+                               .prefetch = (int)c->prefetch,
+                               .resolution = run->model->config.image.resolution,
+                               .context = run->model->config.context,
+                               .augment = c->use_augment,
+                               .seed = (uint64_t)c->seed,
+                               .on_bad = report_bad,
+                               .on_bad_context = run};
+    if (*c->sample_log) {
+        run->sample_log = fopen(c->sample_log, run->step ? "a" : "w");
+        if (!run->sample_log) return FAIL(TW_ERR_IO, "sample_log %s: %s", c->sample_log, strerror(errno));
+    }
+    return tw_loader_open_pairs(&config, run->train, run->vocab, run->sampler, run->epoch, run->position,
+                                &run->loader);
+}
+
+static void describe(const tw_run *run) {
+    const tw_model_config *m = &run->model->config;
+    int64_t total = 0, trainable = 0;
+    for (int i = 0; i < tw_params_count(run->model->params); i++) {
+        const tw_param *p = tw_params_at(run->model->params, i);
+        total += p->count;
+        trainable += p->frozen ? 0 : p->count;
+    }
+    tw_log_line(run->log, "model %s: %lld parameters, %lld trained; %d px, context %d, %s", m->name,
+                (long long)total, (long long)trainable, m->image.resolution, m->context,
+                run->model->compute_type == TW_BF16 ? "bf16" : "f32");
+    double batch = (double)run->config->batch;
+    tw_log_line(run->log, "%lld steps of %lld pairs; chance: loss ln(%lld) = %.4f",
+                (long long)run->total_steps, (long long)run->config->batch, (long long)run->config->batch,
+                log(batch));
+}
+
+/* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
+ * first. */
+static tw_status plan_memory(tw_run *run) {
+    const tw_config *c = run->config;
+    const tw_tower_tape *t;
+    int64_t micro = c->micro_batch && c->micro_batch < c->batch ? c->micro_batch : c->batch;
+    TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
+    tw_log_line(run->log, "memory: weights and gradients %.1f MB, moments %.1f MB, activations %.1f MB",
+                (double)tw_params_bytes(run->model->params) / 1e6, (double)tw_adamw_bytes(run->adamw) / 1e6,
+                (double)tw_towers_bytes(run->towers) / 1e6);
+    return TW_OK;
+}
+
+static tw_status open_with(tw_run *run, tw_checkpoint *start, bool resume) {
+    TRY(open_data(run));
+    TRY(make_model(run, start));
+    if (start) TRY(tw_run_restore(run, start, resume));
+    TRY(make_schedule(run));
+    describe(run);
+    TRY(plan_memory(run));
+    return open_loader(run);
+}
+
+tw_status tw_run_open(tw_run *run, const tw_config *config) {
+    *run = (tw_run){.config = config, .best_r1 = -1, .best_step = -1};
+    TRY(open_log(run));
+    TRY(open_device(run));
+    tw_checkpoint *start;
+    bool resume;
+    TRY(tw_run_open_start(run, &start, &resume));
+    tw_status status = open_with(run, start, resume);
+    tw_checkpoint_close(start);
+    return status;
+}
+
+tw_status tw_run_close(tw_run *run) {
+    tw_loader_close(run->loader);
+    tw_sampler_free(run->sampler);
+    tw_stepper_free(run->stepper);
+    tw_towers_free(run->towers);
+    tw_adamw_free(run->adamw);
+    tw_dual_encoder_free(run->model);
+    tw_vocab_free(run->vocab);
+    tw_pool_free(run->pool);
+    tw_dataset_close(run->val);
+    tw_dataset_close(run->train);
+    tw_comm_free(run->comm);
+    tw_device_free(run->device);
+    tw_history_free(&run->history);
+    free(run->val_image);
+    free(run->val_text);
+    bool failed = run->sample_log && fclose(run->sample_log) != 0;
+    TRY(tw_log_close(run->log));
+    return failed ? FAIL(TW_ERR_IO, "sample_log %s: %s", run->config->sample_log, strerror(errno)) : TW_OK;
+}

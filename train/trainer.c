@@ -1,0 +1,214 @@
+#include "train/trainer.h"
+
+#include "train/run.h"
+#include "train/signals.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static int compare_hashes(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* How many of n hashes are equal to another. */
+static int64_t count_repeats(const uint64_t *hashes, int64_t n, uint64_t *sorted) {
+    memcpy(sorted, hashes, (size_t)n * sizeof *sorted);
+    qsort(sorted, (size_t)n, sizeof *sorted, compare_hashes);
+    int64_t repeated = 0;
+    for (int64_t i = 0; i < n; i++)
+        repeated += (i > 0 && sorted[i] == sorted[i - 1]) || (i + 1 < n && sorted[i] == sorted[i + 1]);
+    return repeated;
+}
+
+/* In-batch repeats are negatives of each other although they match: worth a warning once their rate is known.
+ */
+static tw_status watch_repeats(tw_run *run, const tw_batch *batch) {
+    uint64_t *sorted = malloc((size_t)batch->size * sizeof *sorted + 1);
+    if (!sorted) return FAIL(TW_ERR_MEMORY, "out of memory");
+    int64_t images = count_repeats(batch->image_hash, batch->size, sorted);
+    int64_t texts = count_repeats(batch->text_hash, batch->size, sorted);
+    free(sorted);
+    run->window.repeated += images > texts ? images : texts;
+    return TW_OK;
+}
+
+static void log_samples(const tw_run *run, const tw_batch *batch) {
+    if (!run->sample_log) return;
+    for (int64_t i = 0; i < batch->size; i++)
+        fprintf(run->sample_log, i ? " %lld" : "%lld", (long long)batch->items[i]);
+    fputc('\n', run->sample_log);
+    fflush(run->sample_log);
+}
+
+/* A gradient that is not finite changes nothing but the position in the data. */
+static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
+    if (!report->offender) {
+        run->skipped_in_row = 0;
+        return TW_OK;
+    }
+    run->skipped_in_row++;
+    run->skipped_total++;
+    tw_log_warning(run->log,
+                   "step %lld skipped: the gradient of %s is not finite (%lld in a row, %lld in all)",
+                   (long long)run->step + 1, report->offender, (long long)run->skipped_in_row,
+                   (long long)run->skipped_total);
+    if (run->skipped_in_row < run->config->max_skipped) return TW_OK;
+    return FAIL(TW_ERR_NUMERIC,
+                "%lld steps in a row had a gradient that is not finite, last in %s at step %lld: lower lr, "
+                "set grad_clip, or use "
+                "precision f32",
+                (long long)run->skipped_in_row, report->offender, (long long)run->step + 1);
+}
+
+static tw_status one_step(tw_run *run) {
+    double start = tw_run_now();
+    tw_batch batch;
+    TRY(tw_loader_next(run->loader, &batch));
+    log_samples(run, &batch);
+    TRY(watch_repeats(run, &batch));
+    tw_samples samples = {batch.size, batch.pixels, batch.ids, batch.lengths};
+    double loss;
+    int64_t global;
+    TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &loss, &global));
+    tw_gradient_report report;
+    TRY(tw_adamw_inspect(run->adamw, &report));
+    TRY(watch_skips(run, &report));
+    if (global > 0)
+        TRY(tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
+                          tw_stepper_record(run->stepper)));
+    run->step++;
+    run->position = batch.position + batch.requested;
+    run->epoch = batch.epoch;
+    if (run->position >= tw_sampler_epoch_samples(run->sampler)) run->position = 0, run->epoch++;
+    double seconds = tw_run_now() - start;
+    run->window.steps++;
+    run->window.pairs += global;
+    run->window.truncated += batch.truncated;
+    run->window.waited += batch.waited;
+    run->window.seconds += seconds;
+    run->window.loss = loss;
+    run->window.norm = report.norm;
+    run->history.train_seconds += seconds;
+    run->history.pairs += global;
+    return TW_OK;
+}
+
+static void warn_of_repeats(tw_run *run) {
+    double rate = run->window.pairs ? 100.0 * (double)run->window.repeated / (double)run->window.pairs : 0;
+    if (run->repeats_warned || rate < 1.0) return;
+    run->repeats_warned = true;
+    tw_log_warning(
+        run->log,
+        "%.1f %% of the pairs share their text or image with another pair of their batch: those count as "
+        "negatives of each other",
+        rate);
+}
+
+static tw_status log_point(tw_run *run, const tw_report_point *p) {
+    const tw_config *c = run->config;
+    double steps = (double)run->window.steps, samples = (double)tw_sampler_epoch_samples(run->sampler);
+    int64_t seen = run->position ? run->position : (int64_t)samples,
+            epoch = run->epoch + (run->position ? 1 : 0);
+    double data = run->window.waited / steps, batch = run->window.seconds / steps;
+    tw_log_line(run->log,
+                "Global Steps: %lld/%lld | Train Epoch: %lld [%lld/%lld (%.0f%%)] | Loss: %.6f | Data Time: "
+                "%.3fs | Batch Time: "
+                "%.3fs | LR: %.6e | logit_scale: %.3f | Grad Norm: %.3f | Global Batch Size: %lld",
+                (long long)run->step, (long long)run->total_steps, (long long)epoch, (long long)seen,
+                (long long)samples, 100.0 * (double)seen / samples, p->loss, data, batch, p->lr,
+                p->logit_scale, p->grad_norm, (long long)c->batch);
+    json_t *o =
+        json_pack("{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:I}", "event", "step", "step",
+                  (json_int_t)run->step, "epoch", p->epoch, "loss", p->loss, "lr", p->lr, "logit_scale",
+                  p->logit_scale, "grad_norm", isfinite(p->grad_norm) ? p->grad_norm : -1.0, "data_time",
+                  data, "batch_time", batch, "pairs_per_s", p->pairs_per_s, "skipped",
+                  (json_int_t)run->skipped_total, "truncated", (json_int_t)run->window.truncated);
+    tw_status status = tw_log_record(run->log, o);
+    json_decref(o);
+    return status;
+}
+
+static tw_status make_point(tw_run *run) {
+    float scale;
+    TRY(tw_params_get(run->model->params, run->model->logit_scale, &scale));
+    double samples = (double)tw_sampler_epoch_samples(run->sampler);
+    tw_report_point p = {.step = run->step,
+                         .epoch = (double)run->epoch + (double)run->position / samples,
+                         .loss = run->window.loss,
+                         .lr = tw_schedule_rate(&run->schedule, run->step - 1),
+                         .logit_scale = exp((double)scale),
+                         .grad_norm = run->window.norm,
+                         .pairs_per_s = (double)run->window.pairs / run->window.seconds};
+    TRY(log_point(run, &p));
+    warn_of_repeats(run);
+    memset(&run->window, 0, sizeof run->window);
+    return tw_history_add_point(&run->history, &p);
+}
+
+static bool due(const tw_run *run, int64_t steps_between, int64_t epochs_between) {
+    if (run->step == run->total_steps) return true;
+    if (steps_between) return run->step % steps_between == 0;
+    return epochs_between && run->position == 0 && run->epoch % epochs_between == 0;
+}
+
+/* Validates and saves where the configuration says so; a best model is always saved. */
+static tw_status after_step(tw_run *run) {
+    const tw_config *c = run->config;
+    bool best = false;
+    if (run->step % c->log_interval == 0 || run->step == run->total_steps) TRY(make_point(run));
+    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f",
+                    run->window.steps ? run->window.loss
+                                      : run->history.points[run->history.n_points - 1].loss);
+    if (run->pool && due(run, c->val_interval, 1)) TRY(tw_run_validate(run, &best));
+    if (best || due(run, c->save_interval, c->save_epochs)) TRY(tw_run_save(run, best));
+    return TW_OK;
+}
+
+static tw_status stop(tw_run *run) {
+    tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
+    TRY(tw_run_save(run, false));
+    TRY(tw_stop_file_remove(run->stop_file));
+    return FAIL(TW_ERR_INTERRUPTED, "stopped by %s after step %lld of %lld; go on with --resume latest",
+                tw_stop_reason(), (long long)run->step, (long long)run->total_steps);
+}
+
+static void conclude(const tw_run *run) {
+    const tw_history *h = &run->history;
+    tw_log_line(run->log,
+                "trained %lld pairs in %.1f s (%.1f pairs/s); %lld steps skipped, %lld bad samples left out",
+                (long long)h->pairs, h->train_seconds,
+                h->train_seconds > 0 ? (double)h->pairs / h->train_seconds : 0.0,
+                (long long)run->skipped_total, (long long)h->bad_images);
+    if (h->n_validations < 2 || h->validations[0].step != 0) return;
+    const tw_report_validation *before = &h->validations[0], *after = &h->validations[h->n_validations - 1];
+    if (after->t2i.r1 < before->t2i.r1 || after->i2t.r1 < before->i2t.r1)
+        tw_log_warning(
+            run->log,
+            "the model is worse than before the first step: text-to-image R@1 %.2f, was %.2f; image-to-text "
+            "%.2f, was %.2f. A larger batch (micro_batch keeps memory small) or a lower lr may help",
+            after->t2i.r1, before->t2i.r1, after->i2t.r1, before->i2t.r1);
+}
+
+static tw_status train(tw_run *run) {
+    bool best;
+    if (run->pool && run->config->val_at_start && run->step == 0) TRY(tw_run_validate(run, &best));
+    while (run->step < run->total_steps) {
+        if (tw_stop_requested(run->stop_file)) return stop(run);
+        TRY(one_step(run));
+        TRY(after_step(run));
+    }
+    conclude(run);
+    return run->config->report ? tw_run_write_report(run) : TW_OK;
+}
+
+tw_status tw_train(const tw_config *config) {
+    tw_run run;
+    TRY(tw_signals_install());
+    tw_status status = tw_run_open(&run, config);
+    if (status == TW_OK) status = train(&run);
+    char message[1024]; /* closing may fail too; the first error is the one to tell */
+    snprintf(message, sizeof message, "%s", tw_last_error());
+    tw_status closed = tw_run_close(&run);
+    return status != TW_OK ? FAIL(status, "%s", message) : closed;
+}
