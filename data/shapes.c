@@ -148,7 +148,7 @@ static const char *word_for(char letter, const tw_shapes_object *object) {
 
 static char *append(char *out, const char *text) {
     size_t length = strlen(text);
-    memcpy(out, text, length);
+    memcpy(out, text, length + 1);
     return out + length;
 }
 

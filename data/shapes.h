@@ -28,6 +28,7 @@ enum {
     TW_SHAPES_SIBLINGS_MAX = 2 * (5 + 3 + 1 + 2) + 4,
     TW_SHAPES_CAPTIONS = 12,       /* 6 templates x 2 orders of the objects */
     TW_SHAPES_CAPTION_BYTES = 160, /* room for any caption and its NUL */
+    TW_SHAPES_CONTEXT = 32,        /* a context length that cuts no caption: at most 31 with [CLS], [SEP] */
     TW_SHAPES_TRAIN_MAX = 10000000,
     TW_SHAPES_VALID_MAX = 4000, /* leaves most scenes to train on */
     TW_SHAPES_PX_MIN = 32,      /* below, small shapes cannot be told apart */

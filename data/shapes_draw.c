@@ -88,8 +88,9 @@ static bool inside(int shape, double x, double y) {
 static double coverage(const placed_object *object, int column, int row, int px) {
     int hits = 0;
     for (int i = 0; i < SAMPLES * SAMPLES; i++) {
-        double x = (column + (i % SAMPLES + 0.5) / SAMPLES) / px - object->x;
-        double y = (row + (i / SAMPLES + 0.5) / SAMPLES) / px - object->y;
+        int right = i % SAMPLES, down = i / SAMPLES;
+        double x = (column + (right + 0.5) / SAMPLES) / px - object->x;
+        double y = (row + (down + 0.5) / SAMPLES) / px - object->y;
         double u = (x * object->cosine + y * object->sine) / object->radius;
         double v = (y * object->cosine - x * object->sine) / object->radius;
         hits += inside(object->shape, u, v);

@@ -15,7 +15,7 @@ static double seconds_since(const struct timespec *start) {
 static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const char **folder, bool *help) {
     int64_t train = shapes->train, valid = shapes->valid, size = shapes->px;
     int64_t captions = shapes->captions_per_image, seed = (int64_t)shapes->seed;
-    int format = shapes->format;
+    int format = (int)shapes->format;
     bool force = false;
     const tw_option rows[] = {
         {.name = "DIR",
