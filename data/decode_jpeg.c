@@ -82,6 +82,16 @@ static tw_status read_rows(reader *r, size_t n, tw_image *out) {
     return TW_OK;
 }
 
+/* A Huffman-coded block of 64 samples takes at least a bit, and blocks cover at most 4 x 8 x 8 pixels each in
+ * the finest component of any sane file: a header that promises more is damaged, and believing it would cost
+ * gigabytes for a progressive file's coefficients. */
+static tw_status check_plausible(const reader *r, size_t n) {
+    double pixels = (double)r->jpeg.image_width * r->jpeg.image_height;
+    if (r->jpeg.arith_code || pixels <= 8.0 * 4 * 64 * (double)n) return TW_OK;
+    return FAIL(TW_ERR_FORMAT, "JPEG file of %zu bytes cannot hold the %u x %u pixels of its header", n,
+                r->jpeg.image_width, r->jpeg.image_height);
+}
+
 /* Everything between open and close. setjmp lives in the caller, so no local of it is changed after. */
 static tw_status decode(reader *r, size_t n, tw_image *out) {
     int header;
@@ -106,8 +116,10 @@ static tw_status decode(reader *r, size_t n, tw_image *out) {
                     r->jpeg.num_components);
     }
     TRY(tw_image_alloc(out, mode, r->jpeg.image_width, r->jpeg.image_height));
+    TRY(check_plausible(r, n));
     if (!jpeg_start_decompress(&r->jpeg)) return truncated(r, n);
     TRY(read_rows(r, n, out));
+    (void)jpeg_finish_decompress(&r->jpeg); /* may refuse what stands after the rows, but not a missing end */
     if (mode == TW_MODE_CMYK)
         for (size_t i = 0, size = 4 * (size_t)out->width * (size_t)out->height; i < size; i++)
             out->pixels[i] = (uint8_t)~out->pixels[i];

@@ -14,7 +14,7 @@
 #include <math.h>
 #include <stdarg.h>
 
-enum { GUARD = 64, PER_ELEMENT = 2500, DIRECTIONS = 6, SAMPLES = 24, MAX_BLOCKS = 4096 };
+enum { GUARD = 64, PER_ELEMENT = 400, DIRECTIONS = 4, SAMPLES = 12, MAX_BLOCKS = 4096 };
 static const double step_size = 1e-5;
 
 typedef struct check {

@@ -297,6 +297,7 @@ START_TEST(command_line_errors_name_the_argument) {
     TW_ASSERT_FAILS(ARGS(&c, "--config", "/nowhere.yaml"), TW_ERR_IO, "/nowhere.yaml");
     TW_ASSERT_FAILS(ARGS(&c, "--batch", "8", "--micro-batch", "9"), TW_ERR_CONFIG,
                     "micro_batch 9 (--micro_batch) is larger than batch 8 (--batch)");
+    TW_ASSERT_OK(ARGS(&c, "--batch", "8", "--micro-batch", "8"));
     TW_ASSERT_FAILS(ARGS(&c, "--val_texts", "t.jsonl"), TW_ERR_CONFIG, "without val_data");
     TW_ASSERT_OK(ARGS(&c, "--batch", "8"));
     TW_ASSERT_FAILS(tw_config_require(&c, "train_data"), TW_ERR_CONFIG,

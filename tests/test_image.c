@@ -102,7 +102,8 @@ static void assert_size_refused(const char *name, uint32_t width, uint32_t heigh
         put32(bytes + 29, png_crc(bytes + 12, 17));
     } else {
         size_t sof = 2;
-        while (bytes[sof + 1] != 0xC0) sof += 2u + (size_t)(bytes[sof + 2] << 8 | bytes[sof + 3]);
+        while (bytes[sof + 1] != 0xC0 && bytes[sof + 1] != 0xC2)
+            sof += 2u + (size_t)(bytes[sof + 2] << 8 | bytes[sof + 3]);
         bytes[sof + 5] = (uint8_t)(height >> 8), bytes[sof + 6] = (uint8_t)height;
         bytes[sof + 7] = (uint8_t)(width >> 8), bytes[sof + 8] = (uint8_t)width;
     }
@@ -121,6 +122,7 @@ START_TEST(refuses_sizes_beyond_the_limits) {
     assert_size_refused("jpeg_444.jpg", 0, 5, "JPEG");
     assert_size_refused("jpeg_444.jpg", 65535, 1, "65500");
     assert_size_refused("jpeg_444.jpg", 65000, 65000, "65000 x 65000");
+    assert_size_refused("jpeg_444_progressive.jpg", 13000, 13000, "cannot hold the 13000 x 13000");
 }
 END_TEST
 

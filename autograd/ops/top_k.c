@@ -1,0 +1,126 @@
+/* The k largest inner products of each query with a gallery. CPU: tiles of scores by sgemm, and per query a
+ * heap of the k best so far, kept in the outputs themselves. */
+#include "autograd/gemm_cpu.h"
+#include "autograd/op.h"
+
+#include <math.h>
+
+enum { QUERIES, GALLERY };
+enum { INDEXES, SCORES };
+enum { TILE_QUERIES = 512, TILE_GALLERY = 2048 };
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+tw_status tw_top_k_shape(tw_call *call) {
+    const tw_tensor *q = &call->input[QUERIES], *g = &call->input[GALLERY];
+    int64_t k = ((const tw_top_k_attr *)call->attr)->k;
+    char a[64], b[64];
+    TRY(tw_call_check_rows(call, QUERIES, "queries"));
+    TRY(tw_call_check_rows(call, GALLERY, "gallery"));
+    if (q->dtype != TW_F32 || g->dtype != TW_F32 || q->ndim != 2 || g->ndim != 2 ||
+        q->shape[1] != g->shape[1])
+        return FAIL(TW_ERR_SHAPE,
+                    "top_k: queries are %s %s and the gallery %s %s; f32 (n,d) and (m,d) are "
+                    "needed",
+                    tw_dtype_name(q->dtype), tw_tensor_shape_text(q, a), tw_dtype_name(g->dtype),
+                    tw_tensor_shape_text(g, b));
+    if (k < 1 || k > g->shape[0] || g->shape[0] > INT32_MAX)
+        return FAIL(TW_ERR_ARGUMENT, "top_k: %lld of a gallery of %lld", (long long)k,
+                    (long long)g->shape[0]);
+    tw_call_output(call, INDEXES, TW_I32, 2, (int64_t[]){q->shape[0], k});
+    tw_call_output(call, SCORES, TW_F32, 2, (int64_t[]){q->shape[0], k});
+    call->n_results = 2;
+    call->forward_scratch =
+        (size_t)(smaller(q->shape[0], TILE_QUERIES) * smaller(g->shape[0], TILE_GALLERY)) * sizeof(float);
+    return TW_OK;
+}
+
+/* The k best so far as a binary heap whose root is the worst of them. */
+typedef struct heap {
+    int32_t *index;
+    float *score;
+    int64_t size;
+} heap;
+
+/* Lower scores are worse, NaN is worst; among equals, the later in the gallery. */
+static bool worse(float a, int32_t a_index, float b, int32_t b_index) {
+    bool a_nan = isnan(a), b_nan = isnan(b);
+    if (a_nan != b_nan) return a_nan;
+    if (!a_nan && a != b) return a < b;
+    return a_index > b_index;
+}
+
+static void swap(heap *h, int64_t i, int64_t j) {
+    int32_t index = h->index[i];
+    float score = h->score[i];
+    h->index[i] = h->index[j], h->score[i] = h->score[j];
+    h->index[j] = index, h->score[j] = score;
+}
+
+static void sift_down(heap *h, int64_t i) {
+    for (;;) {
+        int64_t worst = i;
+        for (int64_t child = 2 * i + 1; child <= 2 * i + 2 && child < h->size; child++)
+            if (worse(h->score[child], h->index[child], h->score[worst], h->index[worst])) worst = child;
+        if (worst == i) return;
+        swap(h, i, worst);
+        i = worst;
+    }
+}
+
+static void push(heap *h, float score, int32_t index) {
+    int64_t i = h->size++;
+    h->score[i] = score, h->index[i] = index;
+    for (int64_t parent; i > 0; i = parent) {
+        parent = (i - 1) / 2;
+        if (!worse(score, index, h->score[parent], h->index[parent])) return;
+        swap(h, i, parent);
+    }
+}
+
+/* One query's scores of gallery entries [first, first + n), in gallery order. */
+static void offer(heap *h, int64_t k, const float *score, int64_t first, int64_t n) {
+    for (int64_t j = 0; j < n; j++) {
+        int32_t index = (int32_t)(first + j);
+        if (h->size < k) {
+            push(h, score[j], index);
+        } else if (!(score[j] <= h->score[0]) && worse(h->score[0], h->index[0], score[j], index)) {
+            h->score[0] = score[j], h->index[0] = index;
+            sift_down(h, 0);
+        }
+    }
+}
+
+/* Best first: the worst goes to the end, again and again. */
+static void sort(heap *h) {
+    while (h->size > 1) {
+        swap(h, 0, --h->size);
+        sift_down(h, 0);
+    }
+}
+
+tw_status tw_top_k_forward_cpu(const tw_call *call) {
+    const tw_tensor *q = &call->input[QUERIES], *g = &call->input[GALLERY];
+    int64_t n = q->shape[0], m = g->shape[0], d = q->shape[1], k = call->output[SCORES].shape[1];
+    int64_t q_stride, g_stride;
+    (void)tw_tensor_is_rows(q, &q_stride), (void)tw_tensor_is_rows(g, &g_stride);
+    int32_t *indexes = call->output[INDEXES].data;
+    float *scores = call->output[SCORES].data, *tile = call->scratch;
+    for (int64_t i = 0; i < n; i += TILE_QUERIES) {
+        int64_t rows = smaller(TILE_QUERIES, n - i);
+        for (int64_t j = 0; j < m; j += TILE_GALLERY) {
+            int64_t cols = smaller(TILE_GALLERY, m - j);
+            TRY(tw_gemm_f32(rows, cols, d, 1, (const float *)q->data + i * q_stride, q_stride, false,
+                            (const float *)g->data + j * g_stride, g_stride, true, 0, tile, cols));
+#pragma omp parallel for schedule(static)
+            for (int64_t r = 0; r < rows; r++) {
+                heap h = {indexes + (i + r) * k, scores + (i + r) * k, smaller(j, k)};
+                offer(&h, k, tile + r * cols, j, cols);
+                if (j + cols == m) sort(&h);
+            }
+        }
+    }
+    return TW_OK;
+}

@@ -1,0 +1,99 @@
+#include "op_case.h"
+
+#include "autograd/random.h"
+
+#include <math.h>
+
+/* Inverted dropout, from its definition: keep iff the word is at least p 2^32. */
+static double kept(const op_config *config, int64_t sample, int64_t element) {
+    const tw_attention_attr *attr = config->attr;
+    if (attr->dropout <= 0) return 1;
+    tw_draw draw = {config->step.seed, TW_DRAW_DROPOUT, attr->layer, config->step.step,
+                    config->step.sample + (uint32_t)sample};
+    double word = (double)tw_random_u32(&draw, (uint32_t)element), p = (double)attr->dropout;
+    return word >= p * 4294967296.0 ? 1 / (1 - p) : 0;
+}
+
+static void one_query(const op_config *config, const op_value *in, op_value *out, int64_t b, int64_t h,
+                      int64_t i) {
+    const tw_attention_attr *attr = config->attr;
+    int64_t tokens = in[0].shape[1], d = in[0].shape[2] / 3, width = d / attr->heads;
+    int64_t keys = in[1].v ? (int64_t)in[1].v[b] : tokens;
+    const double *x = in[0].v + b * tokens * 3 * d;
+    double *o = out[0].v + (b * tokens + i) * d + h * width, p[128], most = -INFINITY, sum = 0;
+    for (int64_t c = 0; c < width; c++) o[c] = 0;
+    for (int64_t j = 0; j < keys; j++) {
+        p[j] = 0;
+        for (int64_t c = 0; c < width; c++)
+            p[j] += x[i * 3 * d + h * width + c] * x[j * 3 * d + d + h * width + c] / sqrt((double)width);
+        most = fmax(most, p[j]);
+    }
+    for (int64_t j = 0; j < keys; j++) sum += p[j] = exp(p[j] - most);
+    for (int64_t j = 0; j < keys; j++) {
+        double weight = p[j] / sum * kept(config, b, (h * tokens + i) * tokens + j);
+        for (int64_t c = 0; c < width; c++) o[c] += weight * x[j * 3 * d + 2 * d + h * width + c];
+    }
+}
+
+static void reference(const op_config *config, op_value *in, op_value *out) {
+    const tw_attention_attr *attr = config->attr;
+    int64_t batch = in[0].shape[0], tokens = in[0].shape[1];
+    op_expect_shape(&out[0], 3, (int64_t[]){batch, tokens, in[0].shape[2] / 3});
+    for (int64_t b = 0; b < batch; b++)
+        for (int64_t h = 0; h < attr->heads; h++)
+            for (int64_t i = 0; i < tokens; i++) one_query(config, in, out, b, h, i);
+}
+
+static const tw_attention_attr one = {.heads = 1}, two = {.heads = 2}, three = {.heads = 3},
+                               dropped = {.heads = 2, .dropout = 0.3f, .layer = 5},
+                               certain = {.heads = 2, .dropout = 1};
+
+#define LENGTHS(n, ...)                                                                                      \
+    {                                                                                                        \
+        OP_SHAPE(n), .dtype = OP_I32, .values = (const double[]) {                                           \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+
+static const op_config configs[] = {
+    {.name = "one head", .attr = &one, .input = {{OP_SHAPE(2, 5, 12), .low = -2, .high = 2}}},
+    {.name = "heads, strided",
+     .attr = &three,
+     .input = {{OP_SHAPE(2, 4, 45), .padding = 3, .low = -2, .high = 2}}},
+    {.name = "lengths",
+     .attr = &two,
+     .input = {{OP_SHAPE(3, 5, 24), .low = -2, .high = 2}, LENGTHS(3, 5, 1, 3)}},
+    {.name = "no keys at all", .attr = &two, .input = {{OP_SHAPE(2, 3, 12)}, LENGTHS(2, 0, 2)}},
+    {.name = "dropout",
+     .attr = &dropped,
+     .input = {{OP_SHAPE(2, 5, 12), .low = -2, .high = 2}},
+     .step = {.seed = 77, .step = 3, .sample = 11}},
+    {.name = "dropout, lengths, strided",
+     .attr = &dropped,
+     .input = {{OP_SHAPE(2, 7, 24), .padding = 8, .low = -2, .high = 2}, LENGTHS(2, 6, 2)},
+     .step = {.seed = 78, .step = 4, .sample = 1}},
+    {.name = "large scores",
+     .attr = &one,
+     .input = {{OP_SHAPE(1, 6, 12), .dtype = OP_F32, .low = -9, .high = 9}}},
+    {.name = "one token", .attr = &two, .input = {{OP_SHAPE(2, 1, 12)}}},
+    {.name = "many tokens", .attr = &one, .input = {{OP_SHAPE(1, 67, 24), .low = -2, .high = 2}}},
+    {.name = "no samples", .attr = &two, .input = {{OP_SHAPE(0, 4, 12)}}},
+    {.name = "no tokens", .attr = &two, .input = {{OP_SHAPE(2, 0, 12)}}},
+    {.name = "not three parts",
+     .attr = &two,
+     .input = {{OP_SHAPE(2, 4, 16)}},
+     .fails = TW_ERR_SHAPE,
+     .message = "divisible by 2 heads"},
+    {.name = "lengths of another batch",
+     .attr = &two,
+     .input = {{OP_SHAPE(2, 4, 12)}, LENGTHS(3, 1, 1, 1)},
+     .fails = TW_ERR_SHAPE,
+     .message = "lengths is i32 (3), i32 (2) is needed"},
+    {.name = "dropout of 1",
+     .attr = &certain,
+     .input = {{OP_SHAPE(2, 4, 12)}},
+     .fails = TW_ERR_ARGUMENT,
+     .message = "not in [0, 1)"},
+};
+
+const op_case op_case_attention = {.reference = reference, OP_CONFIGS(configs)};
