@@ -176,7 +176,8 @@ def write_model(file, name, sizes, seed, steps):
     pixels, ids = batches(sizes, steps + 1, rng)
     group = file.create_group(name)
     for key, value in {**sizes, **TRAIN, "heads": sizes["vision_width"] // sizes["vision_head_width"],
-                       "cls_id": sizes["vocab_size"] - 2, "sep_id": sizes["vocab_size"] - 1}.items():
+                       "n_parameters": len(parameters(truth)), "cls_id": sizes["vocab_size"] - 2,
+                       "sep_id": sizes["vocab_size"] - 1}.items():
         group.attrs[key] = value
     compress = dict(compression="gzip", compression_opts=9, shuffle=True)
     group.create_dataset("batch/pixels", data=pixels, chunks=(1, *pixels.shape[1:]), **compress)

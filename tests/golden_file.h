@@ -1,0 +1,56 @@
+/* Reads golden values: plain HDF5 files made by scripts/make_golden*.py with h5py. For tests only; a golden
+ * file that cannot be read is a failed test, so nothing here returns errors. Memory is the caller's to free.
+ */
+#ifndef TW_TESTS_GOLDEN_FILE_H
+#define TW_TESTS_GOLDEN_FILE_H
+
+#include "tw_test.h"
+
+#include <hdf5.h>
+#include <stdint.h>
+
+static inline hid_t golden_open(const char *path) {
+    hid_t file = H5Fopen(path, H5F_ACC_RDONLY, H5P_DEFAULT);
+    ck_assert_msg(file >= 0, "cannot open %s: make it with scripts/make_golden_towers.py", path);
+    return file;
+}
+
+static inline double golden_number(hid_t file, const char *group, const char *attribute) {
+    hid_t a = H5Aopen_by_name(file, group, attribute, H5P_DEFAULT, H5P_DEFAULT);
+    ck_assert_msg(a >= 0, "%s has no attribute %s", group, attribute);
+    double value;
+    ck_assert_int_ge(H5Aread(a, H5T_NATIVE_DOUBLE, &value), 0);
+    H5Aclose(a);
+    return value;
+}
+
+static inline int golden_int(hid_t file, const char *group, const char *attribute) {
+    return (int)golden_number(file, group, attribute);
+}
+
+/* A whole data set as `type` (elements of `size` bytes), which must have `count` of them. */
+static inline void *golden_array(hid_t file, const char *name, hid_t type, size_t size, int64_t count) {
+    hid_t set = H5Dopen2(file, name, H5P_DEFAULT);
+    ck_assert_msg(set >= 0, "golden file has no data set %s", name);
+    hid_t space = H5Dget_space(set);
+    ck_assert_msg(H5Sget_simple_extent_npoints(space) == count, "%s has %lld values, expected %lld", name,
+                  (long long)H5Sget_simple_extent_npoints(space), (long long)count);
+    void *data = malloc((size_t)count * size + 1);
+    ck_assert_ptr_nonnull(data);
+    ck_assert_int_ge(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data), 0);
+    H5Sclose(space);
+    H5Dclose(set);
+    return data;
+}
+
+static inline float *golden_f32(hid_t file, const char *name, int64_t count) {
+    return golden_array(file, name, H5T_NATIVE_FLOAT, sizeof(float), count);
+}
+static inline double *golden_f64(hid_t file, const char *name, int64_t count) {
+    return golden_array(file, name, H5T_NATIVE_DOUBLE, sizeof(double), count);
+}
+static inline int32_t *golden_i32(hid_t file, const char *name, int64_t count) {
+    return golden_array(file, name, H5T_NATIVE_INT32, sizeof(int32_t), count);
+}
+
+#endif
