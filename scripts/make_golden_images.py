@@ -4,14 +4,17 @@
 Needs Pillow, NumPy, timm and torchvision (the reference), and libturbojpeg for the JPEG samples that Pillow
 cannot write. Run from the repository's root:  python3 scripts/make_golden_images.py [decode] [resize] [augment]
 
-Writes sample files to tests/golden/images/ and, beside that folder, images.tsv, resize.tsv, augment_ops.tsv
-and augment_plans.tsv: what goes in, and the CRC-32 of the pixels that the reference gives. Samples that are
-there already are kept. The sources of the last three are drawn by pattern(), which tests/tw_pattern.h repeats.
+Writes sample files to tests/golden/images/ and, beside that folder, images.tsv, photos.tsv (with TW_SHARED or
+../shared at hand), resize.tsv, augment_ops.tsv and augment_plans.tsv: what goes in, and the CRC-32 of the pixels
+that the reference gives. Samples that are there already are kept. The sources of the last three are drawn by
+pattern(), which tests/tw_pattern.h repeats.
 """
 
+import base64
 import ctypes
 import io
 import itertools
+import os
 import random
 import struct
 import sys
@@ -217,6 +220,22 @@ def decode():
     (GOLDEN / "images.tsv").write_text("\n".join(lines) + "\n")
 
 
+def photos():
+    """Over real photographs: the first 50 of flickr8k-cn's validation set at three resolutions."""
+    tsv = Path(os.environ.get("TW_SHARED", "../shared")) / "data/flickr8k-cn/valid_imgs.tsv"
+    if not tsv.exists():
+        print(f"{tsv} is not there: photos.tsv is left as it is")
+        return
+    with open(tsv) as lines:
+        files = [base64.b64decode(next(lines).split("\t")[1]) for _ in range(50)]
+    cells = [str(len(files))]
+    for r in (224, 60, 240):
+        loads = (Image.open(io.BytesIO(f)).resize((r, r), Image.BICUBIC).convert("RGB").tobytes() for f in files)
+        cells += [str(r), crc(b"".join(struct.pack("<I", zlib.crc32(x)) for x in loads))]
+    head = f"# Pillow {Image.__version__}: photographs, then resolution and CRC-32 of their pixels' CRC-32s, three times"
+    (GOLDEN / "photos.tsv").write_text(f"{head}\n" + "\t".join(cells) + "\n")
+
+
 # ---- resize ------------------------------------------------------------------------------------------
 
 
@@ -389,6 +408,7 @@ if __name__ == "__main__":
     wanted = sys.argv[1:] or ["decode", "resize", "augment"]
     if "decode" in wanted:
         decode()
+        photos()
     if "resize" in wanted:
         resize()
     if "augment" in wanted:

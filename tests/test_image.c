@@ -1,8 +1,10 @@
 /* Decoding against Pillow (tests/golden/images.tsv), damaged files, sizes beyond the limits. */
 #include "data/image.h"
+#include "data/tsv.h"
 #include "tw_pattern.h"
 
 #include <dirent.h>
+#include <unistd.h>
 
 #define SAMPLES TW_SOURCE_DIR "/tests/golden/images/"
 
@@ -50,6 +52,39 @@ START_TEST(files_equal_pillow) {
     ck_assert_int_ge(cases, 60);
     ck_assert_uint_eq(modes, (1u << (TW_MODE_I16 + 1)) - 1 - (1u << TW_MODE_I)); /* no file opens as I */
     ck_assert_int_eq(bad, 0);
+}
+END_TEST
+
+/* Real photographs at several resolutions; one CRC over the CRCs of all. */
+START_TEST(photographs_equal_pillow) {
+    const char *shared = getenv("TW_SHARED");
+    char path[512], line[128];
+    snprintf(path, sizeof path, "%s/data/flickr8k-cn/valid_imgs.tsv",
+             shared ? shared : TW_SOURCE_DIR "/../shared");
+    tw_tsv *tsv;
+    if (access(path, R_OK) != 0) TW_SKIP("no flickr8k-cn photographs; TW_SHARED says where");
+    TW_ASSERT_OK(tw_tsv_open(path, &tsv));
+    int count, resolution[3];
+    unsigned expected[3];
+    FILE *f = tw_golden_open("photos.tsv");
+    ck_assert(tw_golden_line(f, line, sizeof line));
+    ck_assert_int_eq(sscanf(line, "%d %d %x %d %x %d %x", &count, &resolution[0], &expected[0],
+                            &resolution[1], &expected[1], &resolution[2], &expected[2]),
+                     7);
+    fclose(f);
+    uint32_t *sums = calloc((size_t)count * 3, sizeof *sums);
+    for (int i = 0; i < count; i++) {
+        tw_tsv_image image;
+        bool end;
+        tw_bad_kind bad;
+        TW_ASSERT_OK(tw_tsv_next(tsv, &image, &end, &bad));
+        ck_assert(!end);
+        for (int k = 0; k < 3; k++) sums[k * count + i] = load_crc(image.data, image.size, resolution[k], 0);
+    }
+    for (int k = 0; k < 3; k++)
+        ck_assert_uint_eq(tw_crc32((const uint8_t *)(sums + k * count), 4 * (size_t)count), expected[k]);
+    free(sums);
+    tw_tsv_close(tsv);
 }
 END_TEST
 
@@ -232,5 +267,6 @@ START_TEST(damaged_files_never_crash) {
 }
 END_TEST
 
-TW_TEST_MAIN("image", files_equal_pillow, integers_are_clipped_to_rgb, refuses_what_is_no_image,
-             refuses_sizes_beyond_the_limits, truncated_files_are_refused, damaged_files_never_crash)
+TW_TEST_MAIN("image", files_equal_pillow, photographs_equal_pillow, integers_are_clipped_to_rgb,
+             refuses_what_is_no_image, refuses_sizes_beyond_the_limits, truncated_files_are_refused,
+             damaged_files_never_crash)
