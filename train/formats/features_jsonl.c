@@ -1,0 +1,130 @@
+#include "train/formats/features_private.h"
+
+#include "data/lines.h"
+#include "train/formats/python_float.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const KEYS[] = {"image_id", "text_id"};
+
+static tw_status begin(tw_features_writer *w) {
+    return tw_atomic_file_open(&w->file, w->path);
+}
+
+static tw_status append(tw_features_writer *w, const tw_id *ids, const float *values, int64_t n) {
+    FILE *out = w->file.stream;
+    char number[TW_PYTHON_FLOAT_BYTES];
+    for (int64_t i = 0; i < n; i++) {
+        fprintf(out, "{\"%s\": ", KEYS[w->kind]);
+        TRY(tw_id_print(out, ids[i].text, ids[i].is_integer));
+        fputs(", \"feature\": [", out);
+        for (int64_t k = 0; k < w->dim; k++) {
+            if (k) fwrite(", ", 1, 2, out);
+            fwrite(number, 1, (size_t)tw_python_float((double)values[i * w->dim + k], number), out);
+        }
+        fputs("]}\n", out);
+    }
+    if (ferror(out)) return FAIL(TW_ERR_IO, "%s: cannot be written (disk full?)", w->path);
+    return TW_OK;
+}
+
+static tw_status commit(tw_features_writer *w) {
+    return tw_atomic_file_commit(&w->file);
+}
+
+/* A file being read: rows as they come. */
+typedef struct table {
+    tw_features *f;
+    tw_id_list ids;
+    int64_t capacity;
+} table;
+
+static tw_status add_row(table *t, const json_t *feature, const char *where) {
+    tw_features *f = t->f;
+    int64_t dim = (int64_t)json_array_size(feature);
+    if (f->n == 0) f->dim = dim;
+    if (dim == 0 || dim != f->dim)
+        return FAIL(TW_ERR_FORMAT, "%s: the feature has %lld values, %lld are expected", where,
+                    (long long)dim, (long long)(f->n ? f->dim : 1));
+    if (f->n == t->capacity) {
+        int64_t capacity = t->capacity ? 2 * t->capacity : 256;
+        float *values = realloc(f->values, (size_t)(capacity * dim) * sizeof *values);
+        if (!values) return FAIL(TW_ERR_MEMORY, "%s: no memory for %lld rows", where, (long long)capacity);
+        f->values = values, t->capacity = capacity;
+    }
+    for (int64_t k = 0; k < dim; k++) {
+        const json_t *value = json_array_get(feature, (size_t)k);
+        float x = (float)json_number_value(value);
+        if (!json_is_number(value) || !isfinite(x))
+            return FAIL(TW_ERR_FORMAT, "%s: value %lld of the feature is no finite float", where,
+                        (long long)k);
+        f->values[f->n * dim + k] = x;
+    }
+    f->n++;
+    return TW_OK;
+}
+
+static tw_status add_id(table *t, const json_t *value, const char *where) {
+    char digits[32];
+    tw_id id = {.text = digits, .is_integer = json_is_integer(value)};
+    if (json_is_integer(value)) {
+        sprintf(digits, "%lld", (long long)json_integer_value(value));
+        id.size = strlen(digits);
+    } else if (json_is_string(value)) {
+        id.text = json_string_value(value), id.size = json_string_length(value);
+    }
+    if (id.size == 0 || id.size > TW_ID_MAX_BYTES || strlen(id.text) != id.size)
+        return FAIL(TW_ERR_FORMAT, "%s: the id is no integer and no text of 1 to %d bytes", where,
+                    TW_ID_MAX_BYTES);
+    return tw_id_list_add(&t->ids, &id);
+}
+
+/* A record's kind by its key; every record of a file must be of the first one's. */
+static tw_status add_record(table *t, const json_t *record, const char *where) {
+    tw_features_kind kind = TW_FEATURES_UNKNOWN;
+    for (int k = 0; k < 2; k++)
+        if (json_object_get(record, KEYS[k])) kind = (tw_features_kind)k;
+    const json_t *feature = json_object_get(record, "feature");
+    if (kind == TW_FEATURES_UNKNOWN || !json_is_array(feature))
+        return FAIL(TW_ERR_FORMAT, "%s: lacks image_id or text_id, or the list feature", where);
+    if (t->f->n && kind != t->f->kind)
+        return FAIL(TW_ERR_FORMAT, "%s: has %s, the lines before have %s", where, KEYS[kind],
+                    KEYS[t->f->kind]);
+    t->f->kind = kind;
+    TRY(add_id(t, json_object_get(record, KEYS[kind]), where));
+    return add_row(t, feature, where);
+}
+
+static tw_status read_lines(tw_lines *lines, table *t) {
+    for (;;) {
+        char *line, where[512];
+        size_t size;
+        json_error_t error;
+        TRY(tw_lines_next(lines, &line, &size));
+        if (!line) return TW_OK;
+        if (tw_lines_is_blank(line, size)) continue;
+        snprintf(where, sizeof where, "%.400s:%lld", tw_lines_path(lines), (long long)tw_lines_number(lines));
+        json_t *record = json_loadb(line, size, JSON_REJECT_DUPLICATES, &error);
+        if (!record) return FAIL(TW_ERR_FORMAT, "%s: no JSON: %s", where, error.text);
+        tw_status status = add_record(t, record, where);
+        json_decref(record);
+        if (status != TW_OK) return status;
+    }
+}
+
+static tw_status load(const char *path, tw_features *f) {
+    tw_lines *lines;
+    table t = {.f = f};
+    TRY(tw_lines_open(path, &lines));
+    tw_status status = read_lines(lines, &t);
+    tw_lines_close(lines);
+    if (status == TW_OK && f->n == 0) status = FAIL(TW_ERR_FORMAT, "%s holds no features", path);
+    if (status == TW_OK) status = tw_id_list_move(&t.ids, f);
+    tw_id_list_free(&t.ids);
+    return status;
+}
+
+const tw_features_format tw_features_jsonl = {{".jsonl", NULL}, begin, append, commit, load};
