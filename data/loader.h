@@ -31,8 +31,9 @@ typedef struct tw_batch {
     const int32_t *ids;      /* (size, context), zero-padded; NULL for images only */
     const int32_t *lengths;  /* (size) tokens before the padding; NULL for images only */
     const int64_t *items;    /* (size) pair index, or image index for images only */
-    const uint64_t *image_hash,
-        *text_hash;    /* (size) hashes of image id and of the text's bytes: equal for repeats */
+    /* (size) hashes of the image id and of the text's bytes: equal for repeats. text_hash is NULL for images
+     * only. */
+    const uint64_t *image_hash, *text_hash;
     int64_t truncated; /* texts longer than the context */
     double waited;     /* seconds the consumer waited for this batch */
 } tw_batch;
