@@ -186,7 +186,11 @@ static tw_status escaped_unicode(tw_pickle *p) {
     size_t n = 0;
     for (size_t i = 0; i < size;) {
         int digits = 0;
-        if (s[i] == '\\' && i + 1 < size) digits = s[i + 1] == 'u' ? 4 : s[i + 1] == 'U' ? 8 : 0;
+        if (s[i] == '\\' && i + 1 < size) {
+            digits = s[i + 1] == 'u' ? 4 : s[i + 1] == 'U' ? 8 : 0;
+            if (!digits)
+                n += put_utf8(out + n, (unsigned char)s[i++]); /* it escapes nothing, nor does the next */
+        }
         int64_t c = (unsigned char)s[i];
         if (digits) c = hex_number(s + i + 2, size - i - 2, digits);
         if (c < 0 || c > 0x10ffff) return tw_pickle_damaged(p, "a bad \\u escape");
