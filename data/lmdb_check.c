@@ -169,7 +169,11 @@ tw_status tw_lmdb_check(const char *file) {
     if (status == TW_OK) {
         /* A file may end before its last page if that one is free: then only the walk can tell. */
         bool is_short = t.last_page >= t.file_size / t.page_size;
-        if (is_short || main_pages <= WALK_PAGES) status = check_tree(&t);
+        bool is_small = main_pages <= WALK_PAGES || t.last_page <= WALK_PAGES;
+        if (main_pages > t.last_page)
+            status = damaged(&t, 0, "more pages than the file has");
+        else if (is_short || is_small)
+            status = check_tree(&t);
     }
     close(t.fd);
     return status;
