@@ -1,0 +1,254 @@
+/* The step (micro-batches, the loss over all features, back through the towers) and 20 AdamW steps of it
+ * against the reference implementation (tests/golden/towers.h5, computed there in f64 from f32 weights): the
+ * same through f32 with any micro-batch and with recomputation, and bf16 near it. */
+#include "optim/adamw.h"
+#include "optim/schedule.h"
+#include "train/step.h"
+#include "tw_test.h"
+
+#include <hdf5.h>
+#include <math.h>
+
+static const char *const GOLDEN = TW_SOURCE_DIR "/tests/golden/towers.h5";
+
+typedef struct fixture {
+    hid_t file;
+    const char *group; /* "main" or "odd" */
+    tw_model_config config;
+    int batch;
+    tw_device *device;
+    tw_comm *comm;
+    tw_dual_encoder *model;
+    tw_towers *towers;
+    tw_stepper *stepper;
+    float *pixels;
+    int32_t *ids, *lengths;
+} fixture;
+
+static double attribute(const fixture *f, const char *name) {
+    double value;
+    hid_t a = H5Aopen_by_name(f->file, f->group, name, H5P_DEFAULT, H5P_DEFAULT);
+    ck_assert_msg(a >= 0 && H5Aread(a, H5T_NATIVE_DOUBLE, &value) >= 0, "attribute %s", name);
+    H5Aclose(a);
+    return value;
+}
+
+/* Reads a whole data set as `type`; count must match. */
+static void read_set(const fixture *f, const char *path, hid_t type, void *out, int64_t count) {
+    char full[512];
+    snprintf(full, sizeof full, "%s/%s", f->group, path);
+    hid_t set = H5Dopen2(f->file, full, H5P_DEFAULT);
+    ck_assert_msg(set >= 0, "no data set %s", full);
+    hid_t space = H5Dget_space(set);
+    ck_assert_int_eq(H5Sget_simple_extent_npoints(space), count);
+    ck_assert_int_ge(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, out), 0);
+    H5Sclose(space);
+    H5Dclose(set);
+}
+
+static void describe(fixture *f) {
+    tw_model_config *c = &f->config;
+    c->embed = (int)attribute(f, "embed_dim");
+    c->context = (int)attribute(f, "context_length");
+    c->image = (tw_vit_config){.resolution = (int)attribute(f, "image_resolution"),
+                               .patch = (int)attribute(f, "vision_patch_size"),
+                               .width = (int)attribute(f, "vision_width"),
+                               .layers = (int)attribute(f, "vision_layers")};
+    c->image.heads = c->image.width / (int)attribute(f, "vision_head_width");
+    for (int i = 0; i < 3; i++) c->image.pixel_std[i] = 1.0f;
+    c->text = (tw_bert_config){.vocabulary = (int)attribute(f, "vocab_size"),
+                               .positions = (int)attribute(f, "text_max_position_embeddings"),
+                               .types = (int)attribute(f, "text_type_vocab_size"),
+                               .hidden = (int)attribute(f, "text_hidden_size"),
+                               .layers = (int)attribute(f, "text_num_hidden_layers"),
+                               .heads = (int)attribute(f, "text_num_attention_heads"),
+                               .intermediate = (int)attribute(f, "text_intermediate_size")};
+    f->batch = (int)attribute(f, "batch");
+}
+
+static void read_batches(fixture *f, int steps) {
+    int64_t r = f->config.image.resolution, n = (int64_t)steps * f->batch, context = f->config.context;
+    f->pixels = malloc((size_t)(n * 3 * r * r) * sizeof(float));
+    f->ids = malloc((size_t)(n * context) * sizeof(int32_t));
+    f->lengths = calloc((size_t)n, sizeof(int32_t));
+    read_set(f, "batch/pixels", H5T_NATIVE_FLOAT, f->pixels, n * 3 * r * r);
+    read_set(f, "batch/ids", H5T_NATIVE_INT32, f->ids, n * context);
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t t = 0; t < context; t++) f->lengths[i] += f->ids[i * context + t] != 0;
+}
+
+static void open_fixture(fixture *f, const char *group, int steps, tw_dtype type, tw_recompute recompute,
+                         int micro) {
+    *f = (fixture){.group = group};
+    f->file = H5Fopen(GOLDEN, H5F_ACC_RDONLY, H5P_DEFAULT);
+    ck_assert_msg(f->file >= 0, "%s", GOLDEN);
+    describe(f);
+    read_batches(f, steps);
+    TW_ASSERT_OK(tw_device_cpu(2, &f->device));
+    TW_ASSERT_OK(tw_comm_self(f->device, &f->comm));
+    TW_ASSERT_OK(tw_dual_encoder_create(&f->config, &f->model));
+    TW_ASSERT_OK(tw_dual_encoder_allocate(f->model, f->device, type, true));
+    TW_ASSERT_OK(tw_towers_create(f->model, f->device, recompute, TW_F32, &f->towers));
+    TW_ASSERT_OK(tw_stepper_create(f->model, f->towers, f->device, f->comm, micro, &f->stepper));
+}
+
+static void close_fixture(fixture *f) {
+    tw_stepper_free(f->stepper);
+    tw_towers_free(f->towers);
+    tw_dual_encoder_free(f->model);
+    tw_comm_free(f->comm);
+    tw_device_free(f->device);
+    free(f->pixels);
+    free(f->ids);
+    free(f->lengths);
+    H5Fclose(f->file);
+}
+
+static void load_params(fixture *f, int step) {
+    for (int i = 0; i < tw_params_count(f->model->params); i++) {
+        tw_param *p = tw_params_at(f->model->params, i);
+        float *v = malloc((size_t)p->count * sizeof *v);
+        char path[400];
+        snprintf(path, sizeof path, "step%d/params/%s", step, p->name);
+        read_set(f, path, H5T_NATIVE_FLOAT, v, p->count);
+        TW_ASSERT_OK(tw_params_set(f->model->params, p, v));
+        free(v);
+    }
+}
+
+static double run_step(fixture *f, int step) {
+    int64_t r = f->config.image.resolution, first = (int64_t)step * f->batch, size;
+    tw_samples samples = {f->batch, f->pixels + first * 3 * r * r, f->ids + first * f->config.context,
+                          f->lengths + first};
+    double loss;
+    TW_ASSERT_OK(tw_stepper_run(f->stepper, &samples, 1, step, &loss, &size));
+    ck_assert_int_eq(size, f->batch);
+    return loss;
+}
+
+static double distance(const float *a, const float *b, int64_t n, double *norm) {
+    double d = 0, s = 0;
+    for (int64_t i = 0; i < n; i++) {
+        d += pow((double)a[i] - (double)b[i], 2);
+        s += pow((double)b[i], 2);
+    }
+    *norm = sqrt(s);
+    return sqrt(d);
+}
+
+/* DESIGN's measure: ||d|| <= tol ||g|| + 1e-7 ||g of all parameters|| (key biases have a true gradient of
+ * zero). */
+static void check_gradients(fixture *f, int step, double tolerance) {
+    int n = tw_params_count(f->model->params);
+    double *d = calloc((size_t)n, sizeof *d), *norm = calloc((size_t)n, sizeof *norm), all = 0;
+    for (int i = 0; i < n; i++) {
+        const tw_param *p = tw_params_at(f->model->params, i);
+        float *g = malloc((size_t)p->count * sizeof *g);
+        char path[400];
+        snprintf(path, sizeof path, "step%d/grads/%s", step, p->name);
+        read_set(f, path, H5T_NATIVE_FLOAT, g, p->count);
+        d[i] = distance(p->grad.data, g, p->count, &norm[i]);
+        all += norm[i] * norm[i];
+        free(g);
+    }
+    all = sqrt(all);
+    double floor =
+        tolerance > 1e-4 ? 1e-3 : 1e-7; /* bf16's rounding does not shrink with a gradient that cancels */
+    for (int i = 0; i < n; i++)
+        ck_assert_msg(d[i] <= tolerance * norm[i] + floor * all, "step %d %s: distance %g of %g (all %g)",
+                      step, tw_params_at(f->model->params, i)->name, d[i], norm[i], all);
+    free(d);
+    free(norm);
+}
+
+static void check_features(fixture *f, int step, double tolerance) {
+    const char *const names[] = {"image_features", "text_features"};
+    const tw_tower_tape *t;
+    TW_ASSERT_OK(tw_towers_get(f->towers, TW_TOWERS_TRAIN, f->batch, &t));
+    int64_t n = (int64_t)f->batch * f->config.embed;
+    float *got = malloc((size_t)n * sizeof *got), *want = malloc((size_t)n * sizeof *want);
+    for (int i = 0; i < 2; i++) {
+        char path[64];
+        double norm;
+        snprintf(path, sizeof path, "step%d/%s", step, names[i]);
+        read_set(f, path, H5T_NATIVE_FLOAT, want, n);
+        TW_ASSERT_OK(tw_tape_download(t->tape, i ? t->text : t->image, got));
+        double d = distance(got, want, n, &norm);
+        ck_assert_msg(d <= tolerance * norm, "step %d %s: distance %g of %g", step, names[i], d, norm);
+    }
+    free(got);
+    free(want);
+}
+
+static void check_step(const char *group, int step, int steps, tw_dtype type, tw_recompute recompute,
+                       int micro, double tolerance) {
+    fixture f;
+    double loss, want;
+    open_fixture(&f, group, steps, type, recompute, micro);
+    load_params(&f, step);
+    loss = run_step(&f, step);
+    char path[64];
+    snprintf(path, sizeof path, "step%d/loss", step);
+    read_set(&f, path, H5T_NATIVE_DOUBLE, &want, 1);
+    ck_assert_msg(fabs(loss - want) <= tolerance * want, "loss %.9g, reference %.9g", loss, want);
+    if (micro == 0) check_features(&f, step, tolerance);
+    check_gradients(&f, step, tolerance);
+    close_fixture(&f);
+}
+
+START_TEST(agrees_with_the_reference_from_equal_weights) {
+    for (int step = 0; step <= 20; step += 10)
+        check_step("main", step, 21, TW_F32, TW_RECOMPUTE_NONE, 0, 1e-5);
+    check_step("odd", 0, 1, TW_F32, TW_RECOMPUTE_NONE, 0, 1e-5);
+}
+END_TEST
+
+START_TEST(micro_batches_and_recomputation_change_nothing) {
+    for (int micro = 1; micro <= 5; micro += 2)
+        check_step("main", 10, 21, TW_F32, TW_RECOMPUTE_NONE, micro, 1e-5);
+    check_step("main", 10, 21, TW_F32, TW_RECOMPUTE_BLOCK, 0, 1e-5);
+    check_step("odd", 0, 1, TW_F32, TW_RECOMPUTE_BLOCK, 2, 1e-5);
+}
+END_TEST
+
+START_TEST(bf16_is_near) {
+    check_step("main", 0, 21, TW_BF16, TW_RECOMPUTE_NONE, 0, 4e-2);
+}
+END_TEST
+
+START_TEST(twenty_adamw_steps_give_the_reference_losses) {
+    static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
+    fixture f;
+    open_fixture(&f, "main", 21, TW_F32, TW_RECOMPUTE_NONE, 0);
+    load_params(&f, 0);
+    tw_adamw_config config = {.beta1 = (float)attribute(&f, "beta1"),
+                              .beta2 = (float)attribute(&f, "beta2"),
+                              .eps = (float)attribute(&f, "eps"),
+                              .weight_decay = (float)attribute(&f, "weight_decay"),
+                              .no_decay = no_decay,
+                              .n_no_decay = 4,
+                              .logit_scale_max = (float)attribute(&f, "logit_scale_max")};
+    tw_adamw *adamw;
+    TW_ASSERT_OK(tw_adamw_create(f.model->params, f.device, &config, &adamw));
+    tw_schedule schedule = {TW_SCHEDULE_COSINE, attribute(&f, "lr"), (int64_t)attribute(&f, "warmup"), 20};
+    double losses[20], lrs[20];
+    read_set(&f, "losses", H5T_NATIVE_DOUBLE, losses, 20);
+    read_set(&f, "lrs", H5T_NATIVE_DOUBLE, lrs, 20);
+    for (int step = 0; step < 20; step++) {
+        double lr = tw_schedule_rate(&schedule, step), loss = run_step(&f, step);
+        ck_assert_msg(fabs(loss - losses[step]) <= 1e-5 * losses[step], "step %d: loss %.9g, reference %.9g",
+                      step, loss, losses[step]);
+        ck_assert_msg(fabs(lr - lrs[step]) <= 1e-12, "step %d: lr %.17g, reference %.17g", step, lr,
+                      lrs[step]);
+        tw_gradient_report report;
+        TW_ASSERT_OK(tw_adamw_inspect(adamw, &report));
+        TW_ASSERT_OK(tw_adamw_step(adamw, &report, lr, tw_stepper_record(f.stepper)));
+    }
+    tw_adamw_free(adamw);
+    close_fixture(&f);
+}
+END_TEST
+
+TW_TEST_MAIN("step", agrees_with_the_reference_from_equal_weights,
+             micro_batches_and_recomputation_change_nothing, bf16_is_near,
+             twenty_adamw_steps_give_the_reference_losses)
