@@ -82,32 +82,55 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static tw_status gemm_by_panels(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, bool add, void *c,
-                                tw_dtype c_dtype, int64_t c_stride) {
+/* Columns [j, j + nj) of an f32 c: each panel of b is made once. */
+static tw_status columns_f32(int64_t m, int64_t j, int64_t nj, int64_t k, const tw_matrix *a,
+                             const tw_matrix *b, bool add, float *c, int64_t c_stride) {
+    float *pa = panels, *pb = pa + PANEL_M * PANEL_K;
+    for (int64_t p = 0; p < k || p == 0; p += PANEL_K) {
+        int64_t kp = smaller(PANEL_K, k - p), as, bs;
+        const float *bp = f32_block(b, p, j, kp, nj, pb, &bs);
+        for (int64_t i = 0; i < m; i += PANEL_M) {
+            int64_t mi = smaller(PANEL_M, m - i);
+            const float *ap = f32_block(a, i, p, mi, kp, pa, &as);
+            TRY(tw_gemm_f32(mi, nj, kp, 1, ap, as, a->transposed, bp, bs, b->transposed,
+                            add || p > 0 ? 1.0f : 0.0f, c + i * c_stride + j, c_stride));
+        }
+    }
+    return TW_OK;
+}
+
+/* Columns [j, j + nj) of a bf16 c, whose sums are made in a panel; b's panel is kept if it is the only one.
+ */
+static tw_status columns_bf16(int64_t m, int64_t j, int64_t nj, int64_t k, const tw_matrix *a,
+                              const tw_matrix *b, bool add, uint16_t *c, int64_t c_stride) {
+    float *pa = panels, *pb = pa + PANEL_M * PANEL_K, *pc = pb + PANEL_K * PANEL_N;
+    const float *bp = NULL;
+    int64_t as, bs = 0;
+    for (int64_t i = 0; i < m; i += PANEL_M) {
+        int64_t mi = smaller(PANEL_M, m - i);
+        for (int64_t p = 0; p < k || p == 0; p += PANEL_K) {
+            int64_t kp = smaller(PANEL_K, k - p);
+            if (!bp || k > PANEL_K) bp = f32_block(b, p, j, kp, nj, pb, &bs);
+            const float *ap = f32_block(a, i, p, mi, kp, pa, &as);
+            TRY(tw_gemm_f32(mi, nj, kp, 1, ap, as, a->transposed, bp, bs, b->transposed, p > 0 ? 1.0f : 0.0f,
+                            pc, nj));
+        }
+        from_panel(c + i * c_stride + j, c_stride, pc, mi, nj, add);
+    }
+    return TW_OK;
+}
+
+static tw_status gemm_by_panels(int64_t m, int64_t n, int64_t k, const tw_matrix *a, const tw_matrix *b,
+                                bool add, void *c, tw_dtype c_dtype, int64_t c_stride) {
     size_t floats = (size_t)PANEL_M * PANEL_K + (size_t)PANEL_K * PANEL_N + (size_t)PANEL_M * PANEL_N;
     if (!panels) panels = aligned_alloc(64, floats * sizeof(float));
     if (!panels) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes for a product", floats * sizeof(float));
-    float *pa = panels, *pb = pa + PANEL_M * PANEL_K, *pc = pb + PANEL_K * PANEL_N;
     for (int64_t j = 0; j < n; j += PANEL_N) {
-        int64_t nj = smaller(PANEL_N, n - j), steps = k ? (k + PANEL_K - 1) / PANEL_K : 1;
-        for (int64_t i = 0; i < m; i += PANEL_M) {
-            int64_t mi = smaller(PANEL_M, m - i);
-            bool direct = c_dtype == TW_F32;
-            float *to = direct ? (float *)c + i * c_stride + j : pc;
-            int64_t to_stride = direct ? c_stride : nj;
-            for (int64_t s = 0; s < steps; s++) {
-                int64_t p = s * PANEL_K, kp = smaller(PANEL_K, k - p), as, bs;
-                /* One slice of k: b's panel serves all rows of c. */
-                const float *bp = b.dtype == TW_BF16 && steps == 1 && i > 0
-                                      ? (bs = b.transposed ? kp : nj, pb)
-                                      : f32_block(&b, p, j, kp, nj, pb, &bs);
-                const float *ap = f32_block(&a, i, p, mi, kp, pa, &as);
-                float beta = s > 0 || (direct && add) ? 1.0f : 0.0f;
-                TRY(tw_gemm_f32(mi, nj, kp, 1, ap, as, a.transposed, bp, bs, b.transposed, beta, to,
-                                to_stride));
-            }
-            if (!direct) from_panel((uint16_t *)c + i * c_stride + j, c_stride, pc, mi, nj, add);
-        }
+        int64_t nj = smaller(PANEL_N, n - j);
+        if (c_dtype == TW_F32)
+            TRY(columns_f32(m, j, nj, k, a, b, add, c, c_stride));
+        else
+            TRY(columns_bf16(m, j, nj, k, a, b, add, c, c_stride));
     }
     return TW_OK;
 }
@@ -120,7 +143,7 @@ tw_status tw_gemm(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, boo
                            add ? 1.0f : 0.0f, c, c_stride);
     if (k > 0 && a.dtype == TW_BF16 && b.dtype == TW_BF16 && tw_gemm_has_bf16())
         return tw_matmul_dnnl(m, n, k, a, b, add, c, c_dtype, c_stride);
-    return gemm_by_panels(m, n, k, a, b, add, c, c_dtype, c_stride);
+    return gemm_by_panels(m, n, k, &a, &b, add, c, c_dtype, c_stride);
 }
 
 void tw_gemm_release(void) {

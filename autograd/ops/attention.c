@@ -13,6 +13,8 @@
 
 enum { QKV, LENGTHS };
 enum { Q, K, V, O, HEAD_PARTS };
+/* Rows of scores are padded to whole vectors, so that passes over them have no tails. */
+enum { ROW_UNIT = 16 };
 
 typedef struct sizes {
     int64_t batch, tokens, heads, width; /* width: of a head */
@@ -33,10 +35,14 @@ static sizes sizes_of(const tw_call *call) {
     return s;
 }
 
-/* Floats of one thread's scratch, rounded to cache lines: `squares` (T,T) matrices and the f32 copies of a
- * bf16 head's q, k, v and o. */
+static int64_t padded(int64_t n) {
+    return (n + ROW_UNIT - 1) / ROW_UNIT * ROW_UNIT;
+}
+
+/* Floats of one thread's scratch, rounded to cache lines: `squares` padded (T,T) matrices and the f32 copies
+ * of a bf16 head's q, k, v and o. */
 static int64_t thread_floats(const sizes *s, int squares, tw_dtype dtype) {
-    int64_t n = squares * s->tokens * s->tokens;
+    int64_t n = squares * s->tokens * padded(s->tokens);
     if (dtype == TW_BF16) n += HEAD_PARTS * s->tokens * s->width;
     return (n + 15) / 16 * 16;
 }
@@ -73,7 +79,8 @@ typedef struct head {
     int64_t b, h, keys;
     const float *part[3]; /* q, k, v: (T, width) */
     int64_t stride;
-    float *square[2]; /* (T, keys) */
+    int64_t pitch;    /* keys, padded */
+    float *square[2]; /* (T, pitch) */
     float *copy[HEAD_PARTS];
 } head;
 
@@ -108,10 +115,10 @@ static head head_of(const tw_call *call, const sizes *s, int64_t task, int squar
     head t = {.call = call, .s = s, .b = task / s->heads, .h = task % s->heads};
     int64_t floats = thread_floats(s, squares, call->input[QKV].dtype);
     t.keys = keys_of(call, t.b, s->tokens);
+    t.pitch = padded(t.keys);
     float *scratch = (float *)call->scratch + omp_get_thread_num() * floats;
-    for (int i = 0; i < squares; i++) t.square[i] = scratch + i * s->tokens * s->tokens;
-    for (int i = 0; i < HEAD_PARTS; i++)
-        t.copy[i] = scratch + squares * s->tokens * s->tokens + i * s->tokens * s->width;
+    for (int i = 0; i < squares; i++, scratch += s->tokens * padded(s->tokens)) t.square[i] = scratch;
+    for (int i = 0; i < HEAD_PARTS; i++) t.copy[i] = scratch + i * s->tokens * s->width;
     for (int p = Q; p <= V; p++) load_part(&t, p);
     return t;
 }
@@ -119,7 +126,7 @@ static head head_of(const tw_call *call, const sizes *s, int64_t task, int squar
 static tw_status scores(const head *t) {
     const sizes *s = t->s;
     return tw_gemm_f32(s->tokens, t->keys, s->width, s->scale, t->part[Q], t->stride, false, t->part[K],
-                       t->stride, true, 0, t->square[0], t->keys);
+                       t->stride, true, 0, t->square[0], t->pitch);
 }
 
 static void drop_row(const head *t, int64_t row, float *values) {
@@ -131,8 +138,9 @@ static void drop_row(const head *t, int64_t row, float *values) {
 
 /* Scores of one query to probabilities (with dropout); returns their log-sum-exp. */
 static float softmax_row(const head *t, int64_t row) {
-    float *x = t->square[0] + row * t->keys, most = x[0], sum = 0;
-    int64_t n = t->keys;
+    float *x = t->square[0] + row * t->pitch, most = x[0], sum = 0;
+    int64_t n = t->pitch;
+    for (int64_t j = t->keys; j < n; j++) x[j] = -INFINITY; /* no share in maximum and sum */
 #pragma omp simd reduction(max : most)
     for (int64_t j = 0; j < n; j++) most = x[j] > most ? x[j] : most;
 #pragma omp simd reduction(+ : sum)
@@ -160,7 +168,7 @@ static tw_status forward_head(const head *t) {
     }
     bool direct = o->dtype == TW_F32;
     float *to = direct ? (float *)o->data + offset : t->copy[O];
-    TRY(tw_gemm_f32(s->tokens, s->width, t->keys, 1, t->square[0], t->keys, false, t->part[V], t->stride,
+    TRY(tw_gemm_f32(s->tokens, s->width, t->keys, 1, t->square[0], t->pitch, false, t->part[V], t->stride,
                     false, 0, to, direct ? d : s->width));
     for (int64_t i = 0; !direct && i < s->tokens; i++)
         tw_deliver(o->data, o->dtype, offset + i * d, s->width, to + i * s->width, false);
@@ -187,8 +195,10 @@ tw_status tw_attention_forward_cpu(const tw_call *call) {
 /* Row i: square[0] has scores, square[1] the gradient of the (dropped) probabilities. Afterwards square[0]
  * has the dropped probabilities and square[1] the gradient of the products q k^T. */
 static void backward_row(const head *t, int64_t row, float lse) {
-    float *p = t->square[0] + row * t->keys, *g = t->square[1] + row * t->keys, dot = 0, scale = t->s->scale;
-    int64_t n = t->keys;
+    float *p = t->square[0] + row * t->pitch, *g = t->square[1] + row * t->pitch;
+    float dot = 0, scale = t->s->scale;
+    int64_t n = t->pitch;
+    for (int64_t j = t->keys; j < n; j++) p[j] = g[j] = 0;
 #pragma omp simd
     for (int64_t j = 0; j < n; j++) p[j] = tw_expf(p[j] - lse);
     if (attr_of(t->call)->dropout > 0) drop_row(t, row, g);
@@ -209,7 +219,7 @@ static tw_status deliver_part(const head *t, int p, const float *square, bool tr
     int64_t rows = transposed ? t->keys : s->tokens, inner = transposed ? s->tokens : t->keys;
     bool add = t->call->input_mode[QKV] == TW_ADD, direct = g->dtype == TW_F32;
     float *to = direct ? (float *)g->data + offset : place;
-    TRY(tw_gemm_f32(rows, s->width, inner, 1, square, t->keys, transposed, other, other_stride, false,
+    TRY(tw_gemm_f32(rows, s->width, inner, 1, square, t->pitch, transposed, other, other_stride, false,
                     direct && add ? 1.0f : 0.0f, to, direct ? stride : s->width));
     for (int64_t i = 0; !direct && i < rows; i++)
         tw_deliver(g->data, g->dtype, offset + i * stride, s->width, to + i * s->width, add);
@@ -232,7 +242,7 @@ static tw_status backward_head(const head *t) {
     }
     TRY(scores(t));
     TRY(tw_gemm_f32(s->tokens, t->keys, s->width, 1, g, dy_stride, false, t->part[V], t->stride, true, 0,
-                    t->square[1], t->keys));
+                    t->square[1], t->pitch));
     for (int64_t i = 0; i < s->tokens; i++) backward_row(t, i, lse[i]);
     /* v's and then k's f32 copies are done with when they are overwritten. */
     TRY(deliver_part(t, V, t->square[0], true, g, dy_stride, t->copy[V]));
