@@ -22,7 +22,6 @@ enum {
     AT_LENGTH = 16,
     AT_DIGEST = 24,
     AT_KIND = 32,
-    KIND_BYTES = 32,
     AT_NOTE = 64,
     AT_CHECK = 504,
     BLOCK = 256 << 10, /* of the digest */
@@ -114,7 +113,7 @@ static tw_status seal_open_file(int fd, const char *path, const char *kind) {
     seal[AT_VERSION] = TW_SEAL_VERSION;
     put64(seal + AT_LENGTH, (uint64_t)info.st_size);
     put64(seal + AT_DIGEST, digest);
-    snprintf((char *)seal + AT_KIND, KIND_BYTES, "%s", kind);
+    snprintf((char *)seal + AT_KIND, TW_SEAL_KIND_BYTES, "%s", kind);
     snprintf((char *)seal + AT_NOTE, AT_CHECK - AT_NOTE,
              "tuwen %s: an HDF5 file behind these 512 bytes (a user block, which HDF5 skips). "
              "They hold a hash of the rest; after a change by another program tuwen refuses the file.\n",
@@ -168,7 +167,7 @@ tw_status tw_seal_check(int fd, const char *path, const char *kind) {
         return FAIL(TW_ERR_UNSUPPORTED,
                     "%s was written by a newer tuwen (seal version %d, known: %d): update", path,
                     seal[AT_VERSION], TW_SEAL_VERSION);
-    if (strncmp((const char *)seal + AT_KIND, kind, KIND_BYTES) != 0)
+    if (strncmp((const char *)seal + AT_KIND, kind, TW_SEAL_KIND_BYTES) != 0)
         return FAIL(TW_ERR_FORMAT, "%s is not a tuwen %s: it is a tuwen %.31s file", path, kind,
                     (const char *)seal + AT_KIND);
     uint64_t length = get64(seal + AT_LENGTH), digest = 0;
@@ -179,5 +178,18 @@ tw_status tw_seal_check(int fd, const char *path, const char *kind) {
     TRY(digest_of(fd, path, info.st_size, &digest));
     if (digest != get64(seal + AT_DIGEST))
         return FAIL(TW_ERR_FORMAT, "%s is damaged: its content does not match its checksum", path);
+    return TW_OK;
+}
+
+tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
+    unsigned char seal[TW_SEAL_BYTES];
+    memset(kind, 0, TW_SEAL_KIND_BYTES);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    int error = read_fully(fd, seal, sizeof seal, 0);
+    close(fd);
+    if (error > 0) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error));
+    if (error == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0)
+        snprintf(kind, TW_SEAL_KIND_BYTES, "%.31s", (const char *)seal + AT_KIND);
     return TW_OK;
 }

@@ -22,7 +22,7 @@
 
 #include <stdint.h>
 
-enum { TW_SEAL_BYTES = 512, TW_SEAL_VERSION = 1 };
+enum { TW_SEAL_BYTES = 512, TW_SEAL_VERSION = 1, TW_SEAL_KIND_BYTES = 32 };
 
 /* Computes the digest of the finished (closed) file and writes the seal over its first 512 bytes. `kind` is
  * at most 31 bytes. Does not sync. TW_ERR_IO with the reason on failure. */
@@ -31,5 +31,9 @@ tw_status tw_seal_write(const char *path, const char *kind) TW_MUST_CHECK;
 /* Checks the seal and every byte of the open file. `path` is for messages. TW_ERR_FORMAT when the file is not
  * of this kind, truncated or damaged; TW_ERR_UNSUPPORTED when a newer version wrote it. */
 tw_status tw_seal_check(int fd, const char *path, const char *kind) TW_MUST_CHECK;
+
+/* The kind that a file's first bytes name, "" for a file that is none of ours; nothing else is checked.
+ * TW_ERR_IO when it cannot be read. */
+tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) TW_MUST_CHECK;
 
 #endif
