@@ -7,6 +7,8 @@
 #include "autograd/op.h"
 #include "autograd/random.h"
 
+#include <math.h>
+
 static inline tw_draw tw_dropout_draw(const tw_step *step, uint32_t layer, int64_t sample) {
     return (tw_draw){.seed = step->seed,
                      .purpose = TW_DRAW_DROPOUT,
@@ -16,7 +18,7 @@ static inline tw_draw tw_dropout_draw(const tw_step *step, uint32_t layer, int64
 }
 
 static inline uint32_t tw_dropout_threshold(float p) {
-    double t = (double)p * 4294967296.0;
+    double t = ceil((double)p * 4294967296.0); /* a small p is no whole number of 2^-32 */
     return t >= 4294967295.0 ? UINT32_MAX : (uint32_t)t;
 }
 

@@ -23,6 +23,7 @@ tw_status tw_embed_tokens_shape(tw_call *c) {
     table[0] = position->shape[0];
     TRY(tw_call_check(c, POSITION, "position", word->dtype, 2, table));
     TRY(tw_call_check(c, TYPE, "type", word->dtype, 2, type));
+    if (type[0] < 1) return FAIL(TW_ERR_SHAPE, "embed_tokens: the table of types has no row");
     TRY(tw_call_check_f32(c, GAIN, "gain", 1, &d));
     TRY(tw_call_check_f32(c, BIAS, "bias", 1, &d));
     if (!(attr->dropout >= 0.0f && attr->dropout < 1.0f))

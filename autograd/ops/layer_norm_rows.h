@@ -13,6 +13,10 @@
 static inline void tw_layer_norm_row(const float *x, int64_t n, const float *gain, const float *bias,
                                      float eps, float *y, float stats[2]) {
     float sum = 0.0f, square = 0.0f;
+    if (n == 0) { /* not 0 / 0 */
+        stats[0] = stats[1] = 0.0f;
+        return;
+    }
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += x[i];
     float mean = sum / (float)n;

@@ -19,6 +19,8 @@ tw_status tw_patchify_shape(tw_call *c) {
         return FAIL(TW_ERR_SHAPE, "patchify: pixels %s do not divide into patches of %lld",
                     tw_tensor_shape_text(x, shape), (long long)p);
     }
+    if (attr->type != TW_F32 && attr->type != TW_BF16)
+        return FAIL(TW_ERR_SHAPE, "patchify: patches of type %s", tw_dtype_name(attr->type));
     int64_t y[3] = {x->shape[0], r / p * (r / p), 3 * p * p};
     tw_call_output(c, 0, attr->type, 3, y);
     c->forward_scratch = (size_t)(tw_threads() * 3 * p * p) * 4;

@@ -1,0 +1,110 @@
+#include "op_case.h"
+
+#include "tw_test.h"
+
+/* y[b, patch, channel, y, x]: the order of a convolution weight (width, 3, P, P) with its kernel flattened.
+ */
+static void reference(const op_config *config, op_value *in, op_value *out) {
+    const tw_patchify_attr *attr = config->attr;
+    const op_value *x = &in[0];
+    bool bytes = x->dtype == TW_U8;
+    int64_t r = x->shape[2], p = attr->patch, side = r / p, size = 3 * p * p;
+    op_expect_shape(&out[0], 3, (int64_t[]){x->shape[0], side * side, size});
+    ck_assert_int_eq(out[0].dtype, attr->type);
+    for (int64_t b = 0; b < x->shape[0]; b++)
+        for (int64_t row = 0; row < r; row++)
+            for (int64_t col = 0; col < r; col++)
+                for (int64_t ch = 0; ch < 3; ch++) {
+                    double v =
+                        bytes ? (x->v[((b * r + row) * r + col) * 3 + ch] / 255 - (double)attr->mean[ch]) /
+                                    (double)attr->std[ch]
+                              : x->v[((b * 3 + ch) * r + row) * r + col];
+                    int64_t patch = row / p * side + col / p, e = (ch * p + row % p) * p + col % p;
+                    out[0].v[(b * side * side + patch) * size + e] = v;
+                }
+}
+
+#define CLIP .mean = {0.48145466f, 0.4578275f, 0.40821073f}, .std = {0.26862954f, 0.26130258f, 0.27577711f}
+static const tw_patchify_attr two = {.patch = 2, .type = TW_F32, CLIP},
+                              three = {.patch = 3, .type = TW_F32, CLIP},
+                              one = {.patch = 1, .type = TW_F32, CLIP},
+                              half = {.patch = 4, .type = TW_BF16, CLIP},
+                              wrong = {.patch = 2, .type = TW_I32, CLIP},
+                              zero = {.patch = 0, .type = TW_F32, CLIP};
+
+#define PIXELS(b, r)                                                                                         \
+    { OP_SHAPE(b, r, r, 3), .dtype = OP_U8, .low = 0, .high = 256 }
+#define PLANES(b, r)                                                                                         \
+    { OP_SHAPE(b, 3, r, r), .dtype = OP_F32 }
+
+static const op_config configs[] = {
+    {.name = "bytes", .attr = &two, .input = {PIXELS(2, 6)}},
+    {.name = "bytes, odd patch", .attr = &three, .input = {PIXELS(3, 9)}},
+    {.name = "bytes, one patch", .attr = &three, .input = {PIXELS(2, 3)}},
+    {.name = "bytes, patch of a pixel", .attr = &one, .input = {PIXELS(1, 5)}},
+    {.name = "floats", .attr = &two, .input = {PLANES(2, 6)}},
+    {.name = "floats, odd patch", .attr = &three, .input = {PLANES(1, 9)}},
+    {.name = "no images", .attr = &two, .input = {PIXELS(0, 4)}},
+    {.name = "no images of floats", .attr = &two, .input = {PLANES(0, 4)}},
+    {.name = "does not divide",
+     .attr = &three,
+     .input = {PIXELS(1, 8)},
+     .fails = TW_ERR_SHAPE,
+     .message = "(1,8,8,3) do not divide into patches of 3"},
+    {.name = "not square",
+     .attr = &two,
+     .input = {{OP_SHAPE(1, 4, 6, 3), .dtype = OP_U8}},
+     .fails = TW_ERR_SHAPE,
+     .message = "(1,4,6,3)"},
+    {.name = "channels last, in floats",
+     .attr = &two,
+     .input = {{OP_SHAPE(1, 4, 4, 3), .dtype = OP_F32}},
+     .fails = TW_ERR_SHAPE,
+     .message = "do not divide"},
+    {.name = "gaps",
+     .attr = &two,
+     .input = {{OP_SHAPE(1, 4, 4, 3), .dtype = OP_U8, .padding = 1}},
+     .fails = TW_ERR_SHAPE,
+     .message = "contiguous"},
+    {.name = "patch of nothing",
+     .attr = &zero,
+     .input = {PIXELS(1, 4)},
+     .fails = TW_ERR_SHAPE,
+     .message = "patches of 0"},
+    {.name = "patches of whole numbers",
+     .attr = &wrong,
+     .input = {PIXELS(1, 4)},
+     .fails = TW_ERR_SHAPE,
+     .message = "patches of type i32"},
+    {.name = "missing", .attr = &two, .input = {{0}}, .fails = TW_ERR_SHAPE, .message = "pixels must be"},
+};
+
+/* bf16 patches hold exactly the f32 values, rounded: no input is bf16, so the table's walk cannot see it. */
+static const char *bf16_is_f32_rounded(void) {
+    static uint8_t pixels[2 * 8 * 8 * 3];
+    static float whole[2 * 4 * 48], scratch[4096];
+    static uint16_t rounded[2 * 4 * 48];
+    const int64_t shape[] = {2, 8, 8, 3};
+    for (size_t i = 0; i < sizeof pixels; i++) pixels[i] = (uint8_t)(i * 41);
+    tw_device *device;
+    if (tw_device_cpu(2, &device)) return "no device";
+    tw_patchify_attr full = half;
+    full.type = TW_F32;
+    bool ok = true;
+    for (int k = 0; k < 2; k++) {
+        tw_call c = {
+            .op = TW_OP_patchify, .device = device, .attr = k ? (void *)&half : &full, .n_inputs = 1};
+        c.input[0] = tw_tensor_of(pixels, TW_U8, 4, shape);
+        ok = ok && tw_op_prepare(&c) == TW_OK && c.forward_scratch <= sizeof scratch;
+        ok = ok && tw_tensor_count(&c.output[0]) == 2 * 4 * 48;
+        c.output[0].data = k ? (void *)rounded : whole, c.scratch = scratch;
+        ok = ok && tw_op_forward(&c) == TW_OK;
+    }
+    tw_device_free(device);
+    if (!ok) return "forward fails";
+    for (int i = 0; i < 2 * 4 * 48; i++)
+        if (rounded[i] != tw_to_bf16(whole[i])) return "bf16 patches are not the rounded f32 ones";
+    return NULL;
+}
+
+const op_case op_case_patchify = {.reference = reference, OP_CONFIGS(configs), .also = bf16_is_f32_rounded};
