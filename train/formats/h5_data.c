@@ -3,8 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_VALUES = 256 << 10 }; /* 1 MiB of f32 */
-
 hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status) {
     hid_t data = H5Dopen2(f->id, name, H5P_DEFAULT);
     if (data >= 0) return data;
@@ -26,7 +24,7 @@ hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const 
     return data;
 }
 
-static bool set_mark(hid_t data, const char *name, int64_t value) {
+bool tw_h5_set_mark(hid_t data, const char *name, int64_t value) {
     hid_t space = H5Screate(H5S_SCALAR), attribute = -1;
     if (space >= 0) attribute = H5Acreate2(data, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT);
     bool good = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0;
@@ -36,8 +34,7 @@ static bool set_mark(hid_t data, const char *name, int64_t value) {
     return good;
 }
 
-/* The mark's value; `missing` if there is none, -1 if it cannot be read. */
-static int64_t get_mark(hid_t data, const char *name, int64_t missing) {
+int64_t tw_h5_get_mark(hid_t data, const char *name, int64_t missing) {
     if (H5Aexists(data, name) <= 0) return missing;
     int64_t value = -1;
     hid_t attribute = H5Aopen(data, name, H5P_DEFAULT);
@@ -136,7 +133,7 @@ tw_status tw_h5_write_bytes(tw_h5 *f, const char *name, const void *bytes, size_
     if (type >= 0) data = tw_h5_create_data(f, name, type, 1, &one, NULL, &one);
     /* The length is marked because the type is at least 1 long and readers drop NULs at the end. */
     if (data < 0 || H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, size ? bytes : none) < 0 ||
-        !set_mark(data, "bytes", (int64_t)size))
+        !tw_h5_set_mark(data, "bytes", (int64_t)size))
         status = tw_h5_error(f, "write", name);
     if (data >= 0) H5Dclose(data);
     if (type >= 0) H5Tclose(type);
@@ -147,7 +144,7 @@ tw_status tw_h5_write_bytes(tw_h5 *f, const char *name, const void *bytes, size_
 static tw_status read_bytes(tw_h5 *f, const char *name, hid_t data, char **out, size_t *size) {
     hid_t type = H5Dget_type(data), space = H5Dget_space(data);
     size_t room = type < 0 ? 0 : H5Tget_size(type);
-    int64_t marked = get_mark(data, "bytes", (int64_t)room);
+    int64_t marked = tw_h5_get_mark(data, "bytes", (int64_t)room);
     tw_status status = TW_OK;
     char *value = NULL;
     if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) ||
@@ -180,92 +177,6 @@ tw_status tw_h5_read_bytes(tw_h5 *f, const char *name, char **out, size_t *size)
         }
     }
     H5Eclear2(H5E_DEFAULT);
-    tw_h5_unlock();
-    return status;
-}
-
-/* Chunks of at most CHUNK_VALUES that are contiguous in memory: inner sides whole, one side cut into parts as
- * equal as possible (a chunk at the edge is stored whole), 1 before it. */
-static void choose_chunk(int ndim, const hsize_t *shape, hsize_t *chunk) {
-    hsize_t room = CHUNK_VALUES;
-    for (int i = ndim - 1; i >= 0; i--) {
-        hsize_t parts = (shape[i] + room - 1) / room;
-        chunk[i] = (shape[i] + parts - 1) / parts;
-        room = parts > 1 ? 1 : room / shape[i];
-        if (room == 0) room = 1;
-    }
-}
-
-tw_status tw_h5_write_f32(tw_h5 *f, const char *name, int ndim, const int64_t *shape, const float *values) {
-    if (ndim < 0 || ndim > TW_H5_MAX_DIMS)
-        return FAIL(TW_ERR_SHAPE, "%s: %s has %d dimensions, at most %d are allowed", f->path, name, ndim,
-                    TW_H5_MAX_DIMS);
-    hsize_t sides[TW_H5_MAX_DIMS] = {1}, chunk[TW_H5_MAX_DIMS];
-    for (int i = 0; i < ndim; i++) {
-        if (shape[i] < 1)
-            return FAIL(TW_ERR_SHAPE, "%s: side %d of %s is %lld, at least 1 is needed", f->path, i, name,
-                        (long long)shape[i]);
-        sides[i] = (hsize_t)shape[i];
-    }
-    int rank = ndim ? ndim : 1;
-    choose_chunk(rank, sides, chunk);
-    tw_status status = TW_OK;
-    tw_h5_lock();
-    hid_t data = tw_h5_create_data(f, name, H5T_IEEE_F32LE, rank, sides, NULL, chunk);
-    if (data < 0 || H5Dwrite(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0 ||
-        (ndim == 0 && !set_mark(data, "scalar", 1)))
-        status = tw_h5_error(f, "write", name);
-    if (data >= 0) H5Dclose(data);
-    tw_h5_unlock();
-    return status;
-}
-
-/* The shape of an open data set, which must be f32 with 1 to 4 sides. */
-static tw_status shape_of(tw_h5 *f, const char *name, hid_t data, int *ndim, int64_t *shape) {
-    hid_t type = H5Dget_type(data), space = H5Dget_space(data);
-    hsize_t sides[H5S_MAX_RANK];
-    int rank = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
-    bool good = type >= 0 && rank >= 1 && rank <= TW_H5_MAX_DIMS && H5Tequal(type, H5T_IEEE_F32LE) > 0 &&
-                H5Sget_simple_extent_dims(space, sides, NULL) >= 0;
-    if (type >= 0) H5Tclose(type);
-    if (space >= 0) H5Sclose(space);
-    if (!good) return FAIL(TW_ERR_FORMAT, "%s: %s is not f32 with 1 to 4 dimensions", f->path, name);
-    int64_t count = 1;
-    for (int i = 0; i < rank; i++) {
-        shape[i] = (int64_t)sides[i];
-        if (__builtin_mul_overflow(count, shape[i], &count))
-            return FAIL(TW_ERR_FORMAT, "%s: %s has an impossible size", f->path, name);
-    }
-    *ndim = get_mark(data, "scalar", 0) == 1 && rank == 1 && shape[0] == 1 ? 0 : rank;
-    return TW_OK;
-}
-
-tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5_MAX_DIMS]) {
-    tw_status status = TW_OK;
-    tw_h5_lock();
-    hid_t data = tw_h5_open_data(f, name, &status);
-    if (data >= 0) {
-        status = shape_of(f, name, data, ndim, shape);
-        H5Dclose(data);
-    }
-    tw_h5_unlock();
-    return status;
-}
-
-tw_status tw_h5_read_f32(tw_h5 *f, const char *name, float *values, int64_t count) {
-    tw_status status = TW_OK;
-    int ndim = 0;
-    int64_t shape[TW_H5_MAX_DIMS], size = 1;
-    tw_h5_lock();
-    hid_t data = tw_h5_open_data(f, name, &status);
-    if (data >= 0) status = shape_of(f, name, data, &ndim, shape);
-    for (int i = 0; status == TW_OK && i < ndim; i++) size *= shape[i];
-    if (status == TW_OK && size != count)
-        status = FAIL(TW_ERR_SHAPE, "%s: %s has %lld values, %lld were expected", f->path, name,
-                      (long long)size, (long long)count);
-    if (status == TW_OK && H5Dread(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
-        status = tw_h5_error(f, "read", name);
-    if (data >= 0) H5Dclose(data);
     tw_h5_unlock();
     return status;
 }

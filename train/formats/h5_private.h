@@ -32,4 +32,9 @@ hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status);
 hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
                         const hsize_t *limit, const hsize_t *chunk);
 
+/* An integer attribute of a data set; false on failure. */
+bool tw_h5_set_mark(hid_t data, const char *name, int64_t value);
+/* Its value; `missing` if there is none, -1 if it cannot be read. */
+int64_t tw_h5_get_mark(hid_t data, const char *name, int64_t missing);
+
 #endif
