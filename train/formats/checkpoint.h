@@ -79,7 +79,7 @@ typedef struct tw_checkpoint_entry {
 } tw_checkpoint_entry;
 
 /* Opens a checkpoint file, or the one that `latest` in a run folder points to, and checks every byte of it
- * (several GB/s from the page cache). Errors name the file: TW_ERR_IO (no such file), TW_ERR_FORMAT (not a
+ * (as fast as reading the file). Errors name the file: TW_ERR_IO (no such file), TW_ERR_FORMAT (not a
  * checkpoint, truncated, damaged), TW_ERR_UNSUPPORTED (written by a newer format). For a run folder whose
  * latest checkpoint may be damaged see tw_run_folder_open. */
 tw_status tw_checkpoint_open(const char *path, tw_checkpoint **out) TW_MUST_CHECK;

@@ -44,7 +44,7 @@ static tw_status write_texts(tw_features_writer *w) {
     }
     for (int64_t i = 0; i < ids->n; i++) {
         const char *text = ids->text + ids->at[i];
-        memcpy(texts + (size_t)i * width, text, strlen(text));
+        memcpy(texts + (size_t)i * width, text, strnlen(text, width));
         types[i] = ids->integer[i] ? '1' : '0';
     }
     status = tw_h5_write_texts(w->h5, "ids", texts, ids->n, width);
