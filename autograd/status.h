@@ -42,7 +42,11 @@ const char *tw_last_error_place(void);
 /* The name of a code, for example "shape". Never NULL. */
 const char *tw_status_name(tw_status code);
 
-#define FAIL(code, ...) tw_fail((code), __FILE__, __LINE__, __VA_ARGS__)
+/* Shows compilers and analysers that a failure is never TW_OK, so that outputs count as set after TRY. */
+static inline TW_MUST_CHECK tw_status tw_failed(tw_status status) {
+    return status == TW_OK ? TW_ERR_ARGUMENT : status;
+}
+#define FAIL(code, ...) tw_failed(tw_fail((code), __FILE__, __LINE__, __VA_ARGS__))
 #define TRY(call)                                                                                            \
     do {                                                                                                     \
         tw_status try_status_ = (call);                                                                      \

@@ -24,35 +24,34 @@ static tw_status no_memory(int64_t records) {
     return FAIL(TW_ERR_MEMORY, "no memory for %lld texts", (long long)records);
 }
 
-static tw_status grow_array(void *array_pointer, int64_t capacity, size_t element) {
-    void *array;
-    memcpy(&array, array_pointer, sizeof array);
+/* The array with room for `capacity` elements; as it was, and *status set, if there is no memory. */
+static void *resized(void *array, int64_t capacity, size_t element, tw_status *status) {
     void *larger = realloc(array, (size_t)capacity * element);
-    if (!larger) return no_memory(capacity);
-    memcpy(array_pointer, &larger, sizeof larger);
-    return TW_OK;
+    if (!larger) *status = no_memory(capacity);
+    return larger ? larger : array;
 }
 
 static tw_status reserve(owned *o, size_t images) {
-    if (o->texts + 1 >= o->texts_capacity) {
+    tw_status status = TW_OK;
+    if (!o->images_start || o->texts + 1 >= o->texts_capacity) {
         int64_t capacity = o->texts_capacity * 2 + 1024;
-        TRY(grow_array(&o->text_ids, capacity, sizeof *o->text_ids));
-        TRY(grow_array(&o->text, capacity, sizeof *o->text));
-        TRY(grow_array(&o->text_bytes, capacity, sizeof *o->text_bytes));
-        TRY(grow_array(&o->images_start, capacity, sizeof *o->images_start));
-        o->texts_capacity = capacity;
+        o->text_ids = resized(o->text_ids, capacity, sizeof *o->text_ids, &status);
+        o->text = resized(o->text, capacity, sizeof *o->text, &status);
+        o->text_bytes = resized(o->text_bytes, capacity, sizeof *o->text_bytes, &status);
+        o->images_start = resized(o->images_start, capacity, sizeof *o->images_start, &status);
+        if (status == TW_OK) o->texts_capacity = capacity;
     }
     if (o->images + (int64_t)images > o->images_capacity) {
         int64_t capacity = (o->images + (int64_t)images) * 2;
-        TRY(grow_array(&o->image_ids, capacity, sizeof *o->image_ids));
-        o->images_capacity = capacity;
+        o->image_ids = resized(o->image_ids, capacity, sizeof *o->image_ids, &status);
+        if (status == TW_OK) o->images_capacity = capacity;
     }
-    return TW_OK;
+    return status;
 }
 
 /* Appends a string and its zero; the strings come out again in the order they went in. */
 static tw_status keep(owned *o, const char *text, size_t size) {
-    if (o->capacity - o->size < size + 1) {
+    if (!o->bytes || o->capacity - o->size < size + 1) {
         size_t larger = (o->size + size + 1) * 2;
         char *bytes = realloc(o->bytes, larger);
         if (!bytes) return no_memory(o->texts);

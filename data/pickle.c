@@ -60,10 +60,6 @@ tw_status tw_pickle_allocate(tw_pickle *p, size_t size, void **out) {
     return TW_OK;
 }
 
-tw_status tw_pickle_damaged(const tw_pickle *p, const char *what) {
-    return FAIL(TW_ERR_FORMAT, "pickle: %s (byte %zu of %zu)", what, p->op_at, p->size);
-}
-
 tw_status tw_pickle_make(tw_pickle *p, tw_pickle_kind kind, tw_pickle_value **out) {
     if (p->made >= p->max_values)
         return FAIL(TW_ERR_UNSUPPORTED, "pickle: more than %u values", (unsigned)p->max_values);

@@ -25,7 +25,9 @@ struct tw_pickle {
 };
 
 /* TW_ERR_FORMAT with the place of the current instruction. */
-TW_MUST_CHECK tw_status tw_pickle_damaged(const tw_pickle *p, const char *what);
+static inline TW_MUST_CHECK tw_status tw_pickle_damaged(const tw_pickle *p, const char *what) {
+    return FAIL(TW_ERR_FORMAT, "pickle: %s (byte %zu of %zu)", what, p->op_at, p->size);
+}
 /* Memory until the parser's next pickle. */
 TW_MUST_CHECK tw_status tw_pickle_allocate(tw_pickle *p, size_t size, void **out);
 TW_MUST_CHECK tw_status tw_pickle_make(tw_pickle *p, tw_pickle_kind kind, tw_pickle_value **out);

@@ -86,8 +86,8 @@ static tw_id id_of_key(const char *key) {
 static tw_status write_text(tw_import *m, const text_images *t, int64_t text, tw_id **ids, size_t *capacity) {
     size_t count = 0, size, n;
     for (int64_t k = t->last[text]; k >= 0; k = t->links[k].previous) count++;
-    if (count > *capacity) {
-        tw_id *larger = realloc(*ids, count * 2 * sizeof **ids);
+    if (count > *capacity || !*ids) {
+        tw_id *larger = realloc(*ids, (count * 2 + 1) * sizeof **ids);
         if (!larger) return FAIL(TW_ERR_MEMORY, "no memory for a text of %zu images", count);
         *ids = larger;
         *capacity = count * 2;

@@ -172,7 +172,7 @@ tw_status tw_pair_to_pickle(const tw_id *image_id, const tw_id *text_id, const c
     s[n++] = (char)0x87; /* TUPLE3 */
     s[n++] = (char)0x94; /* MEMOIZE */
     s[n++] = '.';
-    memcpy(s, "\x80\x04\x95", 3);
+    (void)put_uint(s, 0x950480, 3);
     (void)put_uint(s + 3, n - 11, 8);
     *out = s;
     *size = n;
