@@ -72,7 +72,8 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
                               .n_text = run->pool->n_texts,
                               .n_image = run->pool->n_images};
     TRY(record(run, &v, tw_run_now() - start));
-    *is_best = t2i.r1 > run->best_r1;
+    /* `best` is the best of what training made: the start is not a checkpoint of this run. */
+    *is_best = run->step > 0 && t2i.r1 > run->best_r1;
     if (*is_best) run->best_r1 = t2i.r1, run->best_step = run->step;
     return TW_OK;
 }

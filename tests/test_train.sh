@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# The main job end to end on a generated data set, and what may go wrong in it. Argument: the build folder.
+set -u
+build=$1
+tuwen=$build/tuwen
+hash=$build/tests/tool_checkpoint_hash
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+passed=0
+failed=0
+
+ok() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAIL $1"
+    tail -n 5 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
+}
+# holds NAME COMMAND...: the command succeeds.
+holds() {
+    local name=$1
+    shift
+    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
+}
+# refuses NAME CODE TEXT COMMAND...: it ends with CODE and an error that contains TEXT.
+refuses() {
+    local name=$1 code=$2 text=$3
+    shift 3
+    "$@" >"$work/out" 2>"$work/err"
+    local got=$?
+    if [ $got -ne "$code" ]; then fail "$name: exit code $got, expected $code"
+    elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
+    else ok; fi
+}
+same() { # NAME A B: checkpoints are the same to the bit
+    local a b
+    a=$($hash "$2" 2>&1) && b=$($hash "$3" 2>&1) && [ "$a" = "$b" ] && { ok; return; }
+    fail "$1: '$a' is not '$b'"
+}
+
+data=$work/data
+holds "shapes" "$tuwen" shapes "$data" --train 96 --valid 24 --size 32
+holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train,valid
+# run FOLDER OPTIONS... becomes the training program: `run ... &` makes $! its process, not a shell's.
+run() {
+    local folder=$1
+    shift
+    exec "$tuwen" train --model micro --train_data "$data/lmdb/train" --val_data "$data/lmdb/valid" --vocab "$data/vocab.txt" \
+        --output "$folder" --batch 20 --max_steps 14 --warmup 3 --lr 1e-3 --save_interval 4 --val_interval 7 \
+        --log_interval 2 --text_dropout 0.1 --attention_dropout 0.1 --threads 2 "$@"
+}
+train() { (run "$@"); }
+
+holds "train" train "$work/a"
+for file in latest best log.jsonl report.html epoch_2_step_14.h5; do
+    if [ -e "$work/a/$file" ]; then ok; else fail "train wrote no $file"; fi
+done
+grep -q "chance: loss ln(20) = 2.9957" "$work/out" && ok || fail "the chance line"
+grep -q "Validation at step 0 " "$work/out" && ok || fail "no validation before the first step"
+
+# The same bits again: with other loader threads, and in two halves.
+holds "train with 3 loader threads" train "$work/b" --num_workers 3 --prefetch 5
+same "loader threads do not matter" "$work/a/latest" "$work/b/latest"
+for stop in 1 5 8 13; do
+    run "$work/c$stop" --max_steps 14 --stop_file "$work/stop$stop" >"$work/out" 2>"$work/err" &
+    pid=$!
+    until grep -qs "Global Steps: $stop/\|Global Steps: $((stop + 1))/" "$work/out" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    touch "$work/stop$stop"
+    wait $pid
+    holds "resume after a stop file near step $stop" train "$work/c$stop" --resume auto
+    same "stopped near step $stop and resumed" "$work/a/latest" "$work/c$stop/latest"
+done
+holds "augmented" train "$work/e" --use_augment --use_augment true
+holds "augmented again" train "$work/f" --use_augment --num_workers 4
+same "augmentation does not depend on threads" "$work/e/latest" "$work/f/latest"
+if [ "$($hash "$work/a/latest")" = "$($hash "$work/e/latest")" ]; then fail "augmentation changes nothing"; else ok; fi
+
+# Killed at random instants, checkpoint writing included; resumed each time.
+kills=0
+rm -rf "$work/k"
+for round in $(seq 1 200); do
+    run "$work/k" --save_interval 1 --val_interval 3 --resume auto >"$work/out" 2>"$work/err" &
+    pid=$!
+    sleep "0.$(printf %03d $(((round * 7919) % 350 + 40)))"
+    if kill -KILL $pid 2>/dev/null; then
+        wait $pid 2>/dev/null
+        kills=$((kills + 1))
+    else
+        wait $pid || { fail "resume in round $round"; break; }
+        [ $kills -ge 20 ] && break
+        [ $kills -lt 20 ] && rm -rf "$work/k"
+    fi
+done
+[ $kills -ge 20 ] && ok || fail "only $kills kills"
+holds "resume after $kills kills" train "$work/k" --save_interval 1 --val_interval 3 --resume auto
+same "killed $kills times and resumed" "$work/a/latest" "$work/k/latest"
+if ls "$work"/k/*.tmp* >/dev/null 2>&1; then fail "temporaries are left behind"; else ok; fi
+
+# Signals save the last completed step and tell by their exit code.
+for signal in INT:130 TERM:143 USR1:0; do
+    name=${signal%:*}
+    run "$work/s$name" --max_steps 100000 --val_at_start false --val_interval 100000 >"$work/out" 2>"$work/err" &
+    pid=$!
+    until grep -qs "Global Steps: 2/" "$work/out" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill -"$name" $pid
+    wait $pid
+    code=$?
+    [ $code -eq "${signal#*:}" ] && ok || fail "SIG$name: exit code $code, expected ${signal#*:}"
+    holds "SIG$name saved a checkpoint" "$hash" "$work/s$name/latest"
+done
+
+# Starting points.
+holds "--init" train "$work/i" --init "$work/a/latest" --max_steps 2
+holds "--freeze" train "$work/z" --freeze 'visual.*' --max_steps 3
+refuses "a second run in the same folder" 2 "holds a run already" train "$work/a"
+refuses "freeze nothing" 2 "no parameter matches 'visul.*'" train "$work/y" --freeze 'visul.*'
+refuses "freeze everything" 2 "nothing is left to train" train "$work/y1" --freeze '*'
+"$build/tests/tool_checkpoint_poison" "$work/a/latest" "$work/less.h5" --drop visual.proj
+refuses "a checkpoint that lacks a tensor" 1 "1 tensors missing (first visual.proj)" train "$work/o" --init "$work/less.h5"
+
+# Bad input.
+refuses "no training data" 2 "train_data is not set" "$tuwen" train --model micro --output "$work/x"
+refuses "missing split" 1 "nowhere" "$tuwen" train --model micro --output "$work/x1" --train_data "$work/nowhere" --vocab "$data/vocab.txt"
+refuses "batch larger than the data set" 2 "has only 96 pairs" train "$work/x2" --batch 97
+refuses "unknown key" 2 "did you mean" train "$work/x3" --batchsize 3
+refuses "out of range" 2 "--lr" train "$work/x4" --lr -1
+refuses "unknown model" 2 "no such file, and no nomodel.yaml" train "$work/x5" --model nomodel
+refuses "no vocabulary" 1 "no vocabulary" "$tuwen" train --model micro --train_data "$data/lmdb/train" --output "$work/x6" --batch 20
+refuses "cuda in a build without it" 1 "no CUDA" train "$work/x7" --device cuda
+truncate -s -100 "$work/b/epoch_2_step_14.h5"
+refuses "truncated checkpoint" 1 "truncated" train "$work/x8" --init "$work/b/epoch_2_step_14.h5"
+refuses "unwritable folder" 1 "/proc/" train /proc/tuwen
+holds "resume falls back to the newest whole checkpoint" train "$work/b" --resume latest
+same "resumed from an older checkpoint" "$work/a/latest" "$work/b/latest"
+
+# A gradient that is not finite: skipped, named, and the end after max_skipped in a row.
+"$build/tests/tool_checkpoint_poison" "$work/a/latest" "$work/nan.h5" bert.embeddings.LayerNorm.weight
+refuses "not finite" 1 "steps in a row had a gradient that is not finite" train "$work/n" --init "$work/nan.h5" --max_skipped 3 --val_at_start false
+grep -q "step 1 skipped: the gradient of" "$work/out" && ok || fail "a skipped step names no tensor"
+
+# A full disk: clear error, the previous checkpoint intact.
+if [ "$(id -u)" = 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=1200k tmpfs "$work/small" 2>/dev/null; then
+    train "$work/small/run" --save_interval 1 --keep 100 --report false >"$work/out" 2>"$work/err"
+    code=$?
+    [ $code -eq 1 ] && grep -qi "no space" "$work/err" && ok || fail "disk full: exit code $code"
+    holds "the previous checkpoint is intact" "$hash" "$work/small/run/latest"
+    umount "$work/small"
+else
+    echo "SKIP disk full: needs root and tmpfs"
+fi
+
+echo "tests: $passed passed, $failed failed"
+[ $failed -eq 0 ]
