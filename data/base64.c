@@ -2,11 +2,13 @@
 
 #include <pthread.h>
 
-/* Per character: its 6 bits, or one of these. All have the top bit set, so that or-ing four entries tells
- * whether a group is plain. */
+/* Per character: its 6 bits, or one of these, which have the top bit set. */
 enum { BAD = 0x80, SPACE = 0x81, PAD = 0x82 };
 
 static uint8_t value_of[256];
+/* The 6 bits where a character at place k of a group has them in the group's 24; the top bit if it has none.
+ */
+static uint32_t placed[4][256];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
@@ -17,6 +19,9 @@ static void fill_table(void) {
     value_of['_'] = 63;
     value_of['='] = PAD;
     for (const char *s = " \t\n\v\f\r"; *s; s++) value_of[(unsigned char)*s] = SPACE;
+    for (int k = 0; k < 4; k++)
+        for (int i = 0; i < 256; i++)
+            placed[k][i] = value_of[i] & BAD ? 1u << 31 : (uint32_t)value_of[i] << (18 - 6 * k);
 }
 
 static tw_status bad_character(const char *text, size_t at) {
@@ -30,10 +35,9 @@ static tw_status bad_character(const char *text, size_t at) {
 static size_t decode_plain(const unsigned char *text, size_t size, uint8_t *out) {
     size_t i = 0;
     for (; i + 4 <= size; i += 4, out += 3) {
-        uint32_t a = value_of[text[i]], b = value_of[text[i + 1]];
-        uint32_t c = value_of[text[i + 2]], d = value_of[text[i + 3]];
-        if ((a | b | c | d) & BAD) break;
-        uint32_t bits = a << 18 | b << 12 | c << 6 | d;
+        uint32_t bits =
+            placed[0][text[i]] | placed[1][text[i + 1]] | placed[2][text[i + 2]] | placed[3][text[i + 3]];
+        if (bits >> 31) break;
         out[0] = (uint8_t)(bits >> 16);
         out[1] = (uint8_t)(bits >> 8);
         out[2] = (uint8_t)bits;

@@ -43,6 +43,12 @@ static tw_status close_texts(tw_import *m) {
 /* Nothing good at all: the report's first named record says why. */
 static tw_status refuse_empty(const tw_import *m) {
     const tw_prepare_report *r = m->report;
+    if (r->images > 0 && r->pairs == 0 && r->bad[TW_BAD_UNKNOWN_IMAGE] > 0)
+        return FAIL(
+            TW_ERR_FORMAT,
+            "none of the images that the texts name is there: nothing was written. Do images and texts "
+            "belong together? The first: %s",
+            r->named[TW_BAD_UNKNOWN_IMAGE][0] ? r->named[TW_BAD_UNKNOWN_IMAGE][0] : "");
     if (r->images > 0 && (r->texts > 0 || (m->texts_optional && r->bad_total == 0))) return TW_OK;
     const char *what = r->images == 0 ? "image" : "text", *example = NULL;
     for (int k = 1; k < TW_BAD_KINDS && !example; k++) example = r->named[k][0];

@@ -318,6 +318,9 @@ START_TEST(missing_and_empty_files) {
     ck_assert_int_eq(unlink(in_root("t_texts.jsonl")), 0);
     TW_ASSERT_FAILS(prepare_tsv(), TW_ERR_NOT_FOUND, "t_texts.jsonl: No such file");
     nothing_written();
+    write_text("t_texts.jsonl", "{\"text_id\": 1, \"text\": \"a\", \"image_ids\": [3]}\n");
+    TW_ASSERT_FAILS(prepare_tsv(), TW_ERR_FORMAT, "none of the images that the texts name is there");
+    nothing_written();
     write_text("t_texts.jsonl", "x\n");
     TW_ASSERT_FAILS(prepare_tsv(), TW_ERR_FORMAT, "no good text in the data, 1 records are bad");
     nothing_written();
@@ -506,7 +509,8 @@ START_TEST(runs_as_a_command) {
     TW_ASSERT_FAILS(COMMAND_LINE("--tsv", "a"), TW_ERR_CONFIG, "--output is missing");
     TW_ASSERT_FAILS(COMMAND_LINE("--data_dir", "a", "--output", "b"), TW_ERR_CONFIG, "--data_dir writes to");
     TW_ASSERT_FAILS(COMMAND_LINE("--data_dir", root), TW_ERR_NOT_FOUND, "train_imgs.tsv");
-    TW_ASSERT_FAILS(COMMAND_LINE("--data_dir", root, "--splits", "t,../x"), TW_ERR_NOT_FOUND, "t_texts.jsonl");
+    TW_ASSERT_FAILS(COMMAND_LINE("--data_dir", root, "--splits", "t,../x"), TW_ERR_NOT_FOUND,
+                    "t_texts.jsonl");
     TW_ASSERT_FAILS(COMMAND_LINE("--lmdb", "a", "--output", "b", "--shards", "2", "--format", "original"),
                     TW_ERR_CONFIG, "one environment");
     TSV("1\t%J", "2\t%P", "x/y\t%P");
