@@ -78,10 +78,14 @@ def make_model(args, tokenizer, words):
     sizes["text"]["vocabulary"] = sizes["text"]["vocabulary"] or words
     torch.manual_seed(args.seed)
     model = tuwen_checkpoint.reference_class(sizes, sizes["text"]["vocabulary"], tokenizer=tokenizer).eval()
-    with torch.no_grad():  # an initialised model has gains of 1 and biases of 0, which hide mistakes
-        for _, p in tuwen_checkpoint.named_parameters(model):
+    # An initialised model has gains of 1, biases of 0, and a BERT whose [CLS] state hardly depends on the text:
+    # all would hide mistakes.
+    with torch.no_grad():
+        for name, p in tuwen_checkpoint.named_parameters(model):
             if p.ndim == 1:
                 p.add_(0.1 * torch.randn_like(p))
+            elif name.startswith("bert.encoder"):
+                p.mul_(3)
     return model, sizes
 
 
