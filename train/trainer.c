@@ -105,6 +105,11 @@ static void warn_of_repeats(tw_run *run) {
         rate);
 }
 
+/* JSON has no NaN: null stands for a number that is not finite. */
+static json_t *real_or_null(double x) {
+    return isfinite(x) ? json_real(x) : json_null();
+}
+
 static tw_status log_point(tw_run *run, const tw_report_point *p) {
     const tw_config *c = run->config;
     double steps = (double)run->window.steps, samples = (double)tw_sampler_epoch_samples(run->sampler);
@@ -118,12 +123,11 @@ static tw_status log_point(tw_run *run, const tw_report_point *p) {
                 (long long)run->step, (long long)run->total_steps, (long long)epoch, (long long)seen,
                 (long long)samples, 100.0 * (double)seen / samples, p->loss, data, batch, p->lr,
                 p->logit_scale, p->grad_norm, (long long)c->batch);
-    json_t *o =
-        json_pack("{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:I}", "event", "step", "step",
-                  (json_int_t)run->step, "epoch", p->epoch, "loss", p->loss, "lr", p->lr, "logit_scale",
-                  p->logit_scale, "grad_norm", isfinite(p->grad_norm) ? p->grad_norm : -1.0, "data_time",
-                  data, "batch_time", batch, "pairs_per_s", p->pairs_per_s, "skipped",
-                  (json_int_t)run->skipped_total, "truncated", (json_int_t)run->window.truncated);
+    json_t *o = json_pack("{s:s,s:I,s:f,s:o,s:f,s:f,s:o,s:f,s:f,s:f,s:I,s:I}", "event", "step", "step",
+                          (json_int_t)run->step, "epoch", p->epoch, "loss", real_or_null(p->loss), "lr",
+                          p->lr, "logit_scale", p->logit_scale, "grad_norm", real_or_null(p->grad_norm),
+                          "data_time", data, "batch_time", batch, "pairs_per_s", p->pairs_per_s, "skipped",
+                          (json_int_t)run->skipped_total, "truncated", (json_int_t)run->window.truncated);
     tw_status status = tw_log_record(run->log, o);
     json_decref(o);
     return status;
