@@ -1,0 +1,176 @@
+/* `tuwen retrieve`: exact search between feature files, both ways. */
+#include "data/atomic_file.h"
+#include "data/files.h"
+#include "train/commands/commands.h"
+#include "train/formats/atomic_file.h"
+#include "train/formats/features.h"
+#include "train/id_lines.h"
+#include "train/options.h"
+#include "train/recall.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+typedef struct job {
+    const char *images_path, *texts_path, *output, *name;
+    int64_t k, threads;
+    char prefix[512]; /* "valid_" or "" */
+    tw_features *images, *texts;
+    tw_device *device;
+} job;
+
+static tw_status parse(int argc, char **argv, job *j, bool *help) {
+    const tw_option rows[] = {
+        {.name = "images",
+         .type = TW_OPTION_STRING,
+         .target = &j->images_path,
+         .required = true,
+         .value = "FILE",
+         .help = "image features (.h5, .npy or .jsonl)"},
+        {.name = "texts",
+         .type = TW_OPTION_STRING,
+         .target = &j->texts_path,
+         .required = true,
+         .value = "FILE",
+         .help = "text features"},
+        {.name = "output",
+         .type = TW_OPTION_STRING,
+         .target = &j->output,
+         .value = "FOLDER",
+         .help = "where the prediction files go"},
+        {.name = "name",
+         .type = TW_OPTION_STRING,
+         .target = &j->name,
+         .value = "SPLIT",
+         .help = "files are NAME_predictions.jsonl and NAME_tr_predictions.jsonl; without it what the text "
+                 "features' name begins with"},
+        {.name = "k",
+         .type = TW_OPTION_INT,
+         .target = &j->k,
+         .range = "[1, 10000]",
+         .help = "answers a query"},
+        {.name = "threads",
+         .type = TW_OPTION_INT,
+         .target = &j->threads,
+         .range = "[0, 1024]",
+         .help = "compute threads; 0 = all cores"},
+    };
+    const tw_options options = {
+        .command = "retrieve",
+        .summary =
+            "Finds the k images nearest to each text and the k texts nearest to each image, exactly, and "
+            "writes both as the original's prediction files; equal scores keep the files' order.",
+        .example = "tuwen retrieve --images features/valid_imgs.img_feat.h5 \\\n"
+                   "      --texts features/valid_texts.txt_feat.h5 --output predictions",
+        .rows = rows,
+        .count = sizeof rows / sizeof rows[0],
+    };
+    return tw_options_parse(&options, argc, argv, help);
+}
+
+static tw_status load(const char *path, tw_features_kind kind, tw_features **out) {
+    TRY(tw_features_load(path, out));
+    tw_features *f = *out;
+    const char *expected = kind == TW_FEATURES_IMAGE ? "image" : "text";
+    if (f->kind != TW_FEATURES_UNKNOWN && f->kind != kind)
+        return FAIL(TW_ERR_FORMAT, "%s holds %s features, %s features are needed here", path,
+                    f->kind == TW_FEATURES_IMAGE ? "image" : "text", expected);
+    if (!f->ids)
+        return FAIL(TW_ERR_FORMAT, "%s: the ids are missing; they belong in %s.ids.jsonl", path, path);
+    if (f->n == 0) return FAIL(TW_ERR_FORMAT, "%s: holds no features", path);
+    return TW_OK;
+}
+
+/* "valid_" of "features/valid_texts.txt_feat.h5", or "" where the name is another. */
+static tw_status find_prefix(job *j) {
+    if (j->name) {
+        if (!*j->name || strchr(j->name, '/') || strlen(j->name) > 255)
+            return FAIL(TW_ERR_CONFIG, "--name: '%.300s' cannot begin a file's name", j->name);
+        snprintf(j->prefix, sizeof j->prefix, "%s_", j->name);
+        return TW_OK;
+    }
+    const char *slash = strrchr(j->texts_path, '/'), *file = slash ? slash + 1 : j->texts_path;
+    const char *end = strstr(file, "_texts.");
+    if (end) snprintf(j->prefix, sizeof j->prefix, "%.*s_", (int)(end - file), file);
+    return TW_OK;
+}
+
+static tw_status write_all(FILE *out, tw_direction direction, const tw_features *queries,
+                           const tw_features *gallery, const int32_t *indexes, int k) {
+    const tw_id **answers = malloc((size_t)k * sizeof *answers);
+    if (!answers) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = TW_OK;
+    for (int64_t i = 0; status == TW_OK && i < queries->n; i++) {
+        for (int r = 0; r < k; r++) answers[r] = &gallery->ids[indexes[i * k + r]];
+        status = tw_id_line_write(out, direction, &queries->ids[i], answers, k);
+    }
+    free(answers);
+    return status;
+}
+
+static tw_status write_file(const char *path, tw_direction direction, const tw_features *queries,
+                            const tw_features *gallery, const int32_t *indexes, int k) {
+    tw_atomic_file file;
+    TRY(tw_atomic_file_open(&file, path));
+    tw_status status = write_all(file.stream, direction, queries, gallery, indexes, k);
+    if (status == TW_OK) return tw_atomic_file_commit(&file);
+    tw_atomic_file_discard(&file);
+    return status;
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static tw_status search(const job *j, tw_direction direction) {
+    bool to_image = direction == TW_TEXT_TO_IMAGE;
+    const tw_features *queries = to_image ? j->texts : j->images, *gallery = to_image ? j->images : j->texts;
+    char name[600];
+    snprintf(name, sizeof name, "%s%spredictions.jsonl", j->prefix, to_image ? "" : "tr_");
+    char *path = tw_path_join(j->output, name);
+    int k = (int)j->k;
+    int32_t *indexes = malloc((size_t)queries->n * (size_t)k * sizeof *indexes);
+    double start = now(), searched = 0;
+    tw_status status = path && indexes ? TW_OK : FAIL(TW_ERR_MEMORY, "no memory for the answers");
+    if (status == TW_OK)
+        status = tw_retrieve(j->device, queries->values, queries->n, gallery->values, gallery->n,
+                             queries->dim, (int)j->k, indexes, NULL, &k);
+    searched = now();
+    if (status == TW_OK) status = write_file(path, direction, queries, gallery, indexes, k);
+    if (status == TW_OK) {
+        printf("%s: %lld %s, the best %d of %lld %s each, searched in %.2f s, written in %.2f s\n", path,
+               (long long)queries->n, to_image ? "texts" : "images", k, (long long)gallery->n,
+               to_image ? "images" : "texts", searched - start, now() - searched);
+        if (k < j->k) printf("there are only %d: --k %lld was cut to that\n", k, (long long)j->k);
+    }
+    free(indexes);
+    free(path);
+    return status;
+}
+
+static tw_status run(job *j) {
+    TRY(find_prefix(j));
+    TRY(load(j->images_path, TW_FEATURES_IMAGE, &j->images));
+    TRY(load(j->texts_path, TW_FEATURES_TEXT, &j->texts));
+    if (j->images->dim != j->texts->dim)
+        return FAIL(TW_ERR_SHAPE, "%s has %lld values a feature, %s has %lld: they are of different models",
+                    j->images_path, (long long)j->images->dim, j->texts_path, (long long)j->texts->dim);
+    TRY(tw_make_folders(j->output));
+    TRY(tw_device_cpu((int)j->threads, &j->device));
+    TRY(search(j, TW_TEXT_TO_IMAGE));
+    return search(j, TW_IMAGE_TO_TEXT);
+}
+
+tw_status tw_command_retrieve(int argc, char **argv) {
+    job j = {.output = ".", .k = 10};
+    bool help = false;
+    TRY(parse(argc, argv, &j, &help));
+    if (help) return TW_OK;
+    tw_status status = run(&j);
+    if (j.device) tw_device_free(j.device);
+    tw_features_free(j.images);
+    tw_features_free(j.texts);
+    return status;
+}

@@ -1,0 +1,130 @@
+#include "train/encoder.h"
+
+#include <stdlib.h>
+#include <time.h>
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+tw_encoder_options tw_encoder_defaults(void) {
+    return (tw_encoder_options){.batch = 64, .num_workers = 2};
+}
+
+static void on_bad(void *context, const char *message) {
+    tw_encoder *encoder = context;
+    tw_log_warning(encoder->log, "%s; left out", message);
+}
+
+static void on_progress(void *context, int64_t done, int64_t total) {
+    tw_encoder *encoder = context;
+    tw_log_progress(encoder->log, done, total, "%s", encoder->unit);
+}
+
+static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
+    TRY(tw_device_cpu((int)options->threads, &e->device));
+    TRY(tw_model_open(options->checkpoint, options->vocab, e->device, options->precision ? TW_BF16 : TW_F32,
+                      &e->loaded));
+    e->dim = e->loaded.model->config.embed;
+    snprintf(e->source, sizeof e->source, "%s, %s", e->loaded.model->config.name, options->checkpoint);
+    return tw_towers_create(e->loaded.model, e->device, TW_RECOMPUTE_NONE, TW_U8, &e->towers);
+}
+
+tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_encoder *out) {
+    *out = (tw_encoder){.log = log,
+                        .unit = "",
+                        .encode = {.batch = options->batch,
+                                   .threads = (int)options->num_workers,
+                                   .prefetch = 2,
+                                   .on_bad = on_bad,
+                                   .on_progress = on_progress}};
+    tw_status status = open_all(options, out);
+    if (status != TW_OK) tw_encoder_close(out);
+    return status;
+}
+
+void tw_encoder_close(tw_encoder *encoder) {
+    tw_towers_free(encoder->towers);
+    tw_loaded_model_free(&encoder->loaded);
+    if (encoder->device) tw_device_free(encoder->device);
+    *encoder = (tw_encoder){0};
+}
+
+static tw_status reserve_rows(tw_rows *rows, int64_t n, int64_t dim) {
+    *rows = (tw_rows){.n = n,
+                      .dim = dim,
+                      .ids = malloc((size_t)n * sizeof *rows->ids + 1),
+                      .values = malloc((size_t)(n * dim) * sizeof *rows->values + 1)};
+    if (rows->ids && rows->values) return TW_OK;
+    return FAIL(TW_ERR_MEMORY, "no memory for %lld features of %lld values", (long long)n, (long long)dim);
+}
+
+/* Moves the rows of good images together and names them. */
+static tw_status keep_good(const tw_dataset *dataset, const bool *ok, tw_rows *rows) {
+    bool strings;
+    tw_reader *reader;
+    TRY(tw_split_image_ids_are_strings(dataset, &strings));
+    TRY(tw_reader_open(dataset, &reader));
+    tw_status status = TW_OK;
+    int64_t kept = 0;
+    for (int64_t i = 0; status == TW_OK && i < rows->n; i++) {
+        if (!ok[i]) continue;
+        status = tw_dataset_image_at(reader, i, &rows->ids[kept], NULL);
+        if (strings) rows->ids[kept].is_integer = false;
+        if (kept < i)
+            memcpy(rows->values + kept * rows->dim, rows->values + i * rows->dim,
+                   (size_t)rows->dim * sizeof *rows->values);
+        kept++;
+    }
+    tw_reader_close(reader);
+    rows->left_out = rows->n - kept;
+    rows->n = kept;
+    return status;
+}
+
+tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_rows *out) {
+    int64_t n = tw_dataset_images(dataset), bad;
+    double start = now();
+    *out = (tw_rows){0};
+    bool *ok = malloc((size_t)n + 1);
+    tw_status status = ok ? reserve_rows(out, n, encoder->dim) : FAIL(TW_ERR_MEMORY, "out of memory");
+    encoder->unit = "images";
+    encoder->encode.context = encoder;
+    if (status == TW_OK)
+        status = tw_encode_all_images(encoder->towers, encoder->loaded.model, dataset, &encoder->encode,
+                                      out->values, ok, &bad);
+    if (status == TW_OK) status = keep_good(dataset, ok, out);
+    if (status == TW_OK && out->n == 0)
+        status = FAIL(TW_ERR_FORMAT, "%s: none of its %lld images can be decoded", tw_dataset_path(dataset),
+                      (long long)n);
+    free(ok);
+    out->seconds = now() - start;
+    if (status != TW_OK) tw_rows_free(out);
+    return status;
+}
+
+tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_rows *out) {
+    double start = now();
+    *out = (tw_rows){0};
+    tw_status status = reserve_rows(out, texts->n, encoder->dim);
+    encoder->unit = "texts";
+    encoder->encode.context = encoder;
+    if (status == TW_OK)
+        status = tw_encode_texts(encoder->towers, encoder->loaded.model, encoder->loaded.vocab, texts->texts,
+                                 texts->n, &encoder->encode, out->values, &out->truncated);
+    if (status != TW_OK) {
+        tw_rows_free(out);
+        return status;
+    }
+    memcpy(out->ids, texts->ids, (size_t)texts->n * sizeof *out->ids);
+    out->seconds = now() - start;
+    return TW_OK;
+}
+
+void tw_rows_free(tw_rows *rows) {
+    free(rows->ids);
+    free(rows->values);
+    *rows = (tw_rows){0};
+}

@@ -1,0 +1,51 @@
+/* A checkpoint opened for encoding, and the features it gives with their ids: what `tuwen extract` writes and
+ * `tuwen evaluate` searches. */
+#ifndef TW_TRAIN_ENCODER_H
+#define TW_TRAIN_ENCODER_H
+
+#include "train/log.h"
+#include "train/model_io.h"
+#include "train/split_texts.h"
+#include "train/towers.h"
+
+typedef struct tw_encoder_options {
+    const char *checkpoint; /* file or run folder */
+    const char *vocab;      /* NULL: the checkpoint's */
+    int precision;          /* 0: f32, 1: bf16 */
+    int64_t batch, num_workers, threads;
+} tw_encoder_options;
+
+/* f32, batches of 64, two loader threads, all cores. */
+tw_encoder_options tw_encoder_defaults(void);
+
+typedef struct tw_encoder {
+    tw_device *device;
+    tw_loaded_model loaded;
+    tw_towers *towers;
+    tw_encode_options encode;
+    tw_log *log;
+    const char *unit;  /* for the progress bar: "images", "texts" */
+    int64_t dim;       /* of the features */
+    char source[4096]; /* "tiny, runs/one/epoch_1_step_20.h5" */
+} tw_encoder;
+
+/* The log, which may be NULL, gets progress and warnings, and must outlive the encoder. */
+tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_encoder *out) TW_MUST_CHECK;
+void tw_encoder_close(tw_encoder *encoder); /* accepts one that is all zero, or was closed */
+
+typedef struct tw_rows {
+    int64_t n, dim;
+    tw_id *ids;        /* (n); the texts of ids belong to the data set, or to the tw_split_texts */
+    float *values;     /* (n, dim), each of length 1 */
+    int64_t left_out;  /* bad images: not among the rows; each was logged as a warning */
+    int64_t truncated; /* texts longer than the context */
+    double seconds;
+} tw_rows;
+
+/* All images of the split that can be decoded, in the byte order of their keys. */
+tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_rows *out) TW_MUST_CHECK;
+/* All texts, in their order, those without images included. */
+tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_rows *out) TW_MUST_CHECK;
+void tw_rows_free(tw_rows *rows);
+
+#endif
