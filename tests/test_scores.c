@@ -253,12 +253,13 @@ END_TEST
 START_TEST(lines_read_back) {
     const tw_id query = {"12", 2, true}, a = {"7", 1, false}, b = {"-3", 2, true},
                 c = {"\xe5\x9b\xbe\"", 4, false};
-    const tw_id *answers[] = {&a, &b, &c};
+    const tw_id answers[] = {b, c, a};
+    const int32_t order[] = {2, 0, 1};
     const char *path = path_of("predictions.jsonl");
     FILE *f = fopen(path, "w");
     ck_assert_ptr_nonnull(f);
-    TW_ASSERT_OK(tw_id_line_write(f, TW_TEXT_TO_IMAGE, &query, answers, 3));
-    TW_ASSERT_OK(tw_id_line_write(f, TW_IMAGE_TO_TEXT, &a, answers, 0));
+    TW_ASSERT_OK(tw_id_line_write(f, TW_TEXT_TO_IMAGE, &query, answers, order, 3));
+    TW_ASSERT_OK(tw_id_line_write(f, TW_IMAGE_TO_TEXT, &a, answers, order, 0));
     fclose(f);
     ck_assert_str_eq(read_text(path), "{\"text_id\": 12, \"image_ids\": [\"7\", -3, \"\\u56FE\\\"\"]}\n"
                                       "{\"image_id\": \"7\", \"text_ids\": []}\n");

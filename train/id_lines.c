@@ -170,14 +170,14 @@ static tw_status write_id(FILE *out, const tw_id *id) {
     return TW_OK;
 }
 
-tw_status tw_id_line_write(FILE *out, tw_direction direction, const tw_id *query, const tw_id *const *answers,
-                           int64_t n) {
+tw_status tw_id_line_write(FILE *out, tw_direction direction, const tw_id *query, const tw_id *gallery,
+                           const int32_t *indexes, int64_t n) {
     fprintf(out, "{\"%s\": ", tw_direction_query(direction));
     TRY(write_id(out, query));
     fprintf(out, ", \"%s\": [", tw_direction_answers(direction));
     for (int64_t i = 0; i < n; i++) {
         if (i) fputs(", ", out);
-        TRY(write_id(out, answers[i]));
+        TRY(write_id(out, &gallery[indexes[i]]));
     }
     fputs("]}\n", out);
     return TW_OK;

@@ -36,9 +36,10 @@ const char *tw_id_lines_place(tw_id_lines *file);
  * its first record is neither. */
 tw_status tw_id_lines_direction(const char *path, tw_direction *out) TW_MUST_CHECK;
 
-/* Writes {"text_id": 1, "image_ids": [2, 3]} and a newline, spaced as Python's json module does. A failure to
- * write stays in the stream; TW_ERR_MEMORY is the only error. */
-tw_status tw_id_line_write(FILE *out, tw_direction direction, const tw_id *query, const tw_id *const *answers,
-                           int64_t n) TW_MUST_CHECK;
+/* Writes {"text_id": 1, "image_ids": [2, 3]} and a newline, spaced as Python's json module does; the answers
+ * are gallery[indexes[0]], gallery[indexes[1]], ... A failure to write stays in the stream; TW_ERR_MEMORY is
+ * the only error. */
+tw_status tw_id_line_write(FILE *out, tw_direction direction, const tw_id *query, const tw_id *gallery,
+                           const int32_t *indexes, int64_t n) TW_MUST_CHECK;
 
 #endif

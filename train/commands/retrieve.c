@@ -97,15 +97,9 @@ static tw_status find_prefix(job *j) {
 
 static tw_status write_all(FILE *out, tw_direction direction, const tw_features *queries,
                            const tw_features *gallery, const int32_t *indexes, int k) {
-    const tw_id **answers = malloc((size_t)k * sizeof *answers);
-    if (!answers) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = TW_OK;
-    for (int64_t i = 0; status == TW_OK && i < queries->n; i++) {
-        for (int r = 0; r < k; r++) answers[r] = &gallery->ids[indexes[i * k + r]];
-        status = tw_id_line_write(out, direction, &queries->ids[i], answers, k);
-    }
-    free(answers);
-    return status;
+    for (int64_t i = 0; i < queries->n; i++)
+        TRY(tw_id_line_write(out, direction, &queries->ids[i], gallery->ids, indexes + i * k, k));
+    return TW_OK;
 }
 
 static tw_status write_file(const char *path, tw_direction direction, const tw_features *queries,
