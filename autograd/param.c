@@ -78,10 +78,26 @@ tw_status tw_params_add(tw_params *set, const char *name, int ndim, const int64_
     return TW_OK;
 }
 
+/* Whether the last n parameters are equal but for their first dimension. */
+static tw_status check_stackable(const tw_params *set, int n) {
+    const tw_param *first = set->params[set->count - n];
+    for (int i = 1; i < n; i++) {
+        const tw_param *p = set->params[set->count - n + i];
+        bool same = p->ndim == first->ndim && p->ndim > 0;
+        for (int d = 1; same && d < p->ndim; d++) same = p->shape[d] == first->shape[d];
+        if (!same)
+            return FAIL(TW_ERR_SHAPE, "%s and %s cannot be stacked along their first dimension", first->name,
+                        p->name);
+    }
+    return TW_OK;
+}
+
 tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) {
     *out = NULL;
     if (n < 1 || n > set->count)
         return FAIL(TW_ERR_ARGUMENT, "cannot fuse %d of %d parameters", n, set->count);
+    if (set->device) return FAIL(TW_ERR_ARGUMENT, "parameters fused after the slabs were allocated");
+    TRY(check_stackable(set, n));
     struct fused *f = calloc(1, sizeof *f);
     struct fused **grown = realloc(set->fused, ((size_t)set->fused_count + 1) * sizeof *grown);
     if (grown) set->fused = grown;

@@ -126,15 +126,30 @@ static tw_node *make_node(tw_tape *tape, tw_op op, const void *attr, int n_input
     return node;
 }
 
+static bool owns(const tw_tape *tape, const tw_tensor *tensor) {
+    return tensor->value >= 0 && tensor->value < tape->n_values &&
+           &tape->values[tensor->value]->tensor == tensor;
+}
+
+static tw_status check_inputs(const tw_tape *tape, tw_op op, int n_inputs, tw_tensor *const *inputs) {
+    const char *name = tw_op_table[op].name;
+    for (int i = 0; i < n_inputs; i++) {
+        if (inputs[i] && !owns(tape, inputs[i]))
+            return FAIL(TW_ERR_ARGUMENT, "%s: input %d is not of this tape", name, i);
+        for (int k = 0; k < i; k++)
+            if (inputs[i] && inputs[i] == inputs[k])
+                return FAIL(TW_ERR_ARGUMENT, "%s: inputs %d and %d are the same tensor", name, k, i);
+    }
+    return TW_OK;
+}
+
 tw_tensor *tw_tape_record(tw_tape *tape, tw_op op, const void *attr, int n_inputs, tw_tensor *const *inputs) {
     if (!can_record(tape)) return NULL;
-    for (int i = 0; i < n_inputs; i++)
-        for (int k = 0; k < i; k++)
-            if (inputs[i] && inputs[i] == inputs[k]) {
-                tw_tape_poison(tape, FAIL(TW_ERR_ARGUMENT, "%s: inputs %d and %d are the same tensor",
-                                          tw_op_table[op].name, k, i));
-                return NULL;
-            }
+    tw_status status = check_inputs(tape, op, n_inputs, inputs);
+    if (status != TW_OK) {
+        tw_tape_poison(tape, status);
+        return NULL;
+    }
     tw_node *node = make_node(tape, op, attr, n_inputs, inputs);
     if (!node) return NULL;
     node->block = tape->block;
@@ -170,7 +185,11 @@ void tw_tape_block_end(tw_tape *tape) {
 tw_status tw_tape_finish(tw_tape *tape, int n_roots, tw_tensor *const *roots) {
     if (tape->status != TW_OK) return FAIL(tape->status, "%s", tape->message);
     if (tape->finished) return FAIL(TW_ERR_ARGUMENT, "the tape is finished already");
-    for (int i = 0; i < n_roots; i++) tape->values[roots[i]->value]->is_root = true;
+    for (int i = 0; i < n_roots; i++) {
+        if (!roots[i] || !owns(tape, roots[i]))
+            return FAIL(TW_ERR_ARGUMENT, "root %d is not a tensor of this tape", i);
+        tape->values[roots[i]->value]->is_root = true;
+    }
     TRY(tw_tape_plan(tape));
     tape->finished = true;
     return TW_OK;

@@ -156,13 +156,20 @@ bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param) {
     return false;
 }
 
+static tw_status check_has_moments(const tw_param *param) {
+    if (param->frozen) return FAIL(TW_ERR_ARGUMENT, "%s is frozen: it has no moments", param->name);
+    return TW_OK;
+}
+
 tw_status tw_adamw_get_moment(const tw_adamw *a, const tw_param *param, bool second, float *out) {
+    TRY(check_has_moments(param));
     const float *at = (second ? a->v : a->m) + param->offset;
     TRY(a->device->download(a->device, TW_QUEUE_COMPUTE, out, at, (size_t)param->count * sizeof *at));
     return a->device->sync(a->device, TW_QUEUE_COMPUTE);
 }
 
 tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, const float *values) {
+    TRY(check_has_moments(param));
     float *at = (second ? a->v : a->m) + param->offset;
     TRY(a->device->upload(a->device, TW_QUEUE_COMPUTE, at, values, (size_t)param->count * sizeof *at));
     return a->device->sync(a->device, TW_QUEUE_COMPUTE);
