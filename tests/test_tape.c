@@ -6,8 +6,8 @@
 #include <math.h>
 
 /* A stack of transformer layers over an input that wants its gradient: embedding by a product, `depth` blocks
- * (attention; MLP; post-norm with dropout), the embedding's product
- * again with a second input as residual; first token, unit length. */
+ * (attention; MLP; post-norm with dropout), the same product again with a second input as residual; first
+ * token, unit length. */
 enum { B = 3, T = 5, D = 8, HEADS = 2, HIDDEN = 20, MOST_LAYERS = 16 };
 
 typedef struct layer {
