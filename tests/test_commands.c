@@ -85,6 +85,7 @@ static void teardown(void) {
     ck_assert_int_eq(chdir("/"), 0);
     snprintf(command, sizeof command, "rm -rf %s", folder);
     ck_assert_int_eq(system(command), 0);
+    strcpy(folder, "/tmp/tw-commands-XXXXXX");
 }
 
 static tw_features *load(const char *path) {

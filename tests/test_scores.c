@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 static char folder[] = "/tmp/tw-scores-XXXXXX";
+static bool made;
 
 static const char *path_of(const char *name) {
     static char paths[4][128];
     static int turn;
-    if (folder[strlen(folder) - 1] == 'X') ck_assert_ptr_nonnull(mkdtemp(folder));
+    if (!made) ck_assert_ptr_nonnull(mkdtemp(folder));
+    made = true;
     char *path = paths[turn++ % 4];
     snprintf(path, sizeof paths[0], "%s/%s", folder, name);
     return path;
@@ -29,6 +31,8 @@ static void remove_folder(void) {
     static const char *const names[] = {"texts.jsonl", "predictions.jsonl", "scores.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(path_of(names[i]));
     rmdir(folder);
+    strcpy(folder, "/tmp/tw-scores-XXXXXX");
+    made = false;
 }
 
 static char *read_text(const char *path) {
