@@ -84,6 +84,7 @@ for round in $(seq 1 200); do
     if kill -KILL $pid 2>/dev/null; then
         wait $pid 2>/dev/null
         kills=$((kills + 1))
+        [ $kills -ge 25 ] && break
     else
         wait $pid || { fail "resume in round $round"; break; }
         [ $kills -ge 20 ] && break

@@ -177,14 +177,19 @@ static tw_status stop(tw_run *run) {
                 tw_stop_reason(), (long long)run->step, (long long)run->total_steps);
 }
 
-static void conclude(const tw_run *run) {
+static tw_status conclude(const tw_run *run) {
     const tw_history *h = &run->history;
     tw_log_line(run->log,
                 "trained %lld pairs in %.1f s (%.1f pairs/s); %lld steps skipped, %lld bad samples left out",
                 (long long)h->pairs, h->train_seconds,
                 h->train_seconds > 0 ? (double)h->pairs / h->train_seconds : 0.0,
                 (long long)run->skipped_total, (long long)h->bad_images);
-    if (h->n_validations < 2 || h->validations[0].step != 0) return;
+    json_t *end = json_pack("{s:s,s:I,s:f,s:I,s:I,s:I}", "event", "end", "step", (json_int_t)run->step,
+                            "train_seconds", h->train_seconds, "pairs", (json_int_t)h->pairs, "skipped",
+                            (json_int_t)run->skipped_total, "bad_samples", (json_int_t)h->bad_images);
+    tw_status status = tw_log_record(run->log, end);
+    json_decref(end);
+    if (status != TW_OK || h->n_validations < 2 || h->validations[0].step != 0) return status;
     const tw_report_validation *before = &h->validations[0], *after = &h->validations[h->n_validations - 1];
     if (after->t2i.r1 < before->t2i.r1 || after->i2t.r1 < before->i2t.r1)
         tw_log_warning(
@@ -192,6 +197,7 @@ static void conclude(const tw_run *run) {
             "the model is worse than before the first step: text-to-image R@1 %.2f, was %.2f; image-to-text "
             "%.2f, was %.2f. A larger batch (micro_batch keeps memory small) or a lower lr may help",
             after->t2i.r1, before->t2i.r1, after->i2t.r1, before->i2t.r1);
+    return TW_OK;
 }
 
 static tw_status train(tw_run *run) {
@@ -202,7 +208,7 @@ static tw_status train(tw_run *run) {
         TRY(one_step(run));
         TRY(after_step(run));
     }
-    conclude(run);
+    TRY(conclude(run));
     return run->config->report ? tw_run_write_report(run) : TW_OK;
 }
 
