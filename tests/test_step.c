@@ -211,6 +211,32 @@ START_TEST(micro_batches_and_recomputation_change_nothing) {
 }
 END_TEST
 
+/* Dropout's draws belong to a sample of the global batch: cutting the batch must not change them. */
+START_TEST(micro_batches_repeat_the_same_dropout) {
+    float *whole = NULL;
+    for (int micro = 0; micro <= 3; micro += 3) {
+        fixture f;
+        open_fixture(&f, "main", 21, TW_F32, micro ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, micro);
+        f.model->text.config.hidden_dropout = f.model->text.config.attention_dropout = 0.3f;
+        load_params(&f, 0);
+        double loss = run_step(&f, 0), plain, norm;
+        read_set(&f, "step0/loss", H5T_NATIVE_DOUBLE, &plain, 1);
+        ck_assert_msg(fabs(loss - plain) > 1e-4, "dropout changes nothing");
+        int64_t n = tw_params_trainable(f.model->params);
+        float *g = tw_params_gradients(f.model->params);
+        if (!whole) {
+            whole = malloc((size_t)n * sizeof *whole);
+            memcpy(whole, g, (size_t)n * sizeof *whole);
+        } else {
+            double d = distance(g, whole, n, &norm);
+            ck_assert_msg(d <= 1e-6 * norm, "distance %g of %g", d, norm);
+        }
+        close_fixture(&f);
+    }
+    free(whole);
+}
+END_TEST
+
 START_TEST(bf16_is_near) {
     check_step("main", 0, 21, TW_BF16, TW_RECOMPUTE_NONE, 0, 4e-2);
 }

@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Are the tests worth anything? Seeds faults into a copy of the tree, one at a time, and runs the tests that should see each.
+#
+#     scripts/mutate.sh [PATTERN]       only the faults whose file matches PATTERN
+#
+# The last line is "mutations: N caught, M survived"; the exit status is 0 only if none survived.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+pattern=${1:-}
+source=$PWD
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$work" 2>/dev/null
+cd "$work" || exit 1
+[ -d "$source/../shared" ] && export TW_SHARED=${TW_SHARED:-$source/../shared}
+cmake --preset release -DTW_WERROR=OFF >/dev/null && cmake --build --preset release >"$work/log" 2>&1 || {
+    tail "$work/log"
+    exit 1
+}
+
+caught=0
+survived=0
+# mutate FILE SED TESTS: TESTS is a regular expression of CTest names.
+mutate() {
+    local file=$1 edit=$2 tests=$3
+    [[ $file == *$pattern* ]] || return
+    cp "$file" "$work/original"
+    sed -i "$edit" "$file"
+    if cmp -s "$file" "$work/original"; then
+        echo "STALE    $file: $edit changes nothing"
+        survived=$((survived + 1))
+    elif ! cmake --build --preset release >"$work/log" 2>&1; then
+        echo "BROKEN   $file: $edit does not compile"
+        survived=$((survived + 1))
+    elif ctest --test-dir build/release -R "^($tests)\$" --timeout 300 --no-tests=error >"$work/log" 2>&1; then
+        echo "SURVIVED $file: $edit"
+        survived=$((survived + 1))
+    else
+        echo "caught   $file: $edit"
+        caught=$((caught + 1))
+    fi
+    cp "$work/original" "$file"
+}
+
+mutate autograd/arena.c 's/a->first <= b->last/a->first < b->last/' 'test_arena|test_tape|test_step'
+mutate autograd/tape_plan.c 's/v->param || v->grad_buffer != TW_NONE ? TW_ADD : TW_WRITE/TW_WRITE/' 'test_tape|test_towers|test_step'
+mutate autograd/tape_plan.c 's/v->wants_grad |= v->requires_grad;/v->wants_grad |= true;/' 'test_tape|test_towers|test_train'
+mutate autograd/random.c 's/draw = \*d;/draw = *d; first ^= 1;/; s/const tw_draw draw/tw_draw draw/' 'test_random|test_ops'
+mutate autograd/ops/layer_norm_rows.h 's/sum - (x\[i\] - mean) \* rstd \* dot/sum/' 'test_ops'
+mutate autograd/ops/embed_tokens.c 's/ids\[i\] == attr->padding_id/false/' 'test_ops|test_towers'
+mutate autograd/ops/adamw.c 's/p\[i\] \* keep/p[i]/' 'test_ops|test_adamw|test_step'
+mutate autograd/ops/dropout_rows.h 's/step->sample + (uint32_t)sample/(uint32_t)sample/' 'test_ops|test_train'
+mutate autograd/ops/finite_norm.c 's/at + BLOCK < n ? at + BLOCK : n/at + BLOCK < n ? at + BLOCK - 1 : n/' 'test_ops|test_adamw'
+mutate optim/schedule.c 's/(double)(step + 1)/(double)step/' 'test_schedule|test_step|test_towers'
+mutate optim/adamw.c 's/if (!host.skip) a->steps++;/a->steps++;/' 'test_adamw|test_train'
+mutate layers/bert.c 's/TW_ERF_GELU/TW_QUICK_GELU/' 'test_towers|test_step'
+mutate layers/vit.c 's/tw_norm_forward(tape, &vit->ln_post, x)/x/' 'test_towers|test_step'
+mutate data/resize.c '0,/0\.5/s/0\.5/0.49/' 'test_resize|test_image'
+mutate data/sampler.c 's/i > 0; i--/i > 1; i--/' 'test_sampler'
+mutate data/loader.c '0,/prefetch/s/prefetch/prefetch/; s/epoch++/epoch += 2/' 'test_loader|test_train'
+mutate data/base64.c "0,/'-'/s/'-'/'~'/" 'test_base64|test_shards|test_prepare'
+mutate data/unicode.c '0,/0x3a3/s/0x3a3/0x3a4/I' 'test_unicode|test_tokenizer'
+mutate train/recall.c 's/hits\[1\] += rank < 5/hits[1] += rank < 6/' 'test_recall|test_retrieve|test_evaluate|test_commands'
+mutate train/step.c 's/s->host.sample = (uint32_t)(first + at);/s->host.sample = (uint32_t)first;/' 'test_step|test_stepper|test_train'
+mutate train/run_checkpoint.c 's/meta->position = run->position;/meta->position = 0;/' 'test_train'
+mutate train/run_checkpoint.c 's/meta->adam_steps = tw_adamw_steps(run->adamw);/meta->adam_steps = 0;/' 'test_train'
+mutate train/formats/seal.c '0,/!=/s/!=/==/' 'test_checkpoint|test_features'
+
+echo "mutations: $caught caught, $survived survived"
+[ $survived -eq 0 ]
