@@ -276,5 +276,5 @@ START_TEST(twenty_adamw_steps_give_the_reference_losses) {
 END_TEST
 
 TW_TEST_MAIN("step", agrees_with_the_reference_from_equal_weights,
-             micro_batches_and_recomputation_change_nothing, bf16_is_near,
-             twenty_adamw_steps_give_the_reference_losses)
+             micro_batches_and_recomputation_change_nothing, micro_batches_repeat_the_same_dropout,
+             bf16_is_near, twenty_adamw_steps_give_the_reference_losses)
