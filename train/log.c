@@ -243,7 +243,7 @@ static tw_status append_record(tw_log *log, const json_t *record) {
         json_decref(stamped);
         return FAIL(TW_ERR_MEMORY, "no memory for a log record");
     }
-    char *text = json_dumps(stamped, JSON_COMPACT | JSON_REAL_PRECISION(9));
+    char *text = json_dumps(stamped, JSON_COMPACT | JSON_REAL_PRECISION(15));
     json_decref(stamped);
     if (!text) return FAIL(TW_ERR_MEMORY, "no memory for a log record");
     write_line(log, text);

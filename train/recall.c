@@ -82,9 +82,12 @@ static bool is_positive(int32_t index, const int64_t *start, const int64_t *of, 
     return false;
 }
 
-tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *start, const int64_t *of) {
-    int64_t hits[3] = {0};
+tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *start, const int64_t *of,
+                       bool only_with_positives) {
+    int64_t hits[3] = {0}, queries = 0;
     for (int64_t i = 0; i < n; i++) {
+        if (only_with_positives && start[i] == start[i + 1]) continue;
+        queries++;
         int rank = 0;
         while (rank < k && !is_positive(indexes[i * k + rank], start, of, i)) rank++;
         if (rank == k) continue;
@@ -92,21 +95,21 @@ tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *
         hits[1] += rank < 5;
         hits[2] += rank < 10;
     }
-    double scale = n ? 100.0 / (double)n : 0.0;
-    tw_recall r = {(double)hits[0] * scale, (double)hits[1] * scale, (double)hits[2] * scale, 0};
-    r.mean = (r.r1 + r.r5 + r.r10) / 3.0;
-    return r;
+    /* In the original's order of operations, so that the last digit is the same. */
+    double all = queries ? (double)queries : 1.0;
+    double r1 = (double)hits[0] / all, r5 = (double)hits[1] / all, r10 = (double)hits[2] / all;
+    return (tw_recall){r1 * 100.0, r5 * 100.0, r10 * 100.0, (r1 + r5 + r10) / 3.0 * 100.0};
 }
 
 static tw_status one_direction(tw_device *device, const float *queries, int64_t n, const float *gallery,
                                int64_t m, int64_t d, const int64_t *start, const int64_t *of,
-                               tw_recall *out) {
+                               bool only_with_positives, tw_recall *out) {
     enum { K = 10 };
     int k;
     int32_t *indexes = malloc((size_t)n * K * sizeof *indexes + 1);
     if (!indexes) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = tw_retrieve(device, queries, n, gallery, m, d, K, indexes, NULL, &k);
-    if (status == TW_OK) *out = tw_recall_of(indexes, n, k, start, of);
+    if (status == TW_OK) *out = tw_recall_of(indexes, n, k, start, of, only_with_positives);
     free(indexes);
     return status;
 }
@@ -114,7 +117,7 @@ static tw_status one_direction(tw_device *device, const float *queries, int64_t 
 tw_status tw_recall_pool(tw_device *device, const tw_pool *pool, const float *image, const float *text,
                          int64_t d, tw_recall *text_to_image, tw_recall *image_to_text) {
     TRY(one_direction(device, text, pool->n_texts, image, pool->n_images, d, pool->image_start,
-                      pool->image_of, text_to_image));
+                      pool->image_of, false, text_to_image));
     return one_direction(device, image, pool->n_images, text, pool->n_texts, d, pool->text_start,
-                         pool->text_of, image_to_text);
+                         pool->text_of, true, image_to_text);
 }

@@ -16,8 +16,11 @@ typedef struct tw_recall {
 tw_status tw_retrieve(tw_device *device, const float *queries, int64_t n, const float *gallery, int64_t m,
                       int64_t d, int k, int32_t *indexes, float *scores, int *k_out) TW_MUST_CHECK;
 
-/* Scores given retrieved indexes (n, k): positives of query i are of[start[i] .. start[i+1]). */
-tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *start, const int64_t *of);
+/* Scores given retrieved indexes (n, k): positives of query i are of[start[i] .. start[i+1]).
+ * only_with_positives leaves queries without any out, instead of counting them as misses: images that no text
+ * names are no queries, as in the original's reversed annotation. */
+tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *start, const int64_t *of,
+                       bool only_with_positives);
 
 /* Both directions of a pool, from features in the pool's orders. */
 tw_status tw_recall_pool(tw_device *device, const tw_pool *pool, const float *image, const float *text,
