@@ -7,7 +7,7 @@ packages=(
     libdnnl-dev        # matrix products, convolution
     liblmdb-dev        # shards
     libhdf5-dev        # checkpoints, features
-    libjpeg-dev libspng-dev libwebp-dev # photographs
+    libjpeg-dev libturbojpeg0-dev libspng-dev libwebp-dev # photographs
     libjansson-dev libyaml-dev libutf8proc-dev
     check              # tests
 )

@@ -1,0 +1,121 @@
+/* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
+ * and texts: bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block]]]]]] Prints seconds a step
+ * (median, fastest), pairs/s and the process's peak memory. scripts/bench/step.sh runs it beside PyTorch. */
+#include "train/step.h"
+#include "autograd/random.h"
+#include "optim/adamw.h"
+#include "train/model_file.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+
+typedef struct bench {
+    tw_device *device;
+    tw_comm *comm;
+    tw_dual_encoder *model;
+    tw_towers *towers;
+    tw_stepper *stepper;
+    tw_adamw *adamw;
+    uint8_t *pixels;
+    int32_t *ids, *lengths;
+} bench;
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return x < y ? -1 : x > y;
+}
+
+static tw_status open_bench(bench *b, const char *name, tw_dtype type, int threads, tw_recompute recompute) {
+    static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
+    tw_model_config config;
+    TRY(tw_model_config_load(name, &config));
+    if (config.text.vocabulary == 0) config.text.vocabulary = 21128;
+    config.text.hidden_dropout = config.text.attention_dropout = 0.1f;
+    TRY(tw_device_cpu(threads, &b->device));
+    TRY(tw_comm_self(b->device, &b->comm));
+    TRY(tw_dual_encoder_create(&config, &b->model));
+    TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
+    TRY(tw_params_initialise(b->model->params, 1));
+    TRY(tw_towers_create(b->model, b->device, recompute, TW_U8, &b->towers));
+    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, 0, &b->stepper));
+    tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
+    return tw_adamw_create(b->model->params, b->device, &adamw, &b->adamw);
+}
+
+/* Random pixels; texts of full length, as the peer has them. */
+static tw_status make_data(bench *b, int64_t n) {
+    const tw_model_config *c = &b->model->config;
+    int64_t r = c->image.resolution, bytes = n * r * r * 3, tokens = n * c->context;
+    b->pixels = malloc((size_t)bytes);
+    b->ids = malloc((size_t)tokens * sizeof *b->ids);
+    b->lengths = malloc((size_t)n * sizeof *b->lengths);
+    if (!b->pixels || !b->ids || !b->lengths) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST};
+    for (int64_t i = 0; i < bytes; i++) b->pixels[i] = (uint8_t)(tw_random_u32(&draw, (uint32_t)i) >> 24);
+    for (int64_t i = 0; i < tokens; i++)
+        b->ids[i] = 1 + (int32_t)tw_random_below(&draw, (uint32_t)i, (uint64_t)c->text.vocabulary - 1);
+    for (int64_t i = 0; i < n; i++) b->lengths[i] = c->context;
+    return TW_OK;
+}
+
+static tw_status one_step(bench *b, int64_t n, int step) {
+    tw_samples samples = {n, b->pixels, b->ids, b->lengths};
+    double loss;
+    int64_t size;
+    tw_gradient_report report;
+    TRY(tw_stepper_run(b->stepper, &samples, 1, step, &loss, &size));
+    TRY(tw_adamw_inspect(b->adamw, &report));
+    return tw_adamw_step(b->adamw, &report, 1e-5, tw_stepper_record(b->stepper));
+}
+
+static tw_status run(bench *b, int argc, char **argv) {
+    const char *name = argc > 1 ? argv[1] : "ViT-B-16", *type = argc > 4 ? argv[4] : "f32";
+    int64_t n = argc > 2 ? atoll(argv[2]) : 16;
+    int steps = argc > 3 ? atoi(argv[3]) : 5, threads = argc > 5 ? atoi(argv[5]) : 0;
+    bool block = argc > 6 && strcmp(argv[6], "block") == 0;
+    TRY(open_bench(b, name, strcmp(type, "bf16") == 0 ? TW_BF16 : TW_F32, threads,
+                   block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE));
+    TRY(make_data(b, n));
+    double *seconds = malloc((size_t)steps * sizeof *seconds + 1);
+    if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = one_step(b, n, 0); /* warm-up: tapes, page faults, oneDNN's kernels */
+    for (int i = 0; status == TW_OK && i < steps; i++) {
+        double start = now();
+        status = one_step(b, n, i + 1);
+        seconds[i] = now() - start;
+    }
+    if (status == TW_OK) {
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        qsort(seconds, (size_t)steps, sizeof *seconds, compare);
+        double median = seconds[steps / 2];
+        printf("tuwen %s batch %lld %s: %.3f s a step (fastest %.3f), %.3f pairs/s, peak %.0f MiB\n", name,
+               (long long)n, type, median, seconds[0], (double)n / median, (double)usage.ru_maxrss / 1024.0);
+    }
+    free(seconds);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    bench b = {0};
+    tw_status status = run(&b, argc, argv);
+    if (status != TW_OK) fprintf(stderr, "%s\n", tw_last_error());
+    tw_adamw_free(b.adamw);
+    tw_stepper_free(b.stepper);
+    tw_towers_free(b.towers);
+    tw_dual_encoder_free(b.model);
+    tw_comm_free(b.comm);
+    tw_device_free(b.device);
+    free(b.pixels);
+    free(b.ids);
+    free(b.lengths);
+    return status == TW_OK ? EXIT_SUCCESS : EXIT_FAILURE;
+}
