@@ -119,10 +119,8 @@ static void draw_object(const placed_object *object, int px, float *canvas) {
 void tw_shapes_draw(const tw_shapes_scene *scene, tw_draw draw, int px, float *canvas, uint8_t *rgb) {
     draw.layer = TW_SHAPES_LAYER_JITTER;
     jitter j = {.draw = draw};
-    /* Background: a grey tint with a slope in brightness, near the mean of normalised pixels: a light one is
-     * a large constant in every patch, which hides the positional embedding from an untrained image tower for
-     * a long time. */
-    double tint[3], light = 118 + 16 * spread(&j);
+    /* Background: a light tint with a slope in brightness. */
+    double tint[3], light = 228 + 16 * spread(&j);
     for (int c = 0; c < 3; c++) tint[c] = light + 10 * spread(&j);
     double slope_x = 10 * spread(&j), slope_y = 10 * spread(&j);
     double grain = 3 + 2 * spread(&j);
