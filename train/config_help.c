@@ -24,7 +24,7 @@ void tw_config_print_help(FILE *out) {
         char left[96];
         int width = snprintf(left, sizeof left, "--%s %s", row->name, value_name(row));
         fprintf(out, "  %-28s%s%s", left, width > 27 ? "\n                              " : "", row->help);
-                if (row->range) fprintf(out, ", %s", row->range);
+        if (row->range) fprintf(out, ", %s", row->range);
         if (row->preset[0]) fprintf(out, " (default: %s)", row->preset);
         fputc('\n', out);
     }

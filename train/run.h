@@ -41,12 +41,13 @@ typedef struct tw_run {
     int64_t epoch, position; /* of the next sample */
     int64_t skipped_in_row, skipped_total;
     int64_t bad_reported;
+    double loss; /* of the last step */
     double best_r1;
     int64_t best_step;
     tw_history history;
     struct { /* since the last log line */
         int64_t steps, pairs, truncated, repeated;
-        double loss, waited, seconds, norm;
+        double waited, seconds, norm;
     } window;
     bool repeats_warned;
 } tw_run;

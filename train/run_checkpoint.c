@@ -48,6 +48,22 @@ tw_status tw_run_open_start(const tw_run *run, tw_checkpoint **out, bool *resume
     return *config->init ? tw_checkpoint_open(config->init, out) : TW_OK;
 }
 
+/* What decides which instructions run: a change of it may change the last bits. */
+static const char *cpu_features(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512bf16")) return "x86-64 avx512bf16";
+    if (__builtin_cpu_supports("avx512f")) return "x86-64 avx512f";
+    if (__builtin_cpu_supports("avx2")) return "x86-64 avx2";
+    return "x86-64";
+#else
+    return "portable";
+#endif
+}
+
+static const char *build_name(void) {
+    return "tuwen " TW_VERSION ", " __VERSION__;
+}
+
 /* The same bits are promised for the same build, CPU, threads, ranks and micro-batch: a change is said. */
 static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
@@ -69,6 +85,11 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
         }
     }
     tw_config_free(&saved);
+    if ((meta->cpu && strcmp(meta->cpu, cpu_features()) != 0) ||
+        (meta->build && strcmp(meta->build, build_name()) != 0))
+        tw_log_warning(run->log,
+                       "saved by %s on %s, resumed by %s on %s: results agree to rounding, not bit for bit",
+                       meta->build, meta->cpu, build_name(), cpu_features());
     if (meta->ranks != run->comm->ranks || meta->micro_batch != run->config->micro_batch ||
         meta->threads != run->config->threads)
         tw_log_warning(
@@ -117,6 +138,8 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     TRY(tw_config_to_yaml(run->config, &meta->config_yaml));
     TRY(tw_history_to_json(&run->history, &meta->extra));
     meta->precision = strdup(run->model->compute_type == TW_BF16 ? "bf16" : "f32");
+    meta->cpu = strdup(cpu_features());
+    meta->build = strdup(build_name());
     meta->context_length = run->model->config.context;
     meta->step = run->step;
     meta->epoch = run->epoch;
@@ -130,7 +153,7 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     meta->threads = (int)run->config->threads;
     meta->ranks = run->comm->ranks;
     meta->micro_batch = (int)run->config->micro_batch;
-    return meta->precision ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
 }
 
 tw_status tw_run_save(tw_run *run, bool is_best) {

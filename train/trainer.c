@@ -87,7 +87,7 @@ static tw_status one_step(tw_run *run) {
     run->window.truncated += batch.truncated;
     run->window.waited += batch.waited;
     run->window.seconds += seconds;
-    run->window.loss = loss;
+    run->loss = loss;
     run->window.norm = report.norm;
     run->history.train_seconds += seconds;
     run->history.pairs += global;
@@ -139,7 +139,7 @@ static tw_status make_point(tw_run *run) {
     double samples = (double)tw_sampler_epoch_samples(run->sampler);
     tw_report_point p = {.step = run->step,
                          .epoch = (double)run->epoch + (double)run->position / samples,
-                         .loss = run->window.loss,
+                         .loss = run->loss,
                          .lr = tw_schedule_rate(&run->schedule, run->step - 1),
                          .logit_scale = exp((double)scale),
                          .grad_norm = run->window.norm,
@@ -161,9 +161,7 @@ static tw_status after_step(tw_run *run) {
     const tw_config *c = run->config;
     bool best = false;
     if (run->step % c->log_interval == 0 || run->step == run->total_steps) TRY(make_point(run));
-    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f",
-                    run->window.steps ? run->window.loss
-                                      : run->history.points[run->history.n_points - 1].loss);
+    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
     if (run->pool && due(run, c->val_interval, 1)) TRY(tw_run_validate(run, &best));
     if (best || due(run, c->save_interval, c->save_epochs)) TRY(tw_run_save(run, best));
     return TW_OK;
