@@ -11,7 +11,8 @@
 static tw_status webp_error(VP8StatusCode code) {
     switch (code) {
     case VP8_STATUS_OUT_OF_MEMORY:
-        return FAIL(TW_ERR_MEMORY, "WebP file: no memory for its pixels");
+        /* libwebp 1.5 (Debian 13) says this of files with damaged alpha planes too. */
+        return FAIL(TW_ERR_FORMAT, "WebP file is damaged, or there is no memory for its pixels");
     case VP8_STATUS_SUSPENDED:
     case VP8_STATUS_NOT_ENOUGH_DATA:
         return FAIL(TW_ERR_FORMAT, "WebP file is truncated");
