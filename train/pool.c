@@ -89,7 +89,7 @@ static int64_t *find_slot(const id_map *map, const tw_pool *pool, const char *id
         int64_t slot = map->slots[at];
         if (slot == 0) return &map->slots[at];
         const char *other = pool->texts[slot - 1].id;
-        if (strlen(other) == size && memcmp(other, id, size) == 0) return &map->slots[at];
+        if (other && strlen(other) == size && memcmp(other, id, size) == 0) return &map->slots[at];
     }
 }
 
