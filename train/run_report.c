@@ -1,3 +1,4 @@
+#include "data/image_kind.h"
 #include "train/recall.h"
 #include "train/run.h"
 
@@ -19,9 +20,17 @@ static void free_sheet(sheet *s) {
 }
 
 static const char *mime_of(const uint8_t *data, size_t size) {
-    if (size > 3 && data[0] == 0xff && data[1] == 0xd8) return "image/jpeg";
-    if (size > 8 && memcmp(data, "\x89PNG", 4) == 0) return "image/png";
-    return "image/webp";
+    switch (tw_image_kind_of(data, size)) {
+    case TW_IMAGE_JPEG:
+        return "image/jpeg";
+    case TW_IMAGE_PNG:
+        return "image/png";
+    case TW_IMAGE_WEBP:
+        return "image/webp";
+    case TW_IMAGE_UNKNOWN:
+        break;
+    }
+    return ""; /* the report shows it as missing */
 }
 
 static bool is_right(const tw_pool *pool, int64_t text, int64_t image) {
