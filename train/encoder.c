@@ -1,13 +1,7 @@
 #include "train/encoder.h"
+#include "train/clock.h"
 
 #include <stdlib.h>
-#include <time.h>
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 tw_encoder_options tw_encoder_defaults(void) {
     return (tw_encoder_options){.batch = 64, .num_workers = 2};
@@ -86,7 +80,7 @@ static tw_status keep_good(const tw_dataset *dataset, const bool *ok, tw_rows *r
 
 tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_rows *out) {
     int64_t n = tw_dataset_images(dataset), bad;
-    double start = now();
+    double start = tw_seconds();
     *out = (tw_rows){0};
     bool *ok = malloc((size_t)n + 1);
     tw_status status = ok ? reserve_rows(out, n, encoder->dim) : FAIL(TW_ERR_MEMORY, "out of memory");
@@ -100,13 +94,13 @@ tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_r
         status = FAIL(TW_ERR_FORMAT, "%s: none of its %lld images can be decoded", tw_dataset_path(dataset),
                       (long long)n);
     free(ok);
-    out->seconds = now() - start;
+    out->seconds = tw_seconds() - start;
     if (status != TW_OK) tw_rows_free(out);
     return status;
 }
 
 tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_rows *out) {
-    double start = now();
+    double start = tw_seconds();
     *out = (tw_rows){0};
     tw_status status = reserve_rows(out, texts->n, encoder->dim);
     encoder->unit = "texts";
@@ -119,7 +113,7 @@ tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_
         return status;
     }
     memcpy(out->ids, texts->ids, (size_t)texts->n * sizeof *out->ids);
-    out->seconds = now() - start;
+    out->seconds = tw_seconds() - start;
     return TW_OK;
 }
 

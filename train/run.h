@@ -6,6 +6,7 @@
 #include "data/loader.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "train/clock.h"
 #include "train/config.h"
 #include "train/formats/checkpoint.h"
 #include "train/history.h"
@@ -55,7 +56,6 @@ typedef struct tw_run {
 /* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
 tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
-double tw_run_now(void); /* monotonic seconds */
 
 /* run_checkpoint.c */
 /* Opens what config->resume or config->init names: *out is NULL for a fresh start, *resume says which of both

@@ -157,7 +157,7 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
 }
 
 tw_status tw_run_save(tw_run *run, bool is_best) {
-    double start = tw_run_now();
+    double start = tw_seconds();
     tw_checkpoint_meta meta;
     tw_snapshot snapshot = {0};
     tw_checkpoint_meta_init(&meta);
@@ -168,7 +168,7 @@ tw_status tw_run_save(tw_run *run, bool is_best) {
                                     (int)run->config->keep);
     if (status == TW_OK)
         tw_log_line(run->log, "saved step %lld%s in %.1f s", (long long)run->step,
-                    is_best ? " (best so far)" : "", tw_run_now() - start);
+                    is_best ? " (best so far)" : "", tw_seconds() - start);
     tw_snapshot_free(&snapshot);
     tw_checkpoint_meta_free(&meta);
     return status;

@@ -6,13 +6,6 @@
 #include <errno.h>
 #include <math.h>
 #include <stdlib.h>
-#include <time.h>
-
-double tw_run_now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
 
 static tw_status open_device(tw_run *run) {
     if (run->config->device == TW_CONFIG_DEVICE_CUDA)

@@ -59,7 +59,7 @@ static tw_status record(tw_run *run, const tw_report_validation *v, double secon
 
 tw_status tw_run_validate(tw_run *run, bool *is_best) {
     *is_best = false;
-    double start = tw_run_now();
+    double start = tw_seconds();
     TRY(allocate(run));
     TRY(encode(run));
     tw_recall t2i, i2t;
@@ -71,7 +71,7 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
                               .i2t = {i2t.r1, i2t.r5, i2t.r10, i2t.mean},
                               .n_text = run->pool->n_texts,
                               .n_image = run->pool->n_images};
-    TRY(record(run, &v, tw_run_now() - start));
+    TRY(record(run, &v, tw_seconds() - start));
     /* `best` is the best of what training made: the start is not a checkpoint of this run. */
     *is_best = run->step > 0 && t2i.r1 > run->best_r1;
     if (*is_best) run->best_r1 = t2i.r1, run->best_step = run->step;

@@ -62,7 +62,7 @@ static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
 }
 
 static tw_status one_step(tw_run *run) {
-    double start = tw_run_now();
+    double start = tw_seconds();
     tw_batch batch;
     TRY(tw_loader_next(run->loader, &batch));
     log_samples(run, &batch);
@@ -81,7 +81,7 @@ static tw_status one_step(tw_run *run) {
     run->position = batch.position + batch.requested;
     run->epoch = batch.epoch;
     if (run->position >= tw_sampler_epoch_samples(run->sampler)) run->position = 0, run->epoch++;
-    double seconds = tw_run_now() - start;
+    double seconds = tw_seconds() - start;
     run->window.steps++;
     run->window.pairs += global;
     run->window.truncated += batch.truncated;

@@ -3,6 +3,7 @@
 #include "data/atomic_file.h"
 #include "data/files.h"
 #include "data/tokenizer.h"
+#include "train/clock.h"
 #include "train/commands/commands.h"
 #include "train/options.h"
 #include "train/signals.h"
@@ -11,7 +12,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 typedef struct arguments {
@@ -31,12 +31,6 @@ typedef struct session {
     bool terminal, drawn;
     double started, last_drawn;
 } session;
-
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static tw_status parse(int argc, char **argv, arguments *a) {
     const tw_option rows[] = {
@@ -180,7 +174,7 @@ static void on_bad(void *context, tw_bad_kind kind, const char *message) {
 static void on_progress(void *context, const char *file, int64_t bytes, int64_t size, int64_t records) {
     session *s = context;
     if (!s->terminal) return;
-    double t = now();
+    double t = tw_seconds();
     if (t - s->last_drawn < 0.1) return;
     s->last_drawn = t;
     s->drawn = true;
@@ -259,14 +253,14 @@ static tw_status prepare_split(const arguments *a, session *s, const char *tsv, 
         .should_stop = should_stop,
     };
     tw_prepare_report report = {0};
-    s->started = now();
+    s->started = tw_seconds();
     tw_status status = import(a, tsv, jsonl, output, &options, &report);
     clear_line(s);
     if (report.bad_total > 0 && !a->strict) {
         (void)fprintf(stderr, "warning: %s: %lld bad records:\n", output, (long long)report.bad_total);
         print_bad(&report);
     }
-    if (status == TW_OK) print_summary(output, &report, now() - s->started);
+    if (status == TW_OK) print_summary(output, &report, tw_seconds() - s->started);
     tw_prepare_report_free(&report);
     return status;
 }

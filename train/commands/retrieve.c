@@ -1,6 +1,7 @@
 /* `tuwen retrieve`: exact search between feature files, both ways. */
 #include "data/atomic_file.h"
 #include "data/files.h"
+#include "train/clock.h"
 #include "train/commands/commands.h"
 #include "train/formats/atomic_file.h"
 #include "train/formats/features.h"
@@ -9,7 +10,6 @@
 #include "train/recall.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 typedef struct job {
     const char *images_path, *texts_path, *output, *name;
@@ -112,12 +112,6 @@ static tw_status write_file(const char *path, tw_direction direction, const tw_f
     return status;
 }
 
-static double now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
 static tw_status search(const job *j, tw_direction direction) {
     bool to_image = direction == TW_TEXT_TO_IMAGE;
     const tw_features *queries = to_image ? j->texts : j->images, *gallery = to_image ? j->images : j->texts;
@@ -126,17 +120,17 @@ static tw_status search(const job *j, tw_direction direction) {
     char *path = tw_path_join(j->output, name);
     int k = (int)j->k;
     int32_t *indexes = malloc((size_t)queries->n * (size_t)k * sizeof *indexes);
-    double start = now(), searched = 0;
+    double start = tw_seconds(), searched = 0;
     tw_status status = path && indexes ? TW_OK : FAIL(TW_ERR_MEMORY, "no memory for the answers");
     if (status == TW_OK)
         status = tw_retrieve(j->device, queries->values, queries->n, gallery->values, gallery->n,
                              queries->dim, (int)j->k, indexes, NULL, &k);
-    searched = now();
+    searched = tw_seconds();
     if (status == TW_OK) status = write_file(path, direction, queries, gallery, indexes, k);
     if (status == TW_OK) {
         printf("%s: %lld %s, the best %d of %lld %s each, searched in %.2f s, written in %.2f s\n", path,
                (long long)queries->n, to_image ? "texts" : "images", k, (long long)gallery->n,
-               to_image ? "images" : "texts", searched - start, now() - searched);
+               to_image ? "images" : "texts", searched - start, tw_seconds() - searched);
         if (k < j->k) printf("there are only %d: --k %lld was cut to that\n", k, (long long)j->k);
     }
     free(indexes);
