@@ -218,7 +218,43 @@ START_TEST(the_nearest_name_is_found) {
 }
 END_TEST
 
+static tw_status add_word(void *target, const char *name, const char *value) {
+    char *words = target;
+    ck_assert_str_eq(name, "WORDS");
+    strcat(strcat(words, value), "|");
+    return TW_OK;
+}
+
+START_TEST(a_positional_with_a_setter_takes_the_rest) {
+    char words[64] = "", *argv[] = {(char *)"demo", (char *)"a", (char *)"--deep", (char *)"b", (char *)"--",
+                                    (char *)"--c",  NULL},
+         printed[1024] = "";
+    const char *first = NULL;
+    bool deep = false, help;
+    const tw_option rows[] = {
+        {.name = "FIRST", .type = TW_OPTION_POSITIONAL, .target = &first, .required = true, .help = "one"},
+        {.name = "WORDS",
+         .type = TW_OPTION_POSITIONAL,
+         .target = words,
+         .set = add_word,
+         .required = true,
+         .help = "the others"},
+        {.name = "deep", .type = TW_OPTION_FLAG, .target = &deep, .help = "a flag"},
+    };
+    const tw_options options = {.command = "demo", .summary = "s", .rows = rows, .count = 3};
+    TW_ASSERT_OK(tw_options_parse(&options, 6, argv, &help));
+    ck_assert_str_eq(first, "a");
+    ck_assert_str_eq(words, "b|--c|");
+    ck_assert(deep);
+    FILE *out = fmemopen(printed, sizeof printed, "w");
+    tw_options_print_help(&options, out);
+    fclose(out);
+    ck_assert_ptr_nonnull(strstr(printed, "usage: tuwen demo [options] FIRST WORDS..."));
+}
+END_TEST
+
 TW_TEST_MAIN("options", all_forms_are_read, defaults_stay_and_the_last_value_stands,
-             flags_take_a_word_but_not_a_positional, positionals_fill_in_order, errors_name_the_argument,
+             flags_take_a_word_but_not_a_positional, positionals_fill_in_order,
+             a_positional_with_a_setter_takes_the_rest, errors_name_the_argument,
              help_shows_rows_defaults_and_example, numbers_are_read_whole,
              float_texts_read_back_as_the_same_bits, lists_are_split_at_commas, the_nearest_name_is_found)

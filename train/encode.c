@@ -57,12 +57,12 @@ tw_status tw_encode_all_images(tw_towers *towers, const tw_dual_encoder *model, 
 }
 
 static tw_status tokenize_batch(const tw_vocab *vocab, const tw_text *texts, int64_t first, int64_t n,
-                                int context, int32_t *ids, int32_t *lengths, int64_t *truncated) {
+                                bool as_is, int context, int32_t *ids, int32_t *lengths, int64_t *truncated) {
     for (int64_t i = 0; i < n; i++) {
         int length, full;
         const tw_text *t = &texts[first + i];
         tw_status status =
-            tw_tokenize(vocab, t->text, t->bytes, true, context, ids + i * context, &length, &full);
+            tw_tokenize(vocab, t->text, t->bytes, !as_is, context, ids + i * context, &length, &full);
         if (status != TW_OK) return tw_fail_context(status, "text number %lld", (long long)(first + i + 1));
         lengths[i] = length;
         *truncated += full > context;
@@ -83,7 +83,7 @@ tw_status tw_encode_texts(tw_towers *towers, const tw_dual_encoder *model, const
     for (int64_t at = 0; status == TW_OK && at < n; at += batch) {
         int64_t count = n - at < batch ? n - at : batch;
         const tw_tower_tape *t = NULL;
-        status = tokenize_batch(vocab, texts, at, count, context, ids, lengths, truncated);
+        status = tokenize_batch(vocab, texts, at, count, options->as_is, context, ids, lengths, truncated);
         if (status == TW_OK) status = tw_towers_get(towers, TW_TOWER_TEXT, count, &t);
         if (status == TW_OK) status = tw_tape_upload(t->tape, t->ids, ids);
         if (status == TW_OK) status = tw_tape_upload(t->tape, t->lengths, lengths);

@@ -8,6 +8,7 @@
 typedef struct tw_encode_options {
     int64_t batch;
     int threads, prefetch;
+    bool as_is; /* texts are neither lower-cased nor their quotes replaced first: the quick API's way */
     /* Called for a bad image (its feature row is zeros) and now and then with how much is done. Either may be
      * NULL. */
     void (*on_bad)(void *context, const char *message);

@@ -43,6 +43,7 @@ static tw_status set_value(const tw_option *row, const char *value) {
         break;
     case TW_OPTION_STRING:
     case TW_OPTION_POSITIONAL:
+        if (row->set) return row->set(row->target, row->name, value);
         *(const char **)row->target = value;
         break;
     case TW_OPTION_CALL:
@@ -86,13 +87,15 @@ static tw_status take_positional(const tw_options *options, const char *value, s
     if (*used == options->count)
         return FAIL(TW_ERR_CONFIG, "unexpected argument '%s'; 'tuwen %s --help' lists what it takes", value,
                     options->command);
-    return set_value(&options->rows[(*used)++], value);
+    const tw_option *row = &options->rows[*used];
+    if (!row->set) ++*used;
+    return set_value(row, value);
 }
 
 static tw_status check_required(const tw_options *options) {
     for (size_t i = 0; i < options->count; i++) {
         const tw_option *row = &options->rows[i];
-        if (!row->required || *(const char **)row->target) continue;
+        if (!row->required || row->set || *(const char **)row->target) continue;
         return FAIL(TW_ERR_CONFIG, "%s%s is missing: %s ('tuwen %s --help')",
                     row->type == TW_OPTION_POSITIONAL ? "" : "--", row->name, row->help, options->command);
     }
@@ -170,7 +173,7 @@ static void default_text(const tw_option *row, char *text, size_t size) {
         break;
     case TW_OPTION_STRING:
     case TW_OPTION_POSITIONAL:
-        string = *(const char **)row->target;
+        string = row->set ? NULL : *(const char **)row->target;
         if (string && !row->required) snprintf(text, size, "%s", string);
         break;
     case TW_OPTION_CALL:
@@ -197,7 +200,7 @@ void tw_options_print_help(const tw_options *options, FILE *out) {
     for (size_t i = 0; i < options->count; i++) {
         const tw_option *row = &options->rows[i];
         if (row->type != TW_OPTION_POSITIONAL) continue;
-        fprintf(out, row->required ? " %s" : " [%s]", row->name);
+        fprintf(out, row->required ? " %s%s" : " [%s%s]", row->name, row->set ? "..." : "");
     }
     fprintf(out, "\n\n%s\n\n", options->summary);
     for (int positional = 1; positional >= 0; positional--)

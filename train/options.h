@@ -35,7 +35,9 @@ typedef enum tw_option_type {
     TW_OPTION_FLOAT,      /* double * */
     TW_OPTION_STRING,     /* const char **; points into argv, NULL when not given */
     TW_OPTION_CHOICE,     /* int *, the position in .choices */
-    TW_OPTION_POSITIONAL, /* const char **; points into argv; rows are filled in the table's order */
+    TW_OPTION_POSITIONAL, /* const char **; points into argv; rows are filled in the table's order. A row
+                             with .set takes all that are left: .set(.target, name, value) is called for each
+                           */
     TW_OPTION_CALL,       /* .set(.target, name, value) is called */
 } tw_option_type;
 
