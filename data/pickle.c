@@ -21,6 +21,19 @@ tw_status tw_pickle_new(uint32_t max_values, tw_pickle **out) {
     return TW_OK;
 }
 
+void tw_pickle_allow(tw_pickle *p, const tw_pickle_global *globals, size_t count) {
+    p->globals = globals;
+    p->global_count = count;
+}
+
+void tw_pickle_limit(tw_pickle *p, size_t bytes) {
+    p->max_bytes = bytes;
+}
+
+size_t tw_pickle_end(const tw_pickle *p) {
+    return p->at;
+}
+
 void tw_pickle_free(tw_pickle *p) {
     if (!p) return;
     for (tw_pickle_block *b = p->blocks, *next; b; b = next) {
@@ -37,12 +50,21 @@ static tw_status no_memory(void) {
     return FAIL(TW_ERR_MEMORY, "no memory for a pickle's values");
 }
 
+static tw_status account(tw_pickle *p, size_t bytes) {
+    if (p->max_bytes && (p->bytes > p->max_bytes || bytes > p->max_bytes - p->bytes))
+        return FAIL(TW_ERR_UNSUPPORTED, "pickle: its values need more than %zu bytes of memory",
+                    p->max_bytes);
+    p->bytes += bytes;
+    return TW_OK;
+}
+
 tw_status tw_pickle_allocate(tw_pickle *p, size_t size, void **out) {
     size = (size + 15) & ~(size_t)15;
     while (!p->current || p->current->size - p->used < size) {
         tw_pickle_block *next = p->current ? p->current->next : p->blocks;
         if (!next || next->size < size) {
             size_t bytes = size > BLOCK_BYTES ? size : BLOCK_BYTES;
+            TRY(account(p, sizeof(tw_pickle_block) + bytes));
             tw_pickle_block *fresh = malloc(sizeof *fresh + bytes);
             if (!fresh) return no_memory();
             *fresh = (tw_pickle_block){.next = next, .size = bytes};
@@ -72,9 +94,10 @@ tw_status tw_pickle_make(tw_pickle *p, tw_pickle_kind kind, tw_pickle_value **ou
 }
 
 /* Makes room for one more element of `size` bytes in an array that doubles. */
-static tw_status grow(void **array, size_t count, size_t *capacity, size_t size) {
+static tw_status grow(tw_pickle *p, void **array, size_t count, size_t *capacity, size_t size) {
     if (count < *capacity) return TW_OK;
     size_t larger = *capacity ? *capacity * 2 : 32;
+    TRY(account(p, (larger - *capacity) * size));
     void *moved = realloc(*array, larger * size);
     if (!moved) return no_memory();
     *array = moved;
@@ -84,7 +107,7 @@ static tw_status grow(void **array, size_t count, size_t *capacity, size_t size)
 
 tw_status tw_pickle_push(tw_pickle *p, tw_pickle_value *v) {
     void *array = p->stack;
-    TRY(grow(&array, p->height, &p->stack_capacity, sizeof(tw_pickle_value *)));
+    TRY(grow(p, &array, p->height, &p->stack_capacity, sizeof(tw_pickle_value *)));
     p->stack = array;
     p->stack[p->height++] = v;
     return TW_OK;
@@ -94,7 +117,7 @@ static size_t floor_of(const tw_pickle *p) {
     return p->mark_count ? p->marks[p->mark_count - 1] : 0;
 }
 
-static tw_status need(const tw_pickle *p, size_t values) {
+tw_status tw_pickle_need(const tw_pickle *p, size_t values) {
     return p->height - floor_of(p) >= values ? TW_OK : tw_pickle_damaged(p, "the stack is empty");
 }
 
@@ -120,8 +143,7 @@ static tw_status adopt(const tw_pickle *p, tw_pickle_value *parent, tw_pickle_va
     return TW_OK;
 }
 
-/* Moves the stack's values from `from` up into `parent`. */
-static tw_status fill(tw_pickle *p, tw_pickle_value *parent, size_t from) {
+tw_status tw_pickle_fill(tw_pickle *p, tw_pickle_value *parent, size_t from) {
     size_t count = p->height - from, wanted = parent->items.size + count;
     if (wanted > parent->items.capacity) {
         void *memory = NULL;
@@ -142,7 +164,7 @@ static tw_status build(tw_pickle *p, tw_pickle_kind kind, size_t from) {
         return tw_pickle_damaged(p, "a dict key without value");
     tw_pickle_value *v = NULL;
     TRY(tw_pickle_make(p, kind, &v));
-    TRY(fill(p, v, from));
+    TRY(tw_pickle_fill(p, v, from));
     return tw_pickle_push(p, v);
 }
 
@@ -153,7 +175,7 @@ static tw_status build_marked(tw_pickle *p, tw_pickle_kind kind) {
 }
 
 static tw_status build_last(tw_pickle *p, tw_pickle_kind kind, size_t count) {
-    TRY(need(p, count));
+    TRY(tw_pickle_need(p, count));
     return build(p, kind, p->height - count);
 }
 
@@ -164,7 +186,7 @@ static tw_status extend(tw_pickle *p, tw_pickle_kind kind, size_t from) {
                                                            : "an item for what is no dict");
     if (kind == TW_PICKLE_DICT && (p->height - from) % 2)
         return tw_pickle_damaged(p, "a dict key without value");
-    return fill(p, p->stack[from - 1], from);
+    return tw_pickle_fill(p, p->stack[from - 1], from);
 }
 
 static tw_status extend_marked(tw_pickle *p, tw_pickle_kind kind) {
@@ -174,20 +196,20 @@ static tw_status extend_marked(tw_pickle *p, tw_pickle_kind kind) {
 }
 
 static tw_status extend_last(tw_pickle *p, tw_pickle_kind kind, size_t count) {
-    TRY(need(p, count + 1));
+    TRY(tw_pickle_need(p, count + 1));
     return extend(p, kind, p->height - count);
 }
 
 /* ---- memo ---- */
 
 static tw_status memo_put(tw_pickle *p, uint64_t index) {
-    TRY(need(p, 1));
+    TRY(tw_pickle_need(p, 1));
     /* Picklers number from 0, so an index past the input's length is no pickler's. */
     if (index >= p->size) return tw_pickle_damaged(p, "a memo index out of range");
     while (index >= p->memo_capacity) {
         size_t before = p->memo_capacity;
         void *array = p->memo;
-        TRY(grow(&array, before, &p->memo_capacity, sizeof(tw_pickle_value *)));
+        TRY(grow(p, &array, before, &p->memo_capacity, sizeof(tw_pickle_value *)));
         p->memo = array;
     }
     while (p->memo_count <= index) p->memo[p->memo_count++] = NULL;
@@ -232,7 +254,7 @@ static tw_status protocol(tw_pickle *p) {
 
 static tw_status mark(tw_pickle *p) {
     void *array = p->marks;
-    TRY(grow(&array, p->mark_count, &p->mark_capacity, sizeof *p->marks));
+    TRY(grow(p, &array, p->mark_count, &p->mark_capacity, sizeof *p->marks));
     p->marks = array;
     p->marks[p->mark_count++] = p->height;
     return TW_OK;
@@ -244,7 +266,7 @@ static tw_status pop(tw_pickle *p) {
         p->mark_count--;
         return TW_OK;
     }
-    TRY(need(p, 1));
+    TRY(tw_pickle_need(p, 1));
     p->height--;
     return TW_OK;
 }
@@ -266,7 +288,7 @@ static tw_status step(tw_pickle *p, unsigned char op) {
         p->height = height;
         return TW_OK;
     case '2':
-        TRY(need(p, 1));
+        TRY(tw_pickle_need(p, 1));
         return tw_pickle_push(p, p->stack[p->height - 1]);
     case ')':
         return build_last(p, TW_PICKLE_TUPLE, 0);
@@ -327,7 +349,7 @@ tw_status tw_pickle_read(tw_pickle *p, const void *data, size_t size, const tw_p
         p->op_at = p->at;
         unsigned char op = p->data[p->at++];
         if (op == '.') {
-            TRY(need(p, 1));
+            TRY(tw_pickle_need(p, 1));
             *root = p->stack[p->height - 1];
             return TW_OK;
         }
@@ -337,7 +359,7 @@ tw_status tw_pickle_read(tw_pickle *p, const void *data, size_t size, const tw_p
 }
 
 const char *tw_pickle_kind_name(int kind) {
-    static const char *const names[] = {"None",  "bool",  "int",  "float", "str",
-                                        "bytes", "tuple", "list", "dict"};
-    return kind >= 0 && kind <= TW_PICKLE_DICT ? names[kind] : "unknown";
+    static const char *const names[] = {"None",  "bool", "int",  "float", "str",    "bytes",
+                                        "tuple", "list", "dict", "name",  "object", "persistent id"};
+    return kind >= 0 && kind <= TW_PICKLE_PERSISTENT ? names[kind] : "unknown";
 }

@@ -250,29 +250,6 @@ static tw_status push_none(tw_pickle *p) {
     return tw_pickle_push(p, v);
 }
 
-static tw_status refused(const tw_pickle *p, unsigned char op) {
-    static const struct {
-        char op;
-        const char *name;
-    } known[] = {
-        {'c', "GLOBAL"},         {'\x93', "STACK_GLOBAL"},
-        {'R', "REDUCE"},         {'b', "BUILD"},
-        {'i', "INST"},           {'o', "OBJ"},
-        {'\x81', "NEWOBJ"},      {'\x92', "NEWOBJ_EX"},
-        {'P', "PERSID"},         {'Q', "BINPERSID"},
-        {'\x82', "EXT1"},        {'\x83', "EXT2"},
-        {'\x84', "EXT4"},        {'\x8f', "EMPTY_SET"},
-        {'\x90', "ADDITEMS"},    {'\x91', "FROZENSET"},
-        {'\x97', "NEXT_BUFFER"}, {'\x98', "READONLY_BUFFER"},
-    };
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
-        if ((unsigned char)known[i].op == op)
-            return FAIL(TW_ERR_UNSUPPORTED,
-                        "pickle: instruction %s at byte %zu is refused: only plain data is read",
-                        known[i].name, p->op_at);
-    return FAIL(TW_ERR_FORMAT, "pickle: unknown instruction 0x%02x at byte %zu", op, p->op_at);
-}
-
 static tw_status push_number(tw_pickle *p, int bytes) {
     uint64_t value = 0;
     TRY(tw_pickle_take_uint(p, bytes, &value));
@@ -327,6 +304,6 @@ tw_status tw_pickle_scalar(tw_pickle *p, unsigned char op) {
     case 0x96:
         return counted_bytes(p, TW_PICKLE_BYTES, 8);
     default:
-        return refused(p, op);
+        return tw_pickle_object(p, op);
     }
 }

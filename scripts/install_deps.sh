@@ -9,6 +9,7 @@ packages=(
     libhdf5-dev        # checkpoints, features
     libjpeg-dev libturbojpeg0-dev libspng-dev libwebp-dev # photographs
     libjansson-dev libyaml-dev libutf8proc-dev
+    libdeflate-dev     # CRC-32 of .pt files at memory speed
     check              # tests
 )
 

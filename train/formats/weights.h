@@ -42,11 +42,26 @@ typedef struct tw_weight {
     int64_t count; /* product of shape; 0 is possible */
 } tw_weight;
 
+/* A checkpoint's optimizer state is among its tensors, after the model's: for the optimizer's parameter
+ * number <index> "optimizer.state.<index>.exp_avg", ".exp_avg_sq" (Adam's moments, of the parameter's shape
+ * and type) and ".step" (one value: the updates done). Which parameter has which number follows from the
+ * order in which the tool that wrote the file handed its parameters to the optimizer, and the groups. */
+#define TW_WEIGHTS_OPTIMIZER "optimizer."
+
+/* A parameter group of the optimizer. */
+typedef struct tw_weights_group {
+    double lr, beta1, beta2, eps, weight_decay; /* NaN: not said */
+    const int64_t *params;                      /* the numbers of its parameters, in order */
+    int64_t param_count;
+} tw_weights_group;
+
 /* What a training checkpoint says besides its tensors. */
 typedef struct tw_weights_note {
     const char *kind;    /* "PyTorch zip", "PyTorch legacy", "safetensors", "Hugging Face folder" */
     const char *name;    /* the run's name; NULL if not said */
     int64_t epoch, step; /* -1: not said */
+    const tw_weights_group *groups; /* the optimizer's; NULL if there are none */
+    int64_t group_count;
 } tw_weights_note;
 
 typedef struct tw_weights tw_weights;
@@ -61,20 +76,22 @@ int64_t tw_weights_find(const tw_weights *w, const char *name); /* the index, or
 /* Copies tensor i, row-major and contiguous, in its own type: count * type size bytes. TW_ERR_IO,
  * TW_ERR_FORMAT (damaged), both naming file and tensor. */
 tw_status tw_weights_read(tw_weights *w, int64_t i, void *dst) TW_MUST_CHECK;
-/* The same as `count` floats: f16, bf16 and f32 exactly; f64 and integers rounded to nearest. */
+/* The same as `count` floats (which must be the tensor's count): f16, bf16 and f32 exactly; f64 and integers
+ * rounded to nearest; bool as 0 and 1. f16, bf16 and f32 need no memory besides dst. */
 tw_status tw_weights_read_f32(tw_weights *w, int64_t i, float *dst, int64_t count) TW_MUST_CHECK;
 
 /* ---- for readers ---- */
 
-/* What a kind of file provides. */
+/* What a kind of file provides. `read` is not called for tensors without values. */
 typedef struct tw_weights_source {
     /* Reads the bytes of tensor i, contiguous, into dst. */
     tw_status (*read)(void *self, int64_t i, void *dst);
     void (*close)(void *self);
 } tw_weights_source;
 
-/* Copies path, note and the n items with their names; owns `self` from now on (closed even on failure). Names
- * that occur twice are TW_ERR_FORMAT. */
+/* Copies path, note (NULL: nothing is said) and the n items with their names; owns `self` from now on (closed
+ * even on failure). Computes each item's count from its shape, whatever the caller has there. Names that
+ * occur twice, shapes that overflow and unknown types are TW_ERR_FORMAT. */
 tw_status tw_weights_create(const char *path, const tw_weights_note *note, const tw_weight *items, int64_t n,
                             const tw_weights_source *source, void *self, tw_weights **out) TW_MUST_CHECK;
 
