@@ -1,59 +1,171 @@
 #include "data/atomic_file.h"
 
+#include "data/files.h"
+
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-tw_status tw_atomic_file_open(tw_atomic_file *file, const char *path) {
-    size_t length = strlen(path);
-    *file = (tw_atomic_file){.path = malloc(length + 1), .temporary = malloc(length + 5)};
-    if (!file->path || !file->temporary) {
-        tw_atomic_file_discard(file);
-        return FAIL(TW_ERR_MEMORY, "%s: no memory for its name", path);
+static const char SUFFIX[] = ".tw-tmp";
+enum { STALE_SECONDS = 15 * 60 };
+
+/* A host name without dots, so that it can stand between dots in a file name. */
+static void host_label(char label[65]) {
+    memset(label, 0, 65);
+    if (gethostname(label, 64) != 0 || !label[0]) strcpy(label, "host");
+    for (char *c = label; *c; c++)
+        if (*c == '.' || *c == '/') *c = '-';
+}
+
+/* The length of the folder part of `path`, its slash included; 0 when there is none. */
+static size_t folder_length(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+static char *temporary_name(const char *path) {
+    char host[65];
+    host_label(host);
+    size_t folder = folder_length(path), size = strlen(path) + sizeof host + sizeof SUFFIX + 32;
+    char *temp = malloc(size);
+    if (temp)
+        snprintf(temp, size, "%.*s.%s.%s.%ld%s", (int)folder, path, path + folder, host, (long)getpid(),
+                 SUFFIX);
+    return temp;
+}
+
+tw_status tw_atomic_begin(const char *path, char **temp) {
+    *temp = NULL;
+    if (!path[folder_length(path)])
+        return FAIL(TW_ERR_ARGUMENT, "'%s' is a folder, a file name is needed", path);
+    char *name = temporary_name(path);
+    if (!name) return FAIL(TW_ERR_MEMORY, "%s: no memory for a file name", path);
+    int fd = open(name, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        int error = errno;
+        free(name);
+        return FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(error));
     }
-    memcpy(file->path, path, length + 1);
-    memcpy(file->temporary, path, length);
-    memcpy(file->temporary + length, ".tmp", 5);
-    file->stream = fopen(file->temporary, "wb");
-    if (!file->stream) {
-        tw_status status = FAIL(TW_ERR_IO, "%s: cannot be created: %s; check the folder and its permissions",
-                                file->temporary, strerror(errno));
-        tw_atomic_file_discard(file);
-        return status;
-    }
+    close(fd);
+    *temp = name;
     return TW_OK;
+}
+
+void tw_atomic_discard(const char *temp) {
+    if (!temp) return;
+    if (truncate(temp, 0) != 0 || unlink(temp) != 0) unlink(temp);
+}
+
+/* Makes the name `path` durable in its folder. */
+static tw_status sync_folder_of(const char *path) {
+    size_t n = folder_length(path);
+    char *folder = n ? strndup(path, n) : strdup(".");
+    if (!folder) return FAIL(TW_ERR_MEMORY, "%s: no memory for a folder name", path);
+    tw_status status = tw_sync_folder(folder);
+    free(folder);
+    return status;
+}
+
+tw_status tw_atomic_publish(const char *temp, const char *path) {
+    int fd = open(temp, O_RDONLY | O_CLOEXEC);
+    int error = fd < 0 || fsync(fd) != 0 ? errno : 0;
+    if (fd >= 0 && close(fd) != 0 && !error) error = errno;
+    if (!error && rename(temp, path) != 0) error = errno;
+    if (error) {
+        tw_atomic_discard(temp);
+        return FAIL(TW_ERR_IO, "%s: cannot be written: %s; an older file is untouched", path,
+                    strerror(error));
+    }
+    return sync_folder_of(path);
+}
+
+tw_status tw_atomic_link(const char *folder, const char *name, const char *target) {
+    tw_status status = TW_OK;
+    char *path = tw_path_join(folder, name), *temp = path ? temporary_name(path) : NULL;
+    if (!temp) {
+        status = FAIL(TW_ERR_MEMORY, "%s/%s: no memory for a file name", folder, name);
+        goto done;
+    }
+    unlink(temp); /* of a killed process that had our pid */
+    if (symlink(target, temp) != 0 || rename(temp, path) != 0) {
+        int error = errno;
+        unlink(temp);
+        status = FAIL(TW_ERR_IO, "cannot link %s to %s: %s", path, target, strerror(error));
+        goto done;
+    }
+    status = sync_folder_of(path);
+done:
+    free(temp);
+    free(path);
+    return status;
+}
+
+bool tw_atomic_is_stale(const char *folder, const char *name) {
+    size_t n = strlen(name), suffix = sizeof SUFFIX - 1;
+    if (n <= suffix || name[0] != '.' || strcmp(name + n - suffix, SUFFIX) != 0) return false;
+    char *path = tw_path_join(folder, name);
+    struct stat info;
+    bool found = path && lstat(path, &info) == 0;
+    free(path);
+    if (!found) return false;
+    if (time(NULL) - info.st_mtime > STALE_SECONDS) return true;
+    char head[256], host[65];
+    if (n - suffix >= sizeof head) return false;
+    memcpy(head, name, n - suffix), head[n - suffix] = '\0';
+    char *pid_text = strrchr(head, '.');
+    if (!pid_text || pid_text == head) return false;
+    *pid_text++ = '\0';
+    char *host_text = strrchr(head, '.');
+    host_label(host);
+    if (!host_text || strcmp(host_text + 1, host) != 0) return false;
+    long pid = strtol(pid_text, NULL, 10);
+    return pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+}
+
+/* ---- streams ---- */
+
+tw_status tw_atomic_file_open(tw_atomic_file *file, const char *path) {
+    *file = (tw_atomic_file){0};
+    char *temporary;
+    TRY(tw_atomic_begin(path, &temporary));
+    *file = (tw_atomic_file){.stream = fopen(temporary, "wbe"), .path = strdup(path), .temporary = temporary};
+    tw_status status = TW_OK;
+    if (!file->stream)
+        status = FAIL(TW_ERR_IO, "%s: cannot be written: %s", path, strerror(errno));
+    else if (!file->path)
+        status = FAIL(TW_ERR_MEMORY, "%s: no memory for its name", path);
+    if (status != TW_OK) tw_atomic_file_discard(file);
+    return status;
 }
 
 tw_status tw_atomic_file_commit(tw_atomic_file *file) {
     /* errno of an earlier failed fwrite is gone by now; a full disk shows again in fflush or fsync. */
     errno = 0;
     int failed = ferror(file->stream);
-    failed |= fflush(file->stream) != 0 || fsync(fileno(file->stream)) != 0;
+    failed |= fflush(file->stream) != 0;
     int error = errno;
     failed |= fclose(file->stream) != 0;
     file->stream = NULL;
-    if (failed) {
-        tw_status status = FAIL(TW_ERR_IO, "%s: cannot be written: %s; an older file is untouched",
-                                file->path, error ? strerror(error) : "write error (disk full?)");
-        tw_atomic_file_discard(file);
-        return status;
-    }
-    if (rename(file->temporary, file->path) != 0) {
-        tw_status status =
-            FAIL(TW_ERR_IO, "%s: cannot be renamed to %s: %s", file->temporary, file->path, strerror(errno));
-        tw_atomic_file_discard(file);
-        return status;
-    }
-    free(file->path);
-    free(file->temporary);
-    *file = (tw_atomic_file){0};
-    return TW_OK;
+    tw_status status = TW_OK;
+    if (failed)
+        status = FAIL(TW_ERR_IO, "%s: cannot be written: %s; an older file is untouched", file->path,
+                      error ? strerror(error) : "write error (disk full?)");
+    else
+        status = tw_atomic_publish(file->temporary, file->path);
+    if (status == TW_OK) free(file->temporary), file->temporary = NULL;
+    tw_atomic_file_discard(file);
+    return status;
 }
 
 void tw_atomic_file_discard(tw_atomic_file *file) {
     if (file->stream) fclose(file->stream);
-    if (file->temporary) unlink(file->temporary);
+    tw_atomic_discard(file->temporary);
     free(file->path);
     free(file->temporary);
     *file = (tw_atomic_file){0};

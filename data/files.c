@@ -39,6 +39,14 @@ tw_status tw_sync_folder(const char *path) {
     return TW_OK;
 }
 
+char *tw_path_join(const char *folder, const char *name) {
+    size_t n = strlen(folder);
+    char *out = malloc(n + strlen(name) + 2);
+    if (!out) return NULL;
+    sprintf(out, n && folder[n - 1] == '/' ? "%s%s" : "%s/%s", folder, name);
+    return out;
+}
+
 static void remove_files(const char *path, int depth) {
     DIR *folder = opendir(path);
     if (folder) {

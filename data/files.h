@@ -17,6 +17,8 @@ void tw_remove_folder(const char *path);
 /* Splits "a/b/c" (or "a/b/c/") into parent "a/b" and name "c"; a path without "/" has the parent ".". Both
  * outputs hold `size` bytes. TW_ERR_ARGUMENT: too long, or no name, as "/" or "..". */
 TW_MUST_CHECK tw_status tw_split_path(const char *path, char *parent, char *name, size_t size);
+/* "folder/name" in one string, to be freed by the caller; NULL when memory is out. */
+char *tw_path_join(const char *folder, const char *name);
 /* A whole file into memory, freed with free(). */
 TW_MUST_CHECK tw_status tw_read_file(const char *path, uint8_t **data, size_t *size);
 

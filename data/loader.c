@@ -1,192 +1,14 @@
-#include "data/loader.h"
+#include "data/loader_internal.h"
 
-#include "data/augment.h"
-#include "data/shard_layout.h"
+#include "data/image.h"
 
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-/* One batch of the ring. `pending`, `taken` and the error are guarded by the loader's lock; sample i of the
- * arrays belongs to the thread that took it until it has given it back, then to the consumer. */
-typedef struct slot {
-    int64_t requested, epoch, position;
-    int64_t taken, pending; /* samples handed out; not finished yet */
-    uint8_t *pixels;        /* (capacity, R, R, 3) */
-    int32_t *ids, *lengths; /* (capacity, context), (capacity); NULL for images only */
-    int64_t *items;         /* (capacity) */
-    uint64_t *image_hash, *text_hash;
-    uint8_t *cut;   /* (capacity) text was longer than the context */
-    uint8_t *bad;   /* (capacity) */
-    char **message; /* (capacity) why sample i is bad; NULL otherwise */
-    tw_status error;
-    int64_t error_at; /* the first sample that failed for good */
-    char error_message[1024];
-} slot;
-
-typedef struct worker {
-    tw_loader *loader;
-    tw_reader *reader;
-    pthread_t thread;
-    bool started;
-} worker;
-
-struct tw_loader {
-    tw_loader_config config;
-    const tw_dataset *dataset;
-    const tw_vocab *vocab; /* NULL: images only */
-    tw_sampler *sampler;   /* NULL: images only */
-    int64_t epoch, position, end;
-    int64_t capacity; /* samples of the largest batch */
-    size_t image_bytes;
-
-    pthread_mutex_t lock;
-    pthread_cond_t work;  /* a slot was released, or stop */
-    pthread_cond_t ready; /* a batch is finished, or there are no more */
-    /* Batch k lies in slot k % slot_count; released <= delivered <= planned <= released + slot_count. Only
-     * the last planned batch may have samples that nobody took yet. */
-    int64_t planned, delivered, released;
-    bool ended, stop;
-    slot *slots;
-    int slot_count;
-    worker *workers; /* (config.threads) */
-    tw_status failed;
-    char failure[1024];
-};
-
-/* ---- one sample ---- */
-
-/* A record's own fault leaves the sample out; anything else (input/output, memory) ends the loader. */
-static bool is_bad_record(tw_status status) {
-    return status == TW_ERR_FORMAT || status == TW_ERR_NOT_FOUND || status == TW_ERR_UNSUPPORTED;
-}
-
-static tw_status load_pixels(const tw_loader *l, slot *s, int64_t i, const tw_id *id, tw_bytes file) {
-    uint8_t *rgb = s->pixels + (size_t)i * l->image_bytes;
-    int resolution = l->config.resolution;
-    tw_status status = l->sampler && l->config.augment
-                           ? tw_image_augment(file.data, file.size, resolution, l->config.seed,
-                                              (uint32_t)s->epoch, (uint32_t)(s->position + i), rgb)
-                           : tw_image_load(file.data, file.size, resolution, rgb);
-    if (status) return tw_fail_context(status, "%s: image %s", tw_dataset_path(l->dataset), id->text);
-    s->image_hash[i] = tw_shard_hash(id->text, id->size);
-    return TW_OK;
-}
-
-static tw_status load_image(const tw_loader *l, tw_reader *reader, slot *s, int64_t i) {
-    tw_id id;
-    tw_bytes file;
-    TRY(tw_dataset_image_at(reader, s->items[i], &id, &file));
-    return load_pixels(l, s, i, &id, file);
-}
-
-static tw_status load_pair(const tw_loader *l, tw_reader *reader, slot *s, int64_t i) {
-    const int context = l->config.context;
-    tw_pair pair;
-    tw_bytes file;
-    int length, full;
-    TRY(tw_dataset_pair(reader, s->items[i], &pair));
-    /* The text first: it is cheap, and a bad one spares decoding the image. */
-    tw_status status = tw_tokenize(l->vocab, pair.text, pair.text_bytes, true, context, s->ids + i * context,
-                                   &length, &full);
-    if (status) return tw_fail_context(status, "%s: text %s", tw_dataset_path(l->dataset), pair.text_id.text);
-    s->lengths[i] = length;
-    s->cut[i] = full > context;
-    s->text_hash[i] = tw_shard_hash(pair.text, pair.text_bytes);
-    status = tw_dataset_image(reader, pair.image_id.text, pair.image_id.size, &file);
-    if (status) return tw_fail_context(status, "pair %lld", (long long)s->items[i]);
-    return load_pixels(l, s, i, &pair.image_id, file);
-}
-
-static void load_sample(const tw_loader *l, tw_reader *reader, slot *s, int64_t i, tw_status *error) {
-    tw_status status = l->sampler ? load_pair(l, reader, s, i) : load_image(l, reader, s, i);
-    *error = TW_OK;
-    s->bad[i] = status != TW_OK;
-    if (status == TW_OK) return;
-    if (is_bad_record(status))
-        s->message[i] = strdup(tw_last_error()); /* NULL is reported as a bad sample without its reason */
-    else
-        *error = status;
-}
-
-/* ---- the threads ---- */
-
-/* Begins the next batch in a free slot, or sets `ended`. The lock is held. */
-static void plan_batch(tw_loader *l) {
-    slot *s = &l->slots[l->planned % l->slot_count];
-    int64_t count = l->end - l->position < l->capacity ? l->end - l->position : l->capacity;
-    s->error = TW_OK;
-    if (l->sampler) {
-        const int64_t *items = NULL;
-        if (l->position >= tw_sampler_epoch_samples(l->sampler)) l->epoch++, l->position = 0;
-        s->error = tw_sampler_batch(l->sampler, l->epoch, l->position, &items, &count);
-        if (s->error) {
-            (void)snprintf(s->error_message, sizeof s->error_message, "%s", tw_last_error());
-            count = 0;
-        } else {
-            memcpy(s->items, items, (size_t)count * sizeof *items);
-        }
-    } else {
-        for (int64_t i = 0; i < count; i++) s->items[i] = l->position + i;
-    }
-    s->epoch = l->epoch, s->position = l->position;
-    s->requested = s->pending = count;
-    s->taken = s->error_at = 0;
-    l->position += count;
-    if (count > 0 || s->error) l->planned++;
-    l->ended = count == 0;
-    if (l->ended) pthread_cond_signal(&l->ready);
-}
-
-/* The next sample for a thread; false when there is none any more. The lock is held. */
-static bool take(tw_loader *l, slot **s, int64_t *i) {
-    while (!l->stop) {
-        if (l->planned > 0) {
-            *s = &l->slots[(l->planned - 1) % l->slot_count];
-            if ((*s)->taken < (*s)->requested) {
-                *i = (*s)->taken++;
-                return true;
-            }
-        }
-        if (l->ended) return false;
-        if (l->planned - l->released < l->slot_count)
-            plan_batch(l);
-        else
-            pthread_cond_wait(&l->work, &l->lock);
-    }
-    return false;
-}
-
-/* Gives a finished sample back. The lock is held. */
-static void give_back(tw_loader *l, slot *s, int64_t i, tw_status error) {
-    /* The first one in the batch's order, so that the error does not depend on the threads' timing. */
-    if (error && (!s->error || i < s->error_at)) {
-        s->error = error;
-        s->error_at = i;
-        (void)snprintf(s->error_message, sizeof s->error_message, "%s", tw_last_error());
-    }
-    if (--s->pending == 0) pthread_cond_signal(&l->ready);
-}
-
-static void *work(void *argument) {
-    worker *w = argument;
-    tw_loader *l = w->loader;
-    slot *s;
-    int64_t i;
-    pthread_mutex_lock(&l->lock);
-    while (take(l, &s, &i)) {
-        tw_status error;
-        pthread_mutex_unlock(&l->lock);
-        load_sample(l, w->reader, s, i, &error);
-        pthread_mutex_lock(&l->lock);
-        give_back(l, s, i, error);
-    }
-    pthread_mutex_unlock(&l->lock);
-    return NULL;
-}
+typedef tw_loader_slot slot;
 
 /* ---- opening and closing ---- */
 
@@ -228,7 +50,7 @@ static tw_status start(tw_loader *l) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     for (int i = 0; i < l->config.threads && code == 0; i++) {
-        code = pthread_create(&l->workers[i].thread, NULL, work, &l->workers[i]);
+        code = pthread_create(&l->workers[i].thread, NULL, tw_loader_work, &l->workers[i]);
         l->workers[i].started = code == 0;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);

@@ -1,8 +1,8 @@
 /* Run folders: which checkpoints stay, and which one a run goes on from. */
 #include "tw_test.h"
 
+#include "data/atomic_file.h"
 #include "data/files.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/run_folder.h"
 
 #include <fcntl.h>

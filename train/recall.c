@@ -1,5 +1,6 @@
 #include "train/recall.h"
 
+#include <limits.h>
 #include <stdlib.h>
 
 /* Queries are taken in blocks, so that memory stays small whatever the pool. */
@@ -76,6 +77,21 @@ tw_status tw_retrieve(tw_device *device, const float *queries, int64_t n, const 
     return status;
 }
 
+void tw_recall_add(tw_recall_count *count, int rank) {
+    count->queries++;
+    count->hits[0] += rank < 1;
+    count->hits[1] += rank < 5;
+    count->hits[2] += rank < 10;
+}
+
+tw_recall tw_recall_counted(const tw_recall_count *count) {
+    /* In the original's order of operations, so that the last digit is the same. */
+    double all = count->queries ? (double)count->queries : 1.0;
+    double r1 = (double)count->hits[0] / all, r5 = (double)count->hits[1] / all,
+           r10 = (double)count->hits[2] / all;
+    return (tw_recall){r1 * 100.0, r5 * 100.0, r10 * 100.0, (r1 + r5 + r10) / 3.0 * 100.0};
+}
+
 static bool is_positive(int32_t index, const int64_t *start, const int64_t *of, int64_t query) {
     for (int64_t p = start[query]; p < start[query + 1]; p++)
         if (of[p] == index) return true;
@@ -84,21 +100,14 @@ static bool is_positive(int32_t index, const int64_t *start, const int64_t *of, 
 
 tw_recall tw_recall_of(const int32_t *indexes, int64_t n, int k, const int64_t *start, const int64_t *of,
                        bool only_with_positives) {
-    int64_t hits[3] = {0}, queries = 0;
+    tw_recall_count count = {0};
     for (int64_t i = 0; i < n; i++) {
         if (only_with_positives && start[i] == start[i + 1]) continue;
-        queries++;
         int rank = 0;
         while (rank < k && !is_positive(indexes[i * k + rank], start, of, i)) rank++;
-        if (rank == k) continue;
-        hits[0] += rank < 1;
-        hits[1] += rank < 5;
-        hits[2] += rank < 10;
+        tw_recall_add(&count, rank < k ? rank : INT_MAX);
     }
-    /* In the original's order of operations, so that the last digit is the same. */
-    double all = queries ? (double)queries : 1.0;
-    double r1 = (double)hits[0] / all, r5 = (double)hits[1] / all, r10 = (double)hits[2] / all;
-    return (tw_recall){r1 * 100.0, r5 * 100.0, r10 * 100.0, (r1 + r5 + r10) / 3.0 * 100.0};
+    return tw_recall_counted(&count);
 }
 
 static tw_status one_direction(tw_device *device, const float *queries, int64_t n, const float *gallery,

@@ -16,6 +16,14 @@ typedef struct tw_recall {
 tw_status tw_retrieve(tw_device *device, const float *queries, int64_t n, const float *gallery, int64_t m,
                       int64_t d, int k, int32_t *indexes, float *scores, int *k_out) TW_MUST_CHECK;
 
+/* Counting queries one by one: `rank`, from 0, of the query's best positive; any rank >= 10 is a miss. */
+typedef struct tw_recall_count {
+    int64_t hits[3], queries;
+} tw_recall_count;
+void tw_recall_add(tw_recall_count *count, int rank);
+/* Bit for bit the original's figures; all 0 without a single query. */
+tw_recall tw_recall_counted(const tw_recall_count *count);
+
 /* Scores given retrieved indexes (n, k): positives of query i are of[start[i] .. start[i+1]).
  * only_with_positives leaves queries without any out, instead of counting them as misses: images that no text
  * names are no queries, as in the original's reversed annotation. */

@@ -3,6 +3,7 @@
 #include "data/atomic_file.h"
 #include "data/string_map.h"
 #include "train/formats/python_float.h"
+#include "train/recall.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -262,24 +263,15 @@ static void find_ranks(const tw_reference *r, const tw_ranking *ranking, int *be
 }
 
 tw_scores tw_score(const tw_reference *reference, tw_ranking *ranking) {
-    int64_t n = ranking->queries, hits[3] = {0};
-    tw_scores scores = {.queries = n};
+    tw_recall_count count = {0};
+    int64_t unanswered = 0;
     find_ranks(reference, ranking, ranking->best);
-    for (int64_t i = 0; i < n; i++) {
-        hits[0] += ranking->best[i] < 1;
-        hits[1] += ranking->best[i] < 5;
-        hits[2] += ranking->best[i] < 10;
-        scores.unanswered += !ranking->answered[i];
+    for (int64_t i = 0; i < ranking->queries; i++) {
+        tw_recall_add(&count, ranking->best[i]);
+        unanswered += !ranking->answered[i];
     }
-    if (n == 0) return scores;
-    /* The original's order of operations, so that the last digits are its too. */
-    double r1 = (double)hits[0] / (double)n, r5 = (double)hits[1] / (double)n,
-           r10 = (double)hits[2] / (double)n;
-    scores.mean = (r1 + r5 + r10) / 3.0 * 100.0;
-    scores.r1 = r1 * 100.0;
-    scores.r5 = r5 * 100.0;
-    scores.r10 = r10 * 100.0;
-    return scores;
+    tw_recall r = tw_recall_counted(&count);
+    return (tw_scores){r.r1, r.r5, r.r10, r.mean, ranking->queries, unanswered};
 }
 
 /* "score": 85.67, "scoreJson": {...} */

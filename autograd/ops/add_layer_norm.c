@@ -1,6 +1,5 @@
 #include "autograd/ops/dropout_rows.h"
-#include "autograd/ops/layer_norm_rows.h"
-#include "autograd/ops/rows.h"
+#include "autograd/ops/layer_norm_backward.h"
 
 /* y = layer_norm(s), s = x + dropout(h): the end of both halves of a post-norm (BERT) layer.
  * inputs: x (B, .., D), h as x, gain (D) f32, bias (D) f32; outputs: y as x, s as x, stats (rows, 2) f32.
@@ -26,7 +25,7 @@ tw_status tw_add_layer_norm_shape(tw_call *c) {
     c->saved_inputs = 1u << 2;
     c->saved_outputs = 1u << 1 | 1u << 2;
     c->forward_scratch = (size_t)(tw_threads() * 3 * d) * 4;
-    c->backward_scratch = (size_t)(tw_threads() * 5 * d) * 4;
+    c->backward_scratch = tw_layer_norm_backward_scratch(d);
     return TW_OK;
 }
 
@@ -70,32 +69,17 @@ tw_status tw_add_layer_norm_forward_cpu(const tw_call *c) {
     return TW_OK;
 }
 
-tw_status tw_add_layer_norm_backward_cpu(const tw_call *c) {
+static void deliver(const tw_call *c, int64_t row, int64_t d, float *ds) {
     const tw_add_layer_norm_attr *attr = c->attr;
-    const tw_tensor *s = &c->output[1], *dy = &c->output_grad[0], *dx = &c->input_grad[0],
-                    *dh = &c->input_grad[1];
-    int64_t rows = tw_tensor_rows(s), d = tw_tensor_cols(s), per_sample = rows_per_sample(s);
-    const float *stats = c->output[2].data;
-    float *scratch = c->scratch;
-    memset(scratch, 0, c->backward_scratch);
-#pragma omp parallel
-    {
-        float *mine = scratch + omp_get_thread_num() * 5 * d;
-        tw_range r = tw_my_share(rows);
-        for (int64_t i = r.begin; i < r.end; i++) {
-            const float *g = tw_row_read(dy, d, i, mine + d);
-            float *ds = mine + 2 * d;
-            tw_layer_norm_row_backward(tw_row_read(s, d, i, mine), g, d, c->input[2].data, stats + 2 * i, ds,
-                                       mine + 3 * d, mine + 4 * d);
-            if (dx->data) tw_row_deliver(dx, i, ds, c->input_mode[0]);
-            if (!dh->data) continue;
-            if (attr->dropout > 0.0f) drop_row(c, per_sample, i, d, ds, ds);
-            tw_row_deliver(dh, i, ds, c->input_mode[1]);
-        }
-    }
-    for (int i = 2; i < 4; i++)
-        if (c->input_grad[i].data)
-            tw_sum_threads(scratch, 5 * d, (1 + i) * d, tw_threads(), d, c->input_grad[i].data,
-                           c->input_mode[i] == TW_ADD);
+    const tw_tensor *dx = &c->input_grad[0], *dh = &c->input_grad[1];
+    if (dx->data) tw_row_deliver(dx, row, ds, c->input_mode[0]);
+    if (!dh->data) return;
+    if (attr->dropout > 0.0f) drop_row(c, rows_per_sample(&c->output[1]), row, d, ds, ds);
+    tw_row_deliver(dh, row, ds, c->input_mode[1]);
+}
+
+tw_status tw_add_layer_norm_backward_cpu(const tw_call *c) {
+    const tw_tensor *s = &c->output[1];
+    tw_layer_norm_backward_rows(c, s, tw_tensor_cols(s), 2, 2, deliver);
     return TW_OK;
 }

@@ -7,7 +7,7 @@
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
 #include "autograd/ops/dropout_rows.h"
-#include "autograd/ops/rows_cpu.h"
+#include "autograd/ops/rows.h"
 
 #include <omp.h>
 

@@ -1,5 +1,4 @@
-#include "autograd/ops/layer_norm_rows.h"
-#include "autograd/ops/rows.h"
+#include "autograd/ops/layer_norm_backward.h"
 
 /* inputs: x (.., D), gain (D) f32, bias (D) f32; outputs: y as x, stats (rows, 2) f32 = mean, rstd */
 
@@ -14,7 +13,7 @@ tw_status tw_layer_norm_shape(tw_call *c) {
     c->saved_inputs = 1u << 0 | 1u << 1;
     c->saved_outputs = 1u << 1;
     c->forward_scratch = (size_t)(tw_threads() * 2 * d) * 4;
-    c->backward_scratch = (size_t)(tw_threads() * 5 * d) * 4;
+    c->backward_scratch = tw_layer_norm_backward_scratch(d);
     return TW_OK;
 }
 
@@ -38,28 +37,15 @@ tw_status tw_layer_norm_forward_cpu(const tw_call *c) {
     return TW_OK;
 }
 
-/* scratch per thread: x row, dy row, dx row, dgain, dbias */
+static void deliver(const tw_call *c, int64_t row, int64_t d, float *gradient) {
+    (void)d;
+    const tw_tensor *dx = &c->input_grad[0];
+    if (dx->data) tw_row_deliver(dx, row, gradient, c->input_mode[0]);
+}
+
 tw_status tw_layer_norm_backward_cpu(const tw_call *c) {
-    const tw_tensor *x = &c->input[0], *dx = &c->input_grad[0], *dy = &c->output_grad[0];
-    int64_t rows = tw_tensor_rows(x), d = tw_tensor_cols(x), stride;
-    tw_tensor_is_rows(x, &stride);
-    const float *stats = c->output[1].data;
-    float *scratch = c->scratch;
-    memset(scratch, 0, c->backward_scratch);
-#pragma omp parallel
-    {
-        float *mine = scratch + omp_get_thread_num() * 5 * d;
-        tw_range r = tw_my_share(rows);
-        for (int64_t i = r.begin; i < r.end; i++) {
-            const float *g = tw_row_read(dy, d, i, mine + d);
-            tw_layer_norm_row_backward(tw_row_read(x, stride, i, mine), g, d, c->input[1].data, stats + 2 * i,
-                                       mine + 2 * d, mine + 3 * d, mine + 4 * d);
-            if (dx->data) tw_row_deliver(dx, i, mine + 2 * d, c->input_mode[0]);
-        }
-    }
-    for (int i = 1; i < 3; i++)
-        if (c->input_grad[i].data)
-            tw_sum_threads(scratch, 5 * d, (2 + i) * d, tw_threads(), d, c->input_grad[i].data,
-                           c->input_mode[i] == TW_ADD);
+    int64_t stride;
+    tw_tensor_is_rows(&c->input[0], &stride);
+    tw_layer_norm_backward_rows(c, &c->input[0], stride, 1, 1, deliver);
     return TW_OK;
 }

@@ -2,7 +2,7 @@
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
-#include "autograd/ops/rows_cpu.h"
+#include "autograd/ops/rows.h"
 
 #include <omp.h>
 

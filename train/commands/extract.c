@@ -2,7 +2,6 @@
 #include "data/files.h"
 #include "train/commands/commands.h"
 #include "train/commands/encoder_options.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/features.h"
 
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /* `tuwen info`: what is in a checkpoint, a run folder, a data set or a feature file. Every kind becomes one
  * JSON object, which is printed as it is or as indented lines. */
+#include "data/files.h"
 #include "data/shards.h"
 #include "train/commands/commands.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/features.h"
 #include "train/formats/run_folder.h"
 #include "train/formats/seal.h"

@@ -3,7 +3,6 @@
 #include "data/files.h"
 #include "train/clock.h"
 #include "train/commands/commands.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/features.h"
 #include "train/id_lines.h"
 #include "train/options.h"

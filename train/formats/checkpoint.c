@@ -1,6 +1,6 @@
 #include "train/formats/checkpoint.h"
 
-#include "train/formats/atomic_file.h"
+#include "data/files.h"
 #include "train/formats/h5.h"
 
 #include <errno.h>

@@ -1,6 +1,6 @@
 #include "train/formats/h5_private.h"
 
-#include "train/formats/atomic_file.h"
+#include "data/atomic_file.h"
 #include "train/formats/seal.h"
 
 #include <errno.h>

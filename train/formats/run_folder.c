@@ -1,7 +1,7 @@
 #include "train/formats/run_folder.h"
 
+#include "data/atomic_file.h"
 #include "data/files.h"
-#include "train/formats/atomic_file.h"
 
 #include <dirent.h>
 #include <errno.h>
