@@ -157,7 +157,7 @@ tw_tensor *tw_tape_record(tw_tape *tape, tw_op op, const void *attr, int n_input
         tw_value *v = add_value(tape, node->call.output[i]);
         if (!v) return NULL;
         v->node = tape->n_nodes - 1;
-        v->requires_grad = node->call.needs_grad && i < node->call.n_results;
+        v->requires_grad = node->call.needs_grad && i < node->call.n_results && v->tensor.dtype != TW_I32;
         node->outputs[i] = v->tensor.value;
     }
     return &tape->values[node->outputs[0]]->tensor;

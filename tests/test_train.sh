@@ -55,6 +55,8 @@ for file in latest best log.jsonl report.html epoch_2_step_14.h5; do
     if [ -e "$work/a/$file" ]; then ok; else fail "train wrote no $file"; fi
 done
 grep -q "chance: loss ln(20) = 2.9957" "$work/out" && ok || fail "the chance line"
+grep -Eq "Image2Text Acc: [0-9]+\.[0-9]{2} \| Text2Image Acc: [0-9]+\.[0-9]{2} \|" "$work/out" && ok || fail "no in-batch accuracy in the log"
+grep -q '"image2text_acc"' "$work/a/log.jsonl" && ok || fail "no in-batch accuracy in log.jsonl"
 grep -q "Validation at step 0 " "$work/out" && ok || fail "no validation before the first step"
 
 # The same bits again: with other loader threads, and in two halves.

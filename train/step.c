@@ -6,7 +6,7 @@
 typedef struct loss_tape {
     int64_t n;
     tw_tape *tape;
-    tw_tensor *image, *text, *loss;
+    tw_tensor *image, *text, *loss, *hits;
     tw_arena arena;
 } loss_tape;
 
@@ -19,6 +19,7 @@ struct tw_stepper {
     tw_step host, *record;
     loss_tape loss;
     float *features[2], *gradients[2]; /* local, image and text, (capacity, embed) */
+    double accuracy[2];                /* of the last global batch: image to text, text to image */
     float *scalar;                     /* device, one float a rank */
     int64_t capacity, *counts;         /* samples of each rank; elements when scaled by embed */
 };
@@ -63,6 +64,11 @@ void tw_stepper_free(tw_stepper *s) {
     free(s);
 }
 
+void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image) {
+    *image_to_text = s->accuracy[0];
+    *text_to_image = s->accuracy[1];
+}
+
 tw_step *tw_stepper_record(tw_stepper *s) {
     return s->record;
 }
@@ -93,7 +99,8 @@ static tw_status prepare_loss(tw_stepper *s, int64_t n) {
     l->image = tw_tape_input(l->tape, TW_F32, 2, shape, true);
     l->text = tw_tape_input(l->tape, TW_F32, 2, shape, true);
     l->loss = tw_contrastive_loss(l->tape, s->model, l->image, l->text);
-    TRY(tw_tape_finish(l->tape, 1, &l->loss));
+    if (l->loss) l->hits = tw_tape_result(l->tape, l->loss, 1);
+    TRY(tw_tape_finish(l->tape, 2, (tw_tensor *[]){l->loss, l->hits}));
     TRY(tw_arena_reserve(&l->arena, tw_tape_bytes(l->tape)));
     l->n = n;
     return tw_tape_bind(l->tape, &l->arena);
@@ -178,6 +185,9 @@ static tw_status run_loss(tw_stepper *s, int64_t global, double *loss) {
     TRY(c->sync(c));
     TRY(tw_tape_download(l->tape, l->loss, &value));
     *loss = (double)value;
+    int32_t hits[2];
+    TRY(tw_tape_download(l->tape, l->hits, hits));
+    for (int i = 0; i < 2; i++) s->accuracy[i] = (double)hits[i] / (double)global;
     return TW_OK;
 }
 
@@ -185,7 +195,7 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
                          int64_t *size) {
     int64_t first;
     TRY(gather_sizes(s, samples->size, size, &first));
-    *loss = 0;
+    *loss = s->accuracy[0] = s->accuracy[1] = 0;
     TRY(tw_params_zero_gradients(s->model->params));
     if (*size == 0) return TW_OK;
     TRY(reserve(s, samples->size));

@@ -28,6 +28,10 @@ void tw_stepper_free(tw_stepper *s);
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
+/* Of the last run's global batch: the fraction of images whose most similar text is their own, and of texts
+ * whose most similar image is. 0 for an empty batch. */
+void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image);
+
 /* The device's step record, for the optimizer. */
 tw_step *tw_stepper_record(tw_stepper *s);
 /* Bytes of feature buffers and the loss's arena, beside the towers' arena. */

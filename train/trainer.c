@@ -115,18 +115,20 @@ static tw_status log_point(tw_run *run, const tw_report_point *p) {
     double steps = (double)run->window.steps, samples = (double)tw_sampler_epoch_samples(run->sampler);
     int64_t seen = run->position ? run->position : (int64_t)samples,
             epoch = run->epoch + (run->position ? 1 : 0);
-    double data = run->window.waited / steps, batch = run->window.seconds / steps;
+    double data = run->window.waited / steps, batch = run->window.seconds / steps, i2t, t2i;
+    tw_stepper_accuracy(run->stepper, &i2t, &t2i);
     tw_log_line(run->log,
-                "Global Steps: %lld/%lld | Train Epoch: %lld [%lld/%lld (%.0f%%)] | Loss: %.6f | Data Time: "
-                "%.3fs | Batch Time: "
-                "%.3fs | LR: %.6e | logit_scale: %.3f | Grad Norm: %.3f | Global Batch Size: %lld",
+                "Global Steps: %lld/%lld | Train Epoch: %lld [%lld/%lld (%.0f%%)] | Loss: %.6f | "
+                "Image2Text Acc: %.2f | Text2Image Acc: %.2f | Data Time: %.3fs | Batch Time: %.3fs | LR: "
+                "%.6e | logit_scale: %.3f | Grad Norm: %.3f | Global Batch Size: %lld",
                 (long long)run->step, (long long)run->total_steps, (long long)epoch, (long long)seen,
-                (long long)samples, 100.0 * (double)seen / samples, p->loss, data, batch, p->lr,
-                p->logit_scale, p->grad_norm, (long long)c->batch);
-    json_t *o = json_pack("{s:s,s:I,s:f,s:o,s:f,s:f,s:o,s:f,s:f,s:f,s:I,s:I}", "event", "step", "step",
-                          (json_int_t)run->step, "epoch", p->epoch, "loss", real_or_null(p->loss), "lr",
-                          p->lr, "logit_scale", p->logit_scale, "grad_norm", real_or_null(p->grad_norm),
-                          "data_time", data, "batch_time", batch, "pairs_per_s", p->pairs_per_s, "skipped",
+                (long long)samples, 100.0 * (double)seen / samples, p->loss, 100.0 * i2t, 100.0 * t2i, data,
+                batch, p->lr, p->logit_scale, p->grad_norm, (long long)c->batch);
+    json_t *o = json_pack("{s:s,s:I,s:f,s:o,s:f,s:f,s:f,s:f,s:o,s:f,s:f,s:f,s:I,s:I}", "event", "step",
+                          "step", (json_int_t)run->step, "epoch", p->epoch, "loss", real_or_null(p->loss),
+                          "image2text_acc", 100.0 * i2t, "text2image_acc", 100.0 * t2i, "lr", p->lr,
+                          "logit_scale", p->logit_scale, "grad_norm", real_or_null(p->grad_norm), "data_time",
+                          data, "batch_time", batch, "pairs_per_s", p->pairs_per_s, "skipped",
                           (json_int_t)run->skipped_total, "truncated", (json_int_t)run->window.truncated);
     tw_status status = tw_log_record(run->log, o);
     json_decref(o);

@@ -3,7 +3,10 @@
  * Tile by tile: each tile of logits is made once in forward, where rows and columns keep a running maximum
  * and sum of exponentials (online log-sum-exp, Milakov and Gimelshein 2018), and once more in backward.
  * Memory is O(N) beside inputs and gradients. Every sum has an order that does not depend on the number of
- * threads, but for the products'. */
+ * threads, but for the products'.
+ *
+ * The second result, (2) i32, counts the rows, and the columns, whose largest logit is the target; among
+ * equals the first one counts as the largest. */
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
@@ -11,13 +14,14 @@
 #include <omp.h>
 
 enum { IMAGE, TEXT, LOGIT_SCALE };
-enum { LOSS, ROW_LSE, COL_LSE };
+enum { LOSS, HITS, ROW_LSE, COL_LSE };
 enum { TILE = 1024, CHUNK = 64 }; /* columns that one thread takes at a time */
 
 /* A running log-sum-exp: log(sum) + most. */
 typedef struct running {
     double sum;
     float most;
+    float target; /* the logit on the diagonal if none before it is as large; else NaN */
 } running;
 
 /* One tile of logits, rows [row, row + rows) by columns [col, col + cols). */
@@ -46,8 +50,10 @@ tw_status tw_contrastive_loss_shape(tw_call *call) {
                     tw_tensor_shape_text(text, b));
     int64_t n = image->shape[0], side = smaller(n, TILE);
     tw_call_output(call, LOSS, TW_F32, 0, NULL);
+    tw_call_output(call, HITS, TW_I32, 1, (int64_t[]){2});
     tw_call_output(call, ROW_LSE, TW_F32, 1, &n);
     tw_call_output(call, COL_LSE, TW_F32, 1, &n);
+    call->n_results = 2;
     call->saved_inputs = 1u << IMAGE | 1u << TEXT | 1u << LOGIT_SCALE;
     call->saved_outputs = 1u << ROW_LSE | 1u << COL_LSE;
     size_t logits = (size_t)(side * side) * sizeof(float);
@@ -69,7 +75,7 @@ static tw_status make_logits(const tw_call *call, float scale, tile *t) {
 /* ---- forward ---- */
 
 static void start(running *r, int64_t n) {
-    for (int64_t i = 0; i < n; i++) r[i] = (running){0, -INFINITY};
+    for (int64_t i = 0; i < n; i++) r[i] = (running){0, -INFINITY, NAN};
 }
 
 /* Brings a running sum to a new maximum and adds a sum taken relative to it. */
@@ -119,6 +125,23 @@ static void absorb_tile(const tile *t, running *row, running *col) {
     }
 }
 
+/* In a tile on the diagonal, before it is absorbed: whether the target can be the first of the largest of its
+ * row, and of its column. */
+static void find_targets(const tile *t, running *row, running *col) {
+    float above[TILE];
+    for (int64_t j = 0; j < t->cols; j++) above[j] = col[j].most;
+    for (int64_t i = 0; i < t->rows; i++) {
+        const float *x = t->logit + i * t->cols;
+        float left = row[i].most;
+#pragma omp simd reduction(max : left)
+        for (int64_t j = 0; j < i; j++) left = x[j] > left ? x[j] : left;
+        row[i].target = x[i] > left ? x[i] : NAN;
+        col[i].target = x[i] > above[i] ? x[i] : NAN;
+#pragma omp simd
+        for (int64_t j = i + 1; j < t->cols; j++) above[j] = x[j] > above[j] ? x[j] : above[j];
+    }
+}
+
 /* The sum of the logits on the diagonal that lie in the tile. Tiles are square, so they begin on it. */
 static double diagonal_sum(const tile *t) {
     double sum = 0;
@@ -132,23 +155,29 @@ tw_status tw_contrastive_loss_forward_cpu(const tw_call *call) {
     float *row_lse = call->output[ROW_LSE].data, *col_lse = call->output[COL_LSE].data;
     running *col = call->scratch, *row = col + n;
     float *logit = (float *)(row + side);
+    int32_t *hits = call->output[HITS].data;
     double total = 0;
+    hits[0] = hits[1] = 0;
     start(col, n);
     for (int64_t i = 0; i < n; i += TILE) {
         start(row, side);
         for (int64_t j = 0; j < n; j += TILE) {
             tile t = {logit, i, j, smaller(TILE, n - i), smaller(TILE, n - j)};
             TRY(make_logits(call, scale, &t));
+            if (i == j) find_targets(&t, row, col + j);
             absorb_tile(&t, row, col);
             total -= 2 * diagonal_sum(&t);
         }
         for (int64_t r = i; r < smaller(n, i + TILE); r++) row_lse[r] = lse_of(&row[r - i]);
-        for (int64_t r = i; r < smaller(n, i + TILE); r++)
+        for (int64_t r = i; r < smaller(n, i + TILE); r++) {
             total += (double)row[r - i].most + log(row[r - i].sum);
+            hits[0] += row[r - i].target == row[r - i].most;
+        }
     }
     for (int64_t j = 0; j < n; j++) {
         col_lse[j] = lse_of(&col[j]);
         total += (double)col[j].most + log(col[j].sum);
+        hits[1] += col[j].target == col[j].most;
     }
     *(float *)call->output[LOSS].data = n ? (float)(total / (2 * (double)n)) : 0;
     return TW_OK;
