@@ -70,6 +70,16 @@ same "says the same"
 if "$work/shared" "$work/none.h5" "$image" a b >"$work/out" 2>"$work/err"; then fail "no checkpoint, no error"
 elif grep -q "similarity: .*none.h5" "$work/err"; then ok; else fail "the example's error"; fi
 
+# ---- the same as the command, and as the READMEs show it ----
+holds "tuwen similarity" "$tuwen" similarity --checkpoint "$model" "$image" "${texts[@]}"
+sed -i 1d "$work/out" # the image's name
+if diff -w "$work/out" "$work/expected" >/dev/null; then ok; else fail "the command and the example differ"; fi
+for readme in README.md README.zh-CN.md; do
+    sed -n '/^```c$/,/^```$/p' "$readme" | sed '1d;$d' >"$work/readme.c"
+    holds "$readme has the example" diff "$work/readme.c" examples/similarity.c
+done
+if [ "$(wc -l <examples/similarity.c)" -le 60 ]; then ok; else fail "the example has more than 60 lines"; fi
+
 # ---- C++ and a plain C89-style include ----
 cxx=$(command -v g++ || command -v clang++ || true)
 if [ -n "$cxx" ]; then
