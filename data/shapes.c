@@ -16,18 +16,28 @@ static const char *const size_words[TW_SHAPES_SIZES] = {"大", "小"};
 /* A caption: before, object, between, object. In `object`: P place, C colour, S size, H shape; everything
  * else stands for itself. */
 typedef struct caption_template {
-    const char *before, *object, *between;
+    const char *before, *before_single, *object, *between;
 } caption_template;
 static const caption_template templates[TW_SHAPES_TEMPLATES] = {
-    {"", "P有一个C的SH", "，"}, {"画面", "P是一个C的SH", "，"},       {"", "一个C的SH在P", "，"},
-    {"", "P的SH是C的", "，"},   {"图中有两个图形：", "P的CSH", "和"}, {"", "CSH在P", "，"},
+    {"", "", "P有一个C的SH", "，"},
+    {"画面", "画面", "P是一个C的SH", "，"},
+    {"", "", "一个C的SH在P", "，"},
+    {"", "", "P的SH是C的", "，"},
+    {"图中有两个图形：", "图中有一个图形：", "P的CSH", "和"},
+    {"", "", "CSH在P", "，"},
 };
+static const char nothing_else[] = "，没有别的";
 
 static const int place_pairs[6][2] = {{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}};
 
 tw_shapes_options tw_shapes_defaults(void) {
-    return (tw_shapes_options){
-        .train = 12000, .valid = 500, .px = 64, .captions_per_image = 1, .seed = 1, .format = TW_SHAPES_JPEG};
+    return (tw_shapes_options){.train = 12000,
+                               .valid = 500,
+                               .px = 64,
+                               .captions_per_image = 1,
+                               .singles = 50,
+                               .seed = 1,
+                               .format = TW_SHAPES_JPEG};
 }
 
 static tw_status check_range(const char *what, int value, int low, int high) {
@@ -40,6 +50,7 @@ tw_status tw_shapes_check(const tw_shapes_options *options) {
     TRY(check_range("valid (validation pictures)", options->valid, 1, TW_SHAPES_VALID_MAX));
     TRY(check_range("size (pixels)", options->px, TW_SHAPES_PX_MIN, TW_SHAPES_PX_MAX));
     TRY(check_range("captions-per-image", options->captions_per_image, 1, TW_SHAPES_CAPTIONS));
+    TRY(check_range("singles (% of the training pictures)", options->singles, 0, 100));
     if (options->format != TW_SHAPES_JPEG && options->format != TW_SHAPES_PNG)
         return FAIL(TW_ERR_CONFIG, "shapes: format %d is not known; use jpeg or png", (int)options->format);
     return TW_OK;
@@ -57,13 +68,19 @@ static int object_code(const tw_shapes_object *object) {
 }
 
 tw_shapes_scene tw_shapes_scene_at(int index) {
+    if (index >= TW_SHAPES_SCENES) {
+        int single = index - TW_SHAPES_SCENES;
+        return (tw_shapes_scene){
+            .object = {object_at(single / TW_SHAPES_OBJECTS, single % TW_SHAPES_OBJECTS)}, .single = true};
+    }
     int second = index % TW_SHAPES_OBJECTS, first = index / TW_SHAPES_OBJECTS % TW_SHAPES_OBJECTS;
     const int *places = place_pairs[index / (TW_SHAPES_OBJECTS * TW_SHAPES_OBJECTS)];
-    return (tw_shapes_scene){{object_at(places[0], first), object_at(places[1], second)}};
+    return (tw_shapes_scene){.object = {object_at(places[0], first), object_at(places[1], second)}};
 }
 
 int tw_shapes_scene_index(const tw_shapes_scene *scene) {
     const tw_shapes_object *first = &scene->object[0], *second = &scene->object[1];
+    if (scene->single) return TW_SHAPES_SCENES + first->place * TW_SHAPES_OBJECTS + object_code(first);
     if (first->place > second->place) first = &scene->object[1], second = &scene->object[0];
     int pair = 0;
     while (place_pairs[pair][0] != first->place || place_pairs[pair][1] != second->place) pair++;
@@ -154,9 +171,9 @@ static char *append(char *out, const char *text) {
 
 void tw_shapes_caption(const tw_shapes_scene *scene, int variant, char out[TW_SHAPES_CAPTION_BYTES]) {
     const caption_template *template = &templates[variant % TW_SHAPES_TEMPLATES];
-    int order = variant / TW_SHAPES_TEMPLATES;
-    out = append(out, template->before);
-    for (int i = 0; i < 2; i++) {
+    int order = scene->single ? 0 : variant / TW_SHAPES_TEMPLATES, objects = scene->single ? 1 : 2;
+    out = append(out, scene->single ? template->before_single : template->before);
+    for (int i = 0; i < objects; i++) {
         if (i) out = append(out, template->between);
         for (const char *p = template->object; *p; p++) {
             const char *word = word_for(*p, &scene->object[i ^ order]);
@@ -167,6 +184,7 @@ void tw_shapes_caption(const tw_shapes_scene *scene, int variant, char out[TW_SH
         }
     }
     *out = '\0';
+    if (scene->single && variant >= TW_SHAPES_TEMPLATES) append(out, nothing_else);
 }
 
 /* ---- the split ---- */
@@ -224,6 +242,16 @@ static void choose_pool(int valid, int *order, bool *in_pool, int *pool, uint64_
     shuffle(pool, valid, &draw);
 }
 
+/* A drawn share of the training pictures shows a drawn scene of one object. */
+static void draw_singles(const tw_shapes_options *options, int *train) {
+    tw_draw draw = {.seed = options->seed, .purpose = TW_DRAW_DATA, .layer = TW_SHAPES_LAYER_SINGLE};
+    for (int i = 0; i < options->train; i++) {
+        draw.sample = (uint32_t)i;
+        if ((int)tw_random_below(&draw, 0, 100) >= options->singles) continue;
+        train[i] = TW_SHAPES_SCENES + (int)tw_random_below(&draw, 1, TW_SHAPES_SINGLES);
+    }
+}
+
 tw_status tw_shapes_split(const tw_shapes_options *options, int *train, int *valid) {
     TRY(tw_shapes_check(options));
     int *order = malloc(TW_SHAPES_SCENES * sizeof *order);
@@ -248,6 +276,7 @@ tw_status tw_shapes_split(const tw_shapes_options *options, int *train, int *val
         int take = options->train - done < n ? options->train - done : n;
         memcpy(train + done, order, (size_t)take * sizeof *train);
     }
+    draw_singles(options, train);
     free(order);
     free(in_pool);
     return TW_OK;

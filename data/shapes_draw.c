@@ -130,7 +130,7 @@ void tw_shapes_draw(const tw_shapes_scene *scene, tw_draw draw, int px, float *c
             float *pixel = canvas + 3 * ((size_t)row * (size_t)px + (size_t)column);
             for (int c = 0; c < 3; c++) pixel[c] = (float)(tint[c] + slope);
         }
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < (scene->single ? 1 : 2); i++) {
         placed_object object = place_object(&scene->object[i], &j);
         draw_object(&object, px, canvas);
     }

@@ -135,16 +135,16 @@ static tw_status put_split(const tw_shapes_options *options, painter *p, uint32_
 
 /* ---- vocabulary ---- */
 
-/* Every word in every template: each object with its like in every pair of places. */
+/* Every word in every template: each object with its like in every pair of places, and alone. */
 static tw_status put_vocabulary(FILE *out, int *lines) {
     tw_vocab_builder *builder = NULL;
     char *text = NULL, caption[TW_SHAPES_CAPTION_BYTES];
     size_t bytes = 0;
     tw_status status = tw_vocab_builder_new(&builder);
-    for (int i = 0; i < TW_SHAPES_SCENES && status == TW_OK; i++) {
+    for (int i = 0; i < TW_SHAPES_SCENES + TW_SHAPES_SINGLES && status == TW_OK; i++) {
         tw_shapes_scene scene = tw_shapes_scene_at(i);
-        if (i / TW_SHAPES_OBJECTS % TW_SHAPES_OBJECTS != i % TW_SHAPES_OBJECTS) continue;
-        for (int variant = 0; variant < TW_SHAPES_TEMPLATES && status == TW_OK; variant++) {
+        if (!scene.single && i / TW_SHAPES_OBJECTS % TW_SHAPES_OBJECTS != i % TW_SHAPES_OBJECTS) continue;
+        for (int variant = 0; variant < TW_SHAPES_CAPTIONS && status == TW_OK; variant++) {
             tw_shapes_caption(&scene, variant, caption);
             status = tw_vocab_builder_add(builder, caption, strlen(caption));
         }
@@ -249,6 +249,7 @@ tw_status tw_shapes_write(const char *folder, const tw_shapes_options *options, 
     if ((status = put_vocabulary(files[VOCABULARY].stream, &done.vocabulary)) != TW_OK) goto end;
     for (int i = 0; i < FILES && status == TW_OK; i++) status = tw_atomic_file_commit(&files[i]);
     done.image_bytes = p.bytes;
+    for (int i = 0; i < options->train; i++) done.singles += train[i] >= TW_SHAPES_SCENES;
     done.train_scenes = count_distinct(train, options->train);
     done.siblings = count_siblings(valid, options->valid);
     if (summary && status == TW_OK) *summary = done;

@@ -25,7 +25,7 @@ static int *attribute(tw_shapes_object *object, int kind) {
 /* Reads a caption from left to right: each object's four attributes come together, in any order. Returns the
  * scene's number, -1 if an attribute is missing, twice there, or left over. */
 static int parse_caption(const char *text) {
-    tw_shapes_scene scene = {{{-1, -1, -1, -1}, {-1, -1, -1, -1}}};
+    tw_shapes_scene scene = {.object = {{-1, -1, -1, -1}, {-1, -1, -1, -1}}};
     int found = 0;
     while (*text) {
         bool matched = false;
@@ -40,7 +40,8 @@ static int parse_caption(const char *text) {
             }
         if (!matched) text++;
     }
-    return found == 8 ? tw_shapes_scene_index(&scene) : -1;
+    scene.single = found == 4;
+    return found == 8 || found == 4 ? tw_shapes_scene_index(&scene) : -1;
 }
 
 /* The definition of siblings in its own words: one attribute of one object differs, or one kind of attribute
@@ -67,11 +68,17 @@ static bool are_siblings(int a, int b) {
 
 START_TEST(numbers_scenes_both_ways) {
     ck_assert_int_eq(TW_SHAPES_SCENES, 13824);
+    for (int i = TW_SHAPES_SCENES; i < TW_SHAPES_SCENES + TW_SHAPES_SINGLES; i++) {
+        tw_shapes_scene scene = tw_shapes_scene_at(i);
+        ck_assert(scene.single);
+        ck_assert_int_eq(tw_shapes_scene_index(&scene), i);
+    }
     for (int i = 0; i < TW_SHAPES_SCENES; i++) {
         tw_shapes_scene scene = tw_shapes_scene_at(i);
+        ck_assert(!scene.single);
         ck_assert_int_lt(scene.object[0].place, scene.object[1].place);
         ck_assert_int_eq(tw_shapes_scene_index(&scene), i);
-        tw_shapes_scene turned = {{scene.object[1], scene.object[0]}};
+        tw_shapes_scene turned = {.object = {scene.object[1], scene.object[0]}};
         ck_assert_int_eq(tw_shapes_scene_index(&turned), i);
     }
 }
@@ -91,7 +98,7 @@ START_TEST(finds_exactly_the_siblings) {
 END_TEST
 
 START_TEST(captions_parse_back_to_their_scene) {
-    for (int i = 0; i < TW_SHAPES_SCENES; i += 7) {
+    for (int i = 0; i < TW_SHAPES_SCENES + TW_SHAPES_SINGLES; i += i < TW_SHAPES_SCENES ? 7 : 1) {
         tw_shapes_scene scene = tw_shapes_scene_at(i);
         char captions[TW_SHAPES_CAPTIONS][TW_SHAPES_CAPTION_BYTES];
         for (int v = 0; v < TW_SHAPES_CAPTIONS; v++) {
@@ -100,7 +107,7 @@ START_TEST(captions_parse_back_to_their_scene) {
             for (int w = 0; w < v; w++) ck_assert_str_ne(captions[w], captions[v]);
         }
     }
-    tw_shapes_scene example = {{{0, 0, 1, 0}, {3, 3, 0, 1}}};
+    tw_shapes_scene example = {.object = {{0, 0, 1, 0}, {3, 3, 0, 1}}};
     char caption[TW_SHAPES_CAPTION_BYTES];
     tw_shapes_caption(&example, 0, caption);
     ck_assert_str_eq(caption, "左上角有一个红色的大三角形，右下角有一个蓝色的小圆");
@@ -109,7 +116,7 @@ END_TEST
 
 static void check_split(int train, int valid, uint64_t seed) {
     tw_shapes_options options = tw_shapes_defaults();
-    options.train = train, options.valid = valid, options.seed = seed;
+    options.train = train, options.valid = valid, options.seed = seed, options.singles = 0;
     int *t = malloc((size_t)train * sizeof *t), *v = malloc((size_t)valid * sizeof *v);
     char *use = calloc(TW_SHAPES_SCENES, 1);
     TW_ASSERT_OK(tw_shapes_split(&options, t, v));
@@ -137,6 +144,30 @@ static void check_split(int train, int valid, uint64_t seed) {
     free(v);
     free(t);
 }
+
+START_TEST(a_share_of_the_training_pictures_shows_one_object) {
+    tw_shapes_options options = tw_shapes_defaults();
+    options.train = 4000;
+    static int train[4000], valid[500];
+    for (options.singles = 0; options.singles <= 100; options.singles += 25) {
+        int singles = 0, distinct = 0;
+        char seen[TW_SHAPES_SINGLES] = {0};
+        TW_ASSERT_OK(tw_shapes_split(&options, train, valid));
+        for (int i = 0; i < options.train; i++) {
+            if (train[i] < TW_SHAPES_SCENES) continue;
+            singles++, distinct += !seen[train[i] - TW_SHAPES_SCENES], seen[train[i] - TW_SHAPES_SCENES] = 1;
+        }
+        /* Four standard deviations of a binomial count. */
+        double share = options.singles / 100.0, spread = 4 * sqrt(4000 * share * (1 - share));
+        ck_assert_msg(fabs(singles - 4000 * share) <= spread, "%d of 4000 at %d %%", singles,
+                      options.singles);
+        ck_assert_int_eq(distinct, options.singles ? TW_SHAPES_SINGLES : 0);
+        for (int i = 0; i < options.valid; i++) ck_assert_int_lt(valid[i], TW_SHAPES_SCENES);
+    }
+    options.singles = 101;
+    ck_assert_int_eq(tw_shapes_split(&options, train, valid), TW_ERR_CONFIG);
+}
+END_TEST
 
 START_TEST(splits_are_disjoint_and_half_siblings) {
     check_split(12000, 500, 1);
@@ -251,7 +282,7 @@ static void check_picture(const unsigned char *rgb, int px, const tw_shapes_scen
         }
     for (int place = 0; place < 4; place++) {
         int expected = -1, size = 0, all = 0;
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < (scene->single ? 1 : 2); i++)
             if (scene->object[i].place == place)
                 expected = scene->object[i].colour, size = scene->object[i].size;
         for (int c = 0; c < 6; c++) all += count[place][c];
@@ -323,7 +354,7 @@ static void check_data_set(tw_shapes_format format, int px, int captions) {
     tw_shapes_summary summary;
     TW_ASSERT_OK(tw_shapes_write(dir, &options, &summary));
     ck_assert_int_eq(summary.siblings, 30);
-    ck_assert_int_eq(summary.train_scenes, 150);
+    ck_assert(summary.singles > 40 && summary.singles < 110);
     int train[150], valid[60];
     TW_ASSERT_OK(tw_shapes_split(&options, train, valid));
     char path[512];
@@ -352,7 +383,7 @@ START_TEST(shapes_have_their_geometry) {
     unsigned char *rgb = malloc(3 * PX * PX);
     for (int shape = 0; shape < 4; shape++)
         for (int seed = 0; seed < 20; seed++) {
-            tw_shapes_scene scene = {{{0, 0, shape, seed % 2}, {3, 3, 0, 1}}};
+            tw_shapes_scene scene = {.object = {{0, 0, shape, seed % 2}, {3, 3, 0, 1}}};
             tw_draw draw = {.seed = (uint64_t)seed, .purpose = TW_DRAW_DATA};
             tw_shapes_draw(&scene, draw, PX, canvas, rgb);
             double area = 0, cx = 0, cy = 0, radius = 0;
@@ -467,5 +498,6 @@ END_TEST
 
 TW_TEST_MAIN("shapes", numbers_scenes_both_ways, finds_exactly_the_siblings,
              captions_parse_back_to_their_scene, splits_are_disjoint_and_half_siblings,
+             a_share_of_the_training_pictures_shows_one_object,
              files_hold_pictures_and_captions_of_the_scenes, shapes_have_their_geometry, same_seed_same_bytes,
              no_two_pictures_of_a_scene_are_equal, refuses_bad_options, command_line, keeps_what_is_there)

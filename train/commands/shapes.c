@@ -14,7 +14,7 @@ static double seconds_since(const struct timespec *start) {
 
 static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const char **folder, bool *help) {
     int64_t train = shapes->train, valid = shapes->valid, size = shapes->px;
-    int64_t captions = shapes->captions_per_image, seed = (int64_t)shapes->seed;
+    int64_t captions = shapes->captions_per_image, seed = (int64_t)shapes->seed, singles = shapes->singles;
     int format = (int)shapes->format;
     bool force = false;
     const tw_option rows[] = {
@@ -43,6 +43,11 @@ static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const c
          .target = &captions,
          .range = "[1, 12]",
          .help = "different captions for each picture"},
+        {.name = "singles",
+         .type = TW_OPTION_INT,
+         .target = &singles,
+         .range = "[0, 100]",
+         .help = "% of the training pictures that show one object; validation always shows two"},
         {.name = "format",
          .type = TW_OPTION_CHOICE,
          .target = &format,
@@ -61,7 +66,7 @@ static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const c
     const tw_options options = {
         .command = "shapes",
         .summary =
-            "Draws the demonstration data set in MUGE format: two coloured shapes a picture, Chinese "
+            "Draws the demonstration data set in MUGE format: one or two coloured shapes a picture, Chinese "
             "captions, training and validation scenes disjoint, half of the validation scenes siblings "
             "that differ in one attribute or an exchange.",
         .example = "tuwen shapes demo && tuwen prepare demo",
@@ -73,6 +78,7 @@ static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const c
                                   .valid = (int)valid,
                                   .px = (int)size,
                                   .captions_per_image = (int)captions,
+                                  .singles = (int)singles,
                                   .seed = (uint64_t)seed,
                                   .format = (tw_shapes_format)format,
                                   .replace = force};
@@ -89,8 +95,8 @@ tw_status tw_command_shapes(int argc, char **argv) {
     struct timespec start;
     clock_gettime(CLOCK_MONOTONIC, &start);
     TRY(tw_shapes_write(folder, &options, &summary));
-    printf("%s: train %d pictures of %d scenes; valid %d pictures of %d scenes, %d of them siblings\n",
-           folder, options.train, summary.train_scenes, options.valid, options.valid, summary.siblings);
+    printf("%s: train %d pictures of %d scenes, %d of one object; valid %d pictures of %d scenes, %d of them siblings\n",
+           folder, options.train, summary.train_scenes, summary.singles, options.valid, options.valid, summary.siblings);
     printf("%d x %d pixels, %.1f MB of %s, vocabulary of %d, seed %llu, %.1f s\n", options.px, options.px,
            (double)summary.image_bytes / 1e6, options.format == TW_SHAPES_PNG ? "PNG" : "JPEG",
            summary.vocabulary, (unsigned long long)options.seed, seconds_since(&start));
