@@ -30,7 +30,7 @@ typedef struct step {
 #define COLOR TW_AUGMENT_COLOR
 #define CONTRAST TW_AUGMENT_CONTRAST
 #define SHARP TW_AUGMENT_SHARPNESS
-static const step policy[25][2] = {
+static const step pairs[25][2] = {
     {{POSTERIZE, 4, 8}, {ROTATE, 6, 9}},  {{SOLARIZE, 6, 5}, {CONTRASTS, 6, 5}},
     {{EQUALIZE, 8, 8}, {EQUALIZE, 6, 3}}, {{POSTERIZE, 6, 7}, {POSTERIZE, 6, 6}},
     {{EQUALIZE, 4, 7}, {SOLARIZE, 2, 4}}, {{EQUALIZE, 4, 4}, {ROTATE, 8, 8}},
@@ -70,11 +70,11 @@ static int round_even(double v) {
     return (int)rint(v);
 }
 
-static void draw_crop(const tw_draw *d, int width, int height, tw_augment_plan *plan) {
+static void draw_crop(const tw_draw *d, double min_area, int width, int height, tw_augment_plan *plan) {
     const double low = 3.0 / 4.0, high = 4.0 / 3.0, area = (double)width * height;
     for (uint32_t t = 0; t < TRIES; t++) {
         uint32_t base = t * DRAWS_A_TRY;
-        double target = uniform(d, base + DRAW_AREA, 0.9, 1.0) * area;
+        double target = uniform(d, base + DRAW_AREA, min_area, 1.0) * area;
         double ratio = exp(uniform(d, base + DRAW_RATIO, log(low), log(high)));
         int w = round_even(sqrt(target * ratio)), h = round_even(sqrt(target / ratio));
         if (w > width || h > height) continue;
@@ -111,13 +111,14 @@ static double argument(step s, double sign) {
     }
 }
 
-void tw_augment_plan_draw(int width, int height, uint64_t seed, uint32_t epoch, uint32_t sample,
-                          tw_augment_plan *plan) {
+void tw_augment_plan_draw(const tw_augment_policy *policy, int width, int height, uint64_t seed,
+                          uint32_t epoch, uint32_t sample, tw_augment_plan *plan) {
     const tw_draw d = {.seed = seed, .purpose = TW_DRAW_AUGMENT, .step = epoch, .sample = sample};
     *plan = (tw_augment_plan){0};
-    draw_crop(&d, width, height, plan);
+    draw_crop(&d, policy->min_area, width, height, plan);
     plan->flip = tw_random_double(&d, DRAW_FLIP) < 0.5;
-    const step *pair = policy[tw_random_below(&d, DRAW_POLICY, 25)];
+    if (!policy->auto_augment) return;
+    const step *pair = pairs[tw_random_below(&d, DRAW_POLICY, 25)];
     for (uint32_t i = 0; i < 2; i++) {
         double skip = tw_random_double(&d, DRAW_OPS + 2 * i),
                sign = tw_random_double(&d, DRAW_OPS + 2 * i + 1);
@@ -192,14 +193,14 @@ tw_status tw_augment_apply(const tw_image *image, const tw_augment_plan *plan, i
     return TW_OK;
 }
 
-tw_status tw_image_augment(const void *bytes, size_t n, int resolution, uint64_t seed, uint32_t epoch,
-                           uint32_t sample, uint8_t *rgb) {
+tw_status tw_image_augment(const void *bytes, size_t n, int resolution, const tw_augment_policy *policy,
+                           uint64_t seed, uint32_t epoch, uint32_t sample, uint8_t *rgb) {
     if (resolution < 1 || resolution > TW_IMAGE_MAX_SIDE)
         return FAIL(TW_ERR_ARGUMENT, "image resolution %d: 1 to %d", resolution, TW_IMAGE_MAX_SIDE);
     tw_image image;
     TRY(tw_image_decode(bytes, n, &image));
     tw_augment_plan plan;
-    tw_augment_plan_draw(image.width, image.height, seed, epoch, sample, &plan);
+    tw_augment_plan_draw(policy, image.width, image.height, seed, epoch, sample, &plan);
     tw_status status = tw_augment_apply(&image, &plan, resolution, rgb);
     tw_image_free(&image);
     return status;

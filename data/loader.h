@@ -3,16 +3,18 @@
 #ifndef TW_DATA_LOADER_H
 #define TW_DATA_LOADER_H
 
+#include "data/augment.h"
 #include "data/sampler.h"
 #include "data/shards.h"
 #include "data/tokenizer.h"
 
 typedef struct tw_loader_config {
-    int threads;    /* >= 1 */
-    int prefetch;   /* batches ready or in work ahead of the one in use, >= 1 */
-    int resolution; /* pixels a side */
-    int context;    /* tokens a text */
-    bool augment;   /* training transforms, drawn for (seed, epoch, position in the epoch) */
+    int threads;              /* >= 1 */
+    int prefetch;             /* batches ready or in work ahead of the one in use, >= 1 */
+    int resolution;           /* pixels a side */
+    int context;              /* tokens a text */
+    bool augment;             /* training transforms, drawn for (seed, epoch, position in the epoch) */
+    tw_augment_policy policy; /* theirs */
     uint64_t seed;
     /* Called on the consumer's thread, in order, for every sample left out because it is bad, with a sentence
      * that names it ("image 1076345: truncated JPEG ..."). May be NULL. */

@@ -19,10 +19,11 @@ static bool is_bad_record(tw_status status) {
 static tw_status load_pixels(const tw_loader *l, slot *s, int64_t i, const tw_id *id, tw_bytes file) {
     uint8_t *rgb = s->pixels + (size_t)i * l->image_bytes;
     int resolution = l->config.resolution;
-    tw_status status = l->sampler && l->config.augment
-                           ? tw_image_augment(file.data, file.size, resolution, l->config.seed,
-                                              (uint32_t)s->epoch, (uint32_t)(s->position + i), rgb)
-                           : tw_image_load(file.data, file.size, resolution, rgb);
+    tw_status status =
+        l->sampler && l->config.augment
+            ? tw_image_augment(file.data, file.size, resolution, &l->config.policy, l->config.seed,
+                               (uint32_t)s->epoch, (uint32_t)(s->position + i), rgb)
+            : tw_image_load(file.data, file.size, resolution, rgb);
     if (status) return tw_fail_context(status, "%s: image %s", tw_dataset_path(l->dataset), id->text);
     s->image_hash[i] = tw_shard_hash(id->text, id->size);
     return TW_OK;

@@ -61,7 +61,7 @@ START_TEST(plans_and_pixels_equal_timm) {
                                 &flip, ops, &crc),
                          15);
         tw_augment_plan plan;
-        tw_augment_plan_draw(w, h, seed, epoch, sample, &plan);
+        tw_augment_plan_draw(&tw_augment_original, w, h, seed, epoch, sample, &plan);
         ck_assert_msg(plan.x == x && plan.y == y && plan.width == crop_w && plan.height == crop_h &&
                           plan.flip == flip,
                       "planned (%d, %d) + %d x %d, flip %d: %s", plan.x, plan.y, plan.width, plan.height,
@@ -83,15 +83,36 @@ END_TEST
 
 START_TEST(draws_depend_on_every_part_of_the_key) {
     tw_augment_plan a, b;
-    tw_augment_plan_draw(500, 375, 1, 2, 3, &a);
-    tw_augment_plan_draw(500, 375, 1, 2, 3, &b);
+    tw_augment_plan_draw(&tw_augment_original, 500, 375, 1, 2, 3, &a);
+    tw_augment_plan_draw(&tw_augment_original, 500, 375, 1, 2, 3, &b);
     ck_assert(a.x == b.x && a.width == b.width && a.height == b.height && a.flip == b.flip);
-    tw_augment_plan_draw(500, 375, 2, 2, 3, &b);
+    tw_augment_plan_draw(&tw_augment_original, 500, 375, 2, 2, 3, &b);
     ck_assert(a.width != b.width || a.height != b.height);
-    tw_augment_plan_draw(500, 375, 1, 3, 3, &b);
+    tw_augment_plan_draw(&tw_augment_original, 500, 375, 1, 3, 3, &b);
     ck_assert(a.width != b.width || a.height != b.height);
-    tw_augment_plan_draw(500, 375, 1, 2, 4, &b);
+    tw_augment_plan_draw(&tw_augment_original, 500, 375, 1, 2, 4, &b);
     ck_assert(a.width != b.width || a.height != b.height);
+}
+END_TEST
+
+/* Areas are uniform down to the policy's smallest; without AutoAugment nothing follows the flip. */
+START_TEST(a_policy_sets_the_smallest_crop_and_what_follows) {
+    enum { N = 4000, SIDE = 400 };
+    const tw_augment_policy policy = {.min_area = 0.3};
+    double least = 1, mean = 0;
+    for (unsigned i = 0; i < N; i++) {
+        tw_augment_plan p, original;
+        tw_augment_plan_draw(&policy, SIDE, SIDE, 7, 0, i, &p);
+        tw_augment_plan_draw(&tw_augment_original, SIDE, SIDE, 7, 0, i, &original);
+        ck_assert_int_eq(p.op_count, 0);
+        ck_assert_int_eq(p.flip, original.flip);
+        double area = (double)p.width * p.height / (SIDE * SIDE);
+        if (area < least) least = area;
+        mean += area / N;
+    }
+    ck_assert_msg(least > 0.295 && least < 0.31, "smallest area %g", least);
+    ck_assert_msg(mean > 0.58 && mean < 0.66, "mean area %g",
+                  mean); /* below 0.65: large ones fit fewer ratios */
 }
 END_TEST
 
@@ -101,7 +122,7 @@ START_TEST(plans_stay_inside_and_follow_the_probabilities) {
     for (unsigned i = 0; i < N; i++) {
         int w = 1 + (int)(tw_mix(i, 1) % 700), h = 1 + (int)(tw_mix(i, 2) % 700);
         tw_augment_plan p;
-        tw_augment_plan_draw(w, h, 7, 0, i, &p);
+        tw_augment_plan_draw(&tw_augment_original, w, h, 7, 0, i, &p);
         ck_assert_msg(p.x >= 0 && p.y >= 0 && p.width >= 1 && p.height >= 1 && p.x + p.width <= w &&
                           p.y + p.height <= h,
                       "(%d, %d) + %d x %d in %d x %d", p.x, p.y, p.width, p.height, w, h);
@@ -126,12 +147,14 @@ START_TEST(refuses_bad_plans) {
         p = (tw_augment_plan){.width = 20, .height = 10, .op_count = 1, .ops = {bad[i]}};
         TW_ASSERT_FAILS(tw_augment_apply(&image, &p, 8, rgb), TW_ERR_ARGUMENT, "");
     }
-    TW_ASSERT_FAILS(tw_image_augment("nonsense", 8, 8, 1, 0, 0, rgb), TW_ERR_FORMAT, "not an image");
-    TW_ASSERT_FAILS(tw_image_augment("nonsense", 8, 0, 1, 0, 0, rgb), TW_ERR_ARGUMENT, "resolution 0");
+    TW_ASSERT_FAILS(tw_image_augment("nonsense", 8, 8, &tw_augment_original, 1, 0, 0, rgb), TW_ERR_FORMAT,
+                    "not an image");
+    TW_ASSERT_FAILS(tw_image_augment("nonsense", 8, 0, &tw_augment_original, 1, 0, 0, rgb), TW_ERR_ARGUMENT,
+                    "resolution 0");
     tw_image_free(&image);
 }
 END_TEST
 
 TW_TEST_MAIN("augment", operations_equal_timm, plans_and_pixels_equal_timm,
              draws_depend_on_every_part_of_the_key, plans_stay_inside_and_follow_the_probabilities,
-             refuses_bad_plans)
+             a_policy_sets_the_smallest_crop_and_what_follows, refuses_bad_plans)

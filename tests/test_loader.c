@@ -109,6 +109,7 @@ static tw_loader_config config_of(int threads, int prefetch, bool augment) {
                               .resolution = R,
                               .context = CONTEXT,
                               .augment = augment,
+                              .policy = tw_augment_original,
                               .seed = SEED};
 }
 
@@ -119,8 +120,8 @@ static void check_sample(const tw_batch *b, int64_t at, int64_t item, int64_t ep
     int32_t ids[CONTEXT];
     int length, image = image_of_pair((int)item);
     if (augment)
-        TW_ASSERT_OK(
-            tw_image_augment(files[image], sizes[image], R, SEED, (uint32_t)epoch, (uint32_t)position, rgb));
+        TW_ASSERT_OK(tw_image_augment(files[image], sizes[image], R, &tw_augment_original, SEED,
+                                      (uint32_t)epoch, (uint32_t)position, rgb));
     else
         TW_ASSERT_OK(tw_image_load(files[image], sizes[image], R, rgb));
     TW_ASSERT_OK(tw_tokenize(vocab, texts[item], strlen(texts[item]), true, CONTEXT, ids, &length, NULL));

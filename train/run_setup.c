@@ -167,6 +167,7 @@ static tw_status open_loader(tw_run *run) {
                                .resolution = run->model->config.image.resolution,
                                .context = run->model->config.context,
                                .augment = c->use_augment,
+                               .policy = {.min_area = c->crop_min_area, .auto_augment = c->auto_augment},
                                .seed = (uint64_t)c->seed,
                                .on_bad = report_bad,
                                .on_bad_context = run};
