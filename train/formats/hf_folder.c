@@ -6,14 +6,7 @@
 #include "train/formats/atomic_file.h"
 #include "train/formats/hf_private.h"
 #include "train/formats/json_scan.h"
-#if __has_include("train/formats/pt.h")
 #include "train/formats/pt.h"
-#else
-static tw_status tw_pt_open(const char *path, tw_weights **out) {
-    *out = NULL;
-    return FAIL(TW_ERR_UNSUPPORTED, "%s: no reader", path);
-}
-#endif
 #include "train/formats/safetensors.h"
 
 #include <inttypes.h>
@@ -190,6 +183,14 @@ static tw_status open_part(folder_weights *f, const weight_file *file, const cha
     return status;
 }
 
+static bool is_there(const char *folder, const char *name) {
+    struct stat info;
+    char *path = tw_path_join(folder, name);
+    bool found = path && stat(path, &info) == 0;
+    free(path);
+    return found;
+}
+
 static tw_status open_shards(folder_weights *f, const weight_file *file, const char *folder) {
     shard_index x = {0};
     char *text;
@@ -199,24 +200,15 @@ static tw_status open_shards(folder_weights *f, const weight_file *file, const c
     free(text);
     if (status) tw_fail_context(status, "%s/%s", folder, file->name);
     for (int i = 0; i < (int)x.shards.count && !status; i++) {
-        status = open_part(f, file, folder, tw_string_map_key(&x.shards, i, &length));
-        if (status == TW_ERR_NOT_FOUND) {
-            tw_fail_context(status, "a shard that %s/%s names is missing", folder, file->name);
-            status = TW_ERR_FORMAT;
-        }
+        const char *shard = tw_string_map_key(&x.shards, i, &length);
+        if (!is_there(folder, shard))
+            status = FAIL(TW_ERR_FORMAT, "%s: shard %s, which %s names, is missing", folder, shard, file->name);
+        if (!status) status = open_part(f, file, folder, shard);
         if (!status) status = check_part(&x, f->parts[i], i);
     }
     if (!status) status = check_names(&x, f);
     index_free(&x);
     return status;
-}
-
-static bool is_there(const char *folder, const char *name) {
-    struct stat info;
-    char *path = tw_path_join(folder, name);
-    bool found = path && stat(path, &info) == 0;
-    free(path);
-    return found;
 }
 
 static const weight_file *find_file(const char *folder) {
