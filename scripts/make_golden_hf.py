@@ -140,7 +140,8 @@ def main():
                 lambda s, p: save_file(s, p, metadata={"format": "pt"}))
     old = dict(state)
     old["text_model.embeddings.position_ids"] = torch.arange(TEXT["max_position_embeddings"])[None]
-    old["vision_model.embeddings.position_ids"] = torch.arange((IMAGE["image_size"] // IMAGE["patch_size"]) ** 2 + 1)[None]
+    grid = IMAGE["image_size"] // IMAGE["patch_size"]
+    old["vision_model.embeddings.position_ids"] = torch.arange(grid * grid + 1)[None]
     old["text_model.pooler.dense.weight"] = torch.full((16, 16), 0.5)
     old["text_model.pooler.dense.bias"] = torch.full((16,), 0.25)
     (out / "bin").mkdir()

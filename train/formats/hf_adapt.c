@@ -184,7 +184,7 @@ typedef struct writing {
 } writing;
 
 static void writing_free(writing *w) {
-    for (int64_t i = 0; i < w->n; i++) free((char *)w->items[i].name);
+    for (int64_t i = 0; w->items && i < w->n; i++) free((char *)w->items[i].name);
     free(w->items);
     free(w->pieces);
     for (int i = 0; i < 2; i++) free(w->kept[i].data);
@@ -270,7 +270,7 @@ tw_status tw_hf_output_create(const tw_weights_output *original, tw_weights_outp
     size_t most = (size_t)original->n * TW_HF_MAX_PIECES + 1;
     w->original = *original;
     w->kept[0].source = w->kept[1].source = -1;
-    w->items = malloc(most * sizeof *w->items);
+    w->items = calloc(most, sizeof *w->items);
     w->pieces = malloc(most * sizeof *w->pieces);
     tw_status status = w->items && w->pieces ? TW_OK : FAIL(TW_ERR_MEMORY, "no memory for %zu tensors", most);
     for (int64_t i = 0; i < original->n && !status; i++) status = write_as(w, i);

@@ -21,9 +21,8 @@ static tw_status load_json(const char *folder, const char *name, json_t **out) {
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     free(text);
     if (*out && json_is_object(*out)) return TW_OK;
-    tw_status status =
-        *out ? FAIL(TW_ERR_FORMAT, "%s/%s: not a JSON object", folder, name)
-             : FAIL(TW_ERR_FORMAT, "%s/%s:%d: bad JSON: %s", folder, name, error.line, error.text);
+    tw_status status = FAIL(TW_ERR_FORMAT, "%s/%s: not a JSON object", folder, name);
+    if (!*out) status = FAIL(TW_ERR_FORMAT, "%s/%s:%d: bad JSON: %s", folder, name, error.line, error.text);
     json_decref(*out);
     *out = NULL;
     return status;

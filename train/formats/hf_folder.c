@@ -202,7 +202,8 @@ static tw_status open_shards(folder_weights *f, const weight_file *file, const c
     for (int i = 0; i < (int)x.shards.count && !status; i++) {
         const char *shard = tw_string_map_key(&x.shards, i, &length);
         if (!is_there(folder, shard))
-            status = FAIL(TW_ERR_FORMAT, "%s: shard %s, which %s names, is missing", folder, shard, file->name);
+            status =
+                FAIL(TW_ERR_FORMAT, "%s: shard %s, which %s names, is missing", folder, shard, file->name);
         if (!status) status = open_part(f, file, folder, shard);
         if (!status) status = check_part(&x, f->parts[i], i);
     }
