@@ -20,7 +20,7 @@ static tw_status load_json(const char *folder, const char *name, json_t **out) {
     json_error_t error;
     *out = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
     free(text);
-    if (*out && json_is_object(*out)) return TW_OK;
+    if (json_is_object(*out)) return TW_OK;
     tw_status status = FAIL(TW_ERR_FORMAT, "%s/%s: not a JSON object", folder, name);
     if (!*out) status = FAIL(TW_ERR_FORMAT, "%s/%s:%d: bad JSON: %s", folder, name, error.line, error.text);
     json_decref(*out);
