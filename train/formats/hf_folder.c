@@ -1,9 +1,9 @@
 #include "train/formats/hf_folder.h"
 
+#include "data/atomic_file.h"
 #include "data/files.h"
 #include "data/lines.h"
 #include "data/string_map.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/hf_private.h"
 #include "train/formats/json_scan.h"
 #include "train/formats/pt.h"

@@ -1,5 +1,5 @@
+#include "data/atomic_file.h"
 #include "data/files.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/hf_folder.h"
 #include "train/formats/hf_names.h"
 #include "train/formats/safetensors.h"

@@ -1,6 +1,6 @@
+#include "data/atomic_file.h"
 #include "data/lines.h"
 #include "data/string_map.h"
-#include "train/formats/atomic_file.h"
 #include "train/formats/safetensors.h"
 #include "train/formats/safetensors_private.h"
 
