@@ -65,6 +65,17 @@ mutate train/step.c 's/s->host.sample = (uint32_t)(first + at);/s->host.sample =
 mutate train/run_checkpoint.c 's/meta->position = run->position;/meta->position = 0;/' 'test_train'
 mutate train/run_checkpoint.c 's/meta->adam_steps = tw_adamw_steps(run->adamw);/meta->adam_steps = 0;/' 'test_train'
 mutate train/formats/seal.c 's/get64(seal + AT_CHECK) != tw_xxh64(seal, AT_CHECK, 0)/false/' 'test_checkpoint|test_features'
+mutate data/label_folder.c 's/    sort(&w.folders);//' 'test_label_folder'
+mutate data/label_folder.c 's/if (id < 0 || id == c) continue;/if (id < 0 || id != c) continue;/' 'test_label_folder'
+mutate train/zeroshot.c 's/row\[c\] == row\[target\] \&\& c < target/false/' 'test_zeroshot'
+mutate train/zeroshot.c 's/"%.6f"/"%.7f"/' 'test_zeroshot'
+mutate train/zeroshot.h 's/TW_ZEROSHOT_SCALE = 100/TW_ZEROSHOT_SCALE = 99/' 'test_zeroshot'
+mutate train/commands/classify.c 's/tw_image_list_load_file_rgb_first/tw_image_list_load_file/' 'test_zeroshot'
+mutate train/commands/similarity.c 's/as_is = true/as_is = false/' 'test_classify'
+mutate train/image_list.c 's/memset(rgb, 0, d->image_bytes);//; s/memset(features + i \* embed, 0, (size_t)embed \* sizeof \*features);//' 'test_library'
+mutate train/library.c 's/openmp_leave(before);/(void)before;/' 'test_library'
+mutate train/library.c 's/if (threads > 0) omp_set/if (threads > 4096) omp_set/' 'test_library'
+mutate train/library.c 's/in->stride ? in->stride : row/row/' 'test_library'
 
 echo "mutations: $caught caught, $survived survived"
 [ $survived -eq 0 ]

@@ -1,21 +1,17 @@
 /* extract, retrieve and evaluate as users call them: a small drawn data set, a checkpoint of random weights,
  * and the files that come out. */
-#include "autograd/device.h"
 #include "data/shapes.h"
-#include "data/tokenizer.h"
+#include "micro_model.h"
 #include "train/commands/commands.h"
 #include "train/formats/features.h"
 #include "train/id_lines.h"
-#include "train/model_file.h"
-#include "train/model_io.h"
-#include "tw_test.h"
 
 #include <jansson.h>
 #include <math.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { IMAGES = 20, CAPTIONS = 2, TEXTS = IMAGES * CAPTIONS, EMBED = 16 };
+enum { IMAGES = 20, CAPTIONS = 2, TEXTS = IMAGES * CAPTIONS, EMBED = MICRO_EMBED };
 
 static char folder[] = "/tmp/tw-commands-XXXXXX";
 
@@ -34,45 +30,13 @@ __attribute__((format(printf, 2, 3))) static tw_status run(tw_status (*command)(
     return command(argc, argv);
 }
 
-static void make_checkpoint(const char *path, const char *vocab_path, uint64_t seed) {
-    static const char yaml[] =
-        "name: micro\nembed_dim: 16\ncontext_length: 32\n"
-        "image:\n  resolution: 32\n  patch: 16\n  width: 32\n  layers: 1\n  heads: 2\n"
-        "text:\n  vocabulary: 0\n  positions: 32\n  types: 2\n  hidden: 32\n  layers: 1\n"
-        "  heads: 2\n  intermediate: 64\n";
-    tw_model_config config;
-    tw_vocab *vocab;
-    tw_device *device;
-    tw_dual_encoder *model;
-    tw_snapshot snapshot;
-    tw_checkpoint_meta meta;
-    TW_ASSERT_OK(tw_model_config_parse(yaml, strlen(yaml), "micro", &config));
-    TW_ASSERT_OK(tw_vocab_load(vocab_path, &vocab));
-    config.text.vocabulary = tw_vocab_size(vocab);
-    TW_ASSERT_OK(tw_device_cpu(1, &device));
-    TW_ASSERT_OK(tw_dual_encoder_create(&config, &model));
-    TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, TW_F32, false));
-    TW_ASSERT_OK(tw_params_initialise(model->params, seed));
-    TW_ASSERT_OK(tw_model_snapshot(model, NULL, &snapshot));
-    tw_checkpoint_meta_init(&meta);
-    TW_ASSERT_OK(tw_model_config_to_yaml(&config, &meta.model_yaml));
-    meta.vocab = (char *)(uintptr_t)tw_vocab_text(vocab, &meta.vocab_bytes);
-    TW_ASSERT_OK(tw_checkpoint_write(path, &meta, snapshot.tensors, snapshot.n));
-    meta.vocab = NULL;
-    tw_checkpoint_meta_free(&meta);
-    tw_snapshot_free(&snapshot);
-    tw_dual_encoder_free(model);
-    tw_device_free(device);
-    tw_vocab_free(vocab);
-}
-
 /* The folder, entered, with valid_imgs.tsv, valid_texts.jsonl, vocab.txt and model.h5. */
 static void draw(void) {
     ck_assert_ptr_nonnull(mkdtemp(folder));
     ck_assert_int_eq(chdir(folder), 0);
     TW_ASSERT_OK(
         run(tw_command_shapes, ". --train 8 --valid %d --size 32 --captions_per_image %d", IMAGES, CAPTIONS));
-    make_checkpoint("model.h5", "vocab.txt", 7);
+    make_micro_model("model.h5", "vocab.txt", 7);
 }
 
 static void setup(void) {

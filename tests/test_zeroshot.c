@@ -1,4 +1,6 @@
 /* Class weights, accuracies, and the benchmark site's file. */
+#include "include/tuwen.h"
+#include "train/commands/commands.h"
 #include "train/zeroshot.h"
 
 #include "micro_model.h"
@@ -162,5 +164,55 @@ START_TEST(predictions_are_written_as_python_writes_them) {
 }
 END_TEST
 
+/* The command's file against the formula, from the library's features: softmax(100 I C), images made RGB
+ * before they are resized, which a palette and an image with alpha tell from the other order. */
+START_TEST(the_command_is_the_formula) {
+    enum { CLASSES = 2, D = MICRO_EMBED };
+    static const char *const files[CLASSES] = {"set/test/0/png_palette8.png", "set/test/1/png_rgba8.png"};
+    static const char *const prompts[CLASSES] = {"一只猫", "一只“狗”"};
+    char *argv[] = {(char *)"classify", (char *)"--checkpoint",  (char *)"model.h5", (char *)"--data",
+                    (char *)"set",      (char *)"--templates",   (char *)"t.txt",    (char *)"--threads",
+                    (char *)"1",        (char *)"--predictions", (char *)"p.json",   NULL};
+    enter();
+    make_micro_model("model.h5", TW_SOURCE_DIR "/tests/golden/tokenizer_vocab.txt", 5);
+    ck_assert_int_eq(system("mkdir -p set/test/0 set/test/1 && cp " TW_SOURCE_DIR
+                            "/tests/golden/images/png_palette8.png set/test/0 && cp " TW_SOURCE_DIR
+                            "/tests/golden/images/png_rgba8.png set/test/1"),
+                     0);
+    write_text("set/label_cn.txt", "猫\n“狗”\n");
+    write_text("t.txt", "一只{}\n");
+    TW_ASSERT_OK(tw_command_classify(11, argv));
+
+    tuwen_options options;
+    tuwen_model *model;
+    float images[2][CLASSES * D], texts[CLASSES * D]; /* RGB first; in the image's own mode */
+    tuwen_options_init(&options, sizeof options);
+    for (int order = 0; order < 2; order++) {
+        options.image = order ? TUWEN_IMAGE_AS_TRAINED : TUWEN_IMAGE_RGB_FIRST;
+        ck_assert_int_eq(tuwen_load("model.h5", &options, &model), TUWEN_OK);
+        ck_assert_int_eq(tuwen_encode_image_files(model, CLASSES, files, images[order], NULL), TUWEN_OK);
+        ck_assert_int_eq(tuwen_encode_texts(model, CLASSES, prompts, NULL, texts, NULL), TUWEN_OK);
+        tuwen_free(model);
+    }
+    json_t *file = json_load_file("p.json", 0, NULL);
+    const json_t *rows = json_array_get(json_object_get(file, "predictions"), 0);
+    ck_assert_uint_eq(json_array_size(rows), CLASSES);
+    for (int i = 0; i < CLASSES; i++) {
+        double chance[2]; /* of class 0, in both orders */
+        for (int order = 0; order < 2; order++) {
+            double logit[CLASSES] = {0};
+            for (int k = 0; k < CLASSES * D; k++)
+                logit[k / D] += 100 * (double)images[order][i * D + k % D] * (double)texts[k];
+            chance[order] = 1 / (1 + exp(logit[1] - logit[0]));
+        }
+        double got = json_number_value(json_array_get(json_array_get(rows, (size_t)i), 0));
+        ck_assert_double_le(fabs(got - chance[0]), 1e-5);
+        ck_assert_double_gt(fabs(got - chance[1]), 1e-4);
+    }
+    json_decref(file);
+    leave();
+}
+END_TEST
+
 TW_TEST_MAIN("zeroshot", weights_are_normalised_means, scores_of_a_small_table, index_files,
-             predictions_are_written_as_python_writes_them)
+             predictions_are_written_as_python_writes_them, the_command_is_the_formula)
