@@ -148,7 +148,7 @@ static tw_status classify(job *j) {
     TRY(tw_zeroshot_weights(&j->model, &j->set->labels, &j->prompts, j->weights, &truncated));
     if (truncated)
         tw_log_warning(j->log, "%lld of %lld prompts are longer than the context of %d tokens and were cut",
-                       (long long)truncated, (long long)(classes * j->prompts.n),
+                       (long long)truncated, (long long)classes * j->prompts.n,
                        j->model.loaded.model->config.context);
     TRY(encode_images(j));
     tw_logits(j->features, n, j->weights, classes, j->model.dim, TW_ZEROSHOT_SCALE, j->logits);
@@ -246,10 +246,12 @@ static tw_status write_scores(const job *j) {
     return status;
 }
 
+/* As the original counts: batch norm's running averages are no parameters. */
 static void count_params(const tw_dual_encoder *model, int64_t *all, int64_t *visual) {
     *all = *visual = 0;
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
+        if (strstr(p->name, ".running_")) continue;
         *all += p->count;
         if (strncmp(p->name, "visual.", 7) == 0) *visual += p->count;
     }
