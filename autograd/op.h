@@ -13,6 +13,7 @@ typedef struct tw_step {
     uint64_t seed;
     uint32_t step;   /* optimizer step, the `step` of dropout's draws */
     uint32_t sample; /* index in the global batch of this micro-batch's first sample */
+    float share;     /* of the global batch, that this micro-batch is: its weight in running statistics */
     float lr;
     float bias_correction1, bias_correction2; /* 1 - beta^t */
     float gradient_scale;                     /* clip factor; gradients are multiplied by it */

@@ -19,7 +19,7 @@ struct tw_params {
     tw_device *device;
     tw_dtype compute_type;
     bool training;
-    int64_t trainable, values_count, copies_count;
+    int64_t trainable, statistics, values_count, copies_count;
     float *values, *gradients;
     uint16_t *copies;
 };
@@ -75,6 +75,13 @@ tw_status tw_params_add(tw_params *set, const char *name, int ndim, const int64_
     p->init = init;
     set->params[set->count++] = p;
     *out = p;
+    return TW_OK;
+}
+
+tw_status tw_params_add_statistic(tw_params *set, const char *name, int64_t count, float initial,
+                                  tw_param **out) {
+    TRY(tw_params_add(set, name, 1, &count, (tw_init){TW_INIT_CONSTANT, initial}, out));
+    (*out)->statistic = true;
     return TW_OK;
 }
 
@@ -162,8 +169,8 @@ static int64_t lay_out(tw_params *set, bool (*wanted)(const tw_param *), int64_t
     return (at + ALIGN - 1) / ALIGN * ALIGN;
 }
 
-static bool is_trainable(const tw_param *p) {
-    return !p->frozen;
+static bool is_moving_statistic(const tw_param *p) {
+    return p->statistic && !p->frozen;
 }
 
 static bool is_frozen_vector(const tw_param *p) {
@@ -191,8 +198,10 @@ tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute
     set->compute_type = compute_type;
     set->training = training;
     /* Frozen matrices come last: in bf16 they have no f32 value, and the f32 slab ends before them. */
-    set->trainable = lay_out(set, is_trainable, 0);
-    int64_t vectors = lay_out(set, is_frozen_vector, set->trainable);
+    set->trainable = lay_out(set, tw_param_is_trained, 0);
+    int64_t moving = lay_out(set, is_moving_statistic, set->trainable);
+    set->statistics = moving - set->trainable;
+    int64_t vectors = lay_out(set, is_frozen_vector, moving);
     int64_t all = lay_out(set, is_frozen_matrix, vectors);
     set->values_count = compute_type == TW_F32 ? all : vectors;
     set->copies_count = compute_type == TW_BF16 ? all : 0;
@@ -204,7 +213,7 @@ tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute
         TRY(device->zero(device, TW_QUEUE_COMPUTE, set->copies, (size_t)set->copies_count * 2));
     }
     if (training) {
-        TRY(device->alloc(device, (size_t)set->trainable * 4, (void **)&set->gradients));
+        TRY(device->alloc(device, (size_t)moving * 4, (void **)&set->gradients));
         TRY(tw_params_zero_gradients(set));
     }
     for (int i = 0; i < set->count; i++) set_views(set, set->params[i]);
@@ -286,6 +295,10 @@ int64_t tw_params_trainable(const tw_params *set) {
     return set->trainable;
 }
 
+int64_t tw_params_statistics(const tw_params *set) {
+    return set->statistics;
+}
+
 float *tw_params_values(const tw_params *set) {
     return set->values;
 }
@@ -300,10 +313,11 @@ float *tw_params_gradients(const tw_params *set) {
 
 tw_status tw_params_zero_gradients(tw_params *set) {
     if (!set->gradients) return TW_OK;
-    return set->device->zero(set->device, TW_QUEUE_COMPUTE, set->gradients, (size_t)set->trainable * 4);
+    return set->device->zero(set->device, TW_QUEUE_COMPUTE, set->gradients,
+                             (size_t)(set->trainable + set->statistics) * 4);
 }
 
 size_t tw_params_bytes(const tw_params *set) {
-    int64_t gradients = set->gradients ? set->trainable : 0;
+    int64_t gradients = set->gradients ? set->trainable + set->statistics : 0;
     return (size_t)(set->values_count + gradients) * 4 + (size_t)set->copies_count * 2;
 }

@@ -3,7 +3,12 @@
  * Slabs, each one block on the device: f32 values (masters), the compute copies where the compute type is
  * bf16, and f32 gradients. Trainable parameters come first, so that the optimizer sweeps one range. Frozen
  * parameters have no master (in bf16), no gradient and no moments. In bf16 only tensors of two or more
- * dimensions have a bf16 compute copy; gains, biases and scalars are computed with in f32. */
+ * dimensions have a bf16 compute copy; gains, biases and scalars are computed with in f32.
+ *
+ * Statistics (the running averages of batch norm) are vectors that live in the same slabs and are saved under
+ * their names, but are not trained: they have no moments and count as no parameters. Their gradient is what
+ * moves them (ops/batch_norm.c, ops/move_statistics.c). A frozen statistic stays: its batch norm then
+ * normalises by it. */
 #ifndef TW_AUTOGRAD_PARAM_H
 #define TW_AUTOGRAD_PARAM_H
 
@@ -25,6 +30,7 @@ typedef struct tw_param {
     int64_t count; /* elements */
     tw_init init;
     bool frozen;
+    bool statistic;
     bool continues;   /* follows the one before without padding, so that both can be seen as one */
     int64_t offset;   /* elements from the start of the f32 slab */
     tw_tensor value;  /* what operations read: f32, or the bf16 copy */
@@ -34,12 +40,20 @@ typedef struct tw_param {
 
 typedef struct tw_params tw_params;
 
+/* Whether the optimizer trains it: it has moments. */
+static inline bool tw_param_is_trained(const tw_param *p) {
+    return !p->frozen && !p->statistic;
+}
+
 tw_status tw_params_create(tw_params **out) TW_MUST_CHECK;
 void tw_params_free(tw_params *set);
 
 /* Adds a parameter; the name is copied and must be new. *out stays valid until the set is freed. */
 tw_status tw_params_add(tw_params *set, const char *name, int ndim, const int64_t *shape, tw_init init,
                         tw_param **out) TW_MUST_CHECK;
+/* Adds a statistic, a vector that starts with `initial` everywhere. */
+tw_status tw_params_add_statistic(tw_params *set, const char *name, int64_t count, float initial,
+                                  tw_param **out) TW_MUST_CHECK;
 /* Makes the last n added parameters, equal but for their first dimension, usable as one, stacked along it
  * (query, key and value as one product). They keep their own names; *out is the stacked view, valid as long
  * as the set. */
@@ -66,6 +80,10 @@ tw_status tw_params_get(const tw_params *set, const tw_param *param, float *valu
 /* The range that the optimizer sweeps: elements of the trainable slab (padding included, always 0 gradient),
  * and the slabs' starts. copies is NULL in f32. */
 int64_t tw_params_trainable(const tw_params *set);
+/* The statistics that move, as a range behind it: it starts at element tw_params_trainable of values and
+ * gradients.
+ */
+int64_t tw_params_statistics(const tw_params *set);
 float *tw_params_values(const tw_params *set);
 uint16_t *tw_params_copies(const tw_params *set);
 float *tw_params_gradients(const tw_params *set);

@@ -9,7 +9,8 @@ static tw_status init(tw_dual_encoder *m) {
         return FAIL(TW_ERR_CONFIG, "context length %d must lie in 2..%d, the text tower's positions",
                     c->context, c->text.positions);
     TRY(tw_params_create(&m->params));
-    TRY(tw_vit_init(&m->image, m->params, &c->image, c->embed));
+    TRY(c->image.kind == TW_RESNET ? tw_resnet_init(&m->resnet, m->params, &c->image, c->embed)
+                                   : tw_vit_init(&m->vit, m->params, &c->image, c->embed));
     TRY(tw_bert_init(&m->text, m->params, &c->text));
     tw_init narrow = {TW_INIT_NORMAL, (float)(1.0 / sqrt((double)c->text.hidden))};
     TRY(tw_projection_init(&m->text_projection, m->params, "text_projection", c->text.hidden, c->embed,
@@ -35,7 +36,8 @@ tw_status tw_dual_encoder_create(const tw_model_config *config, tw_dual_encoder 
 
 void tw_dual_encoder_free(tw_dual_encoder *model) {
     if (!model) return;
-    tw_vit_free(&model->image);
+    tw_vit_free(&model->vit);
+    tw_resnet_free(&model->resnet);
     tw_bert_free(&model->text);
     tw_params_free(model->params);
     free(model);
@@ -48,7 +50,10 @@ tw_status tw_dual_encoder_allocate(tw_dual_encoder *model, tw_device *device, tw
 }
 
 tw_tensor *tw_encode_image(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *pixels) {
-    tw_tensor *x = tw_vit_forward(tape, &model->image, pixels, model->compute_type);
+    tw_dtype type = model->compute_type;
+    tw_tensor *x = model->config.image.kind == TW_RESNET
+                       ? tw_resnet_forward(tape, &model->resnet, pixels, type)
+                       : tw_vit_forward(tape, &model->vit, pixels, type);
     return tw_tape_record(tape, TW_OP_l2_normalise, NULL, 1, &x);
 }
 

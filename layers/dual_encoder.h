@@ -3,20 +3,22 @@
 #define TW_LAYERS_DUAL_ENCODER_H
 
 #include "layers/bert.h"
+#include "layers/resnet.h"
 #include "layers/vit.h"
 
 typedef struct tw_model_config {
     char name[64];
     int embed;   /* width of the common space */
     int context; /* tokens of a text, [CLS] and [SEP] included */
-    tw_vit_config image;
+    tw_image_config image;
     tw_bert_config text;
 } tw_model_config;
 
 typedef struct tw_dual_encoder {
     tw_model_config config;
     tw_params *params; /* owned */
-    tw_vit image;
+    tw_vit vit;        /* the image tower, if its kind is TW_VIT */
+    tw_resnet resnet;  /* ... or TW_RESNET */
     tw_bert text;
     tw_linear text_projection;
     const tw_param *logit_scale; /* the logarithm of the scale; a scalar */

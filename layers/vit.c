@@ -44,7 +44,7 @@ static tw_status init_block(tw_vit_block *b, tw_params *params, int index, int d
     return tw_linear_init(&b->proj, params, at, hidden, d, uniform(hidden), uniform(hidden));
 }
 
-tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_vit_config *config, int embed) {
+tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *config, int embed) {
     *vit = (tw_vit){.config = *config};
     int64_t d = config->width, side = config->resolution / config->patch;
     if (config->patch < 1 || config->resolution % config->patch != 0 || config->heads < 1 ||

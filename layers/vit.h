@@ -4,14 +4,8 @@
 #ifndef TW_LAYERS_VIT_H
 #define TW_LAYERS_VIT_H
 
+#include "layers/image_tower.h"
 #include "layers/linear.h"
-
-typedef struct tw_vit_config {
-    int resolution; /* pixels a side, a multiple of patch */
-    int patch;      /* pixels a side */
-    int width, layers, heads;
-    float pixel_mean[3], pixel_std[3]; /* of channel values in [0, 1] */
-} tw_vit_config;
 
 typedef struct tw_vit_block {
     tw_norm ln_1, ln_2;
@@ -19,7 +13,7 @@ typedef struct tw_vit_block {
 } tw_vit_block;
 
 typedef struct tw_vit {
-    tw_vit_config config;
+    tw_image_config config;
     tw_linear conv1;
     const tw_param *class_embedding, *positional_embedding;
     tw_norm ln_pre, ln_post;
@@ -29,7 +23,7 @@ typedef struct tw_vit {
 
 /* Adds the tower's parameters, all named "visual.*". tw_vit_free releases what the struct owns (not the
  * parameters). */
-tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_vit_config *config, int embed) TW_MUST_CHECK;
+tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *config, int embed) TW_MUST_CHECK;
 void tw_vit_free(tw_vit *vit);
 
 /* pixels: u8 (B,R,R,3), or f32 (B,3,R,R) already normalised -> (B, embed) f32, not normalised. */

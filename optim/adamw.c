@@ -23,7 +23,7 @@ static bool name_contains_any(const char *name, const char *const *parts, int n)
 static void make_segments(tw_adamw *a, const tw_adamw_config *config) {
     for (int i = 0; i < tw_params_count(a->params); i++) {
         const tw_param *p = tw_params_at(a->params, i);
-        if (p->frozen) continue;
+        if (!tw_param_is_trained(p)) continue;
         bool decay = !name_contains_any(p->name, config->no_decay, config->n_no_decay);
         tw_segment s = {.offset = p->offset,
                         .count = p->count,
@@ -115,6 +115,19 @@ tw_status tw_adamw_inspect(tw_adamw *a, tw_gradient_report *report) {
     return TW_OK;
 }
 
+/* Batch norm's running averages: PyTorch's momentum, for every model of the family. */
+static tw_status move_statistics(const tw_adamw *a, const tw_step *step) {
+    int64_t first = tw_params_trainable(a->params), n = tw_params_statistics(a->params);
+    tw_move_statistics_attr attr = {.rate = 0.1f};
+    tw_call call = {
+        .op = TW_OP_move_statistics, .device = a->device, .attr = &attr, .n_inputs = 2, .step = step};
+    if (n == 0) return TW_OK;
+    call.input[0] = tw_tensor_of(tw_params_values(a->params) + first, TW_F32, 1, &n);
+    call.input[1] = tw_tensor_of(tw_params_gradients(a->params) + first, TW_F32, 1, &n);
+    TRY(tw_op_prepare(&call));
+    return tw_op_forward(&call);
+}
+
 tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr, tw_step *step) {
     tw_device *d = a->device;
     tw_step host;
@@ -137,6 +150,7 @@ tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr
     call.input[4] = tw_params_copies(a->params) ? slab(a, tw_params_copies(a->params), TW_BF16) : tw_absent();
     TRY(tw_op_prepare(&call));
     TRY(tw_op_forward(&call));
+    TRY(move_statistics(a, step));
     TRY(d->sync(d, TW_QUEUE_COMPUTE)); /* `host` is read until here */
     if (!host.skip) a->steps++;
     return TW_OK;
@@ -157,7 +171,9 @@ bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param) {
 }
 
 static tw_status check_has_moments(const tw_param *param) {
-    if (param->frozen) return FAIL(TW_ERR_ARGUMENT, "%s is frozen: it has no moments", param->name);
+    if (!tw_param_is_trained(param))
+        return FAIL(TW_ERR_ARGUMENT, "%s is %s: it has no moments", param->name,
+                    param->frozen ? "frozen" : "a statistic");
     return TW_OK;
 }
 

@@ -31,8 +31,8 @@ typedef struct tw_gradient_report {
 tw_status tw_adamw_inspect(tw_adamw *adamw, tw_gradient_report *report) TW_MUST_CHECK;
 
 /* One step at rate lr with the gradients in the set, whose norm `report` gives. A gradient that is not finite
- * changes nothing: weights, moments and the counter stay. step is the device's step record; its optimizer
- * fields are written. */
+ * changes nothing: weights, moments, statistics and the counter stay. The set's statistics move towards those
+ * of the step's batch. step is the device's step record; its optimizer fields are written. */
 tw_status tw_adamw_step(tw_adamw *adamw, const tw_gradient_report *report, double lr,
                         tw_step *step) TW_MUST_CHECK;
 

@@ -50,10 +50,10 @@ static void describe(fixture *f) {
     tw_model_config *c = &f->config;
     c->embed = (int)attribute(f, "embed_dim");
     c->context = (int)attribute(f, "context_length");
-    c->image = (tw_vit_config){.resolution = (int)attribute(f, "image_resolution"),
-                               .patch = (int)attribute(f, "vision_patch_size"),
-                               .width = (int)attribute(f, "vision_width"),
-                               .layers = (int)attribute(f, "vision_layers")};
+    c->image = (tw_image_config){.resolution = (int)attribute(f, "image_resolution"),
+                                 .patch = (int)attribute(f, "vision_patch_size"),
+                                 .width = (int)attribute(f, "vision_width"),
+                                 .layers = (int)attribute(f, "vision_layers")};
     c->image.heads = c->image.width / (int)attribute(f, "vision_head_width");
     for (int i = 0; i < 3; i++) c->image.pixel_std[i] = 1.0f;
     c->text = (tw_bert_config){.vocabulary = (int)attribute(f, "vocab_size"),

@@ -32,13 +32,13 @@ static const char *path_of(char text[256], const char *group, int step, const ch
 static tw_model_config config_of(hid_t file, const char *group) {
 #define SIZE(name) golden_int(file, group, name)
     tw_model_config c = {.embed = SIZE("embed_dim"), .context = SIZE("context_length")};
-    c.image = (tw_vit_config){.resolution = SIZE("image_resolution"),
-                              .patch = SIZE("vision_patch_size"),
-                              .width = SIZE("vision_width"),
-                              .layers = SIZE("vision_layers"),
-                              .heads = SIZE("heads"),
-                              .pixel_mean = {0, 0, 0},
-                              .pixel_std = {1, 1, 1}};
+    c.image = (tw_image_config){.resolution = SIZE("image_resolution"),
+                                .patch = SIZE("vision_patch_size"),
+                                .width = SIZE("vision_width"),
+                                .layers = SIZE("vision_layers"),
+                                .heads = SIZE("heads"),
+                                .pixel_mean = {0, 0, 0},
+                                .pixel_std = {1, 1, 1}};
     c.text = (tw_bert_config){.vocabulary = SIZE("vocab_size"),
                               .positions = SIZE("text_max_position_embeddings"),
                               .types = SIZE("text_type_vocab_size"),

@@ -8,24 +8,30 @@
 #include <unistd.h>
 #include <yaml.h>
 
-/* One row a key; section NULL is the top level. Every key must be given. */
+/* One row a key of whole numbers; section NULL is the top level. Every key must be given, but for those of
+ * the other kind of image tower, which must not. `values` of them: a list if more than one. */
 typedef struct row {
     const char *section, *key;
     size_t offset;
     const char *range;
+    enum { ANY_KIND, VIT_ONLY, RESNET_ONLY } kind;
+    int values;
 } row;
 
 #define IMAGE(key, field, range)                                                                             \
-    { "image", key, offsetof(tw_model_config, image.field), range }
+    { "image", key, offsetof(tw_model_config, image.field), range, ANY_KIND, 1 }
+#define OF_KIND(kind, key, field, range, values)                                                             \
+    { "image", key, offsetof(tw_model_config, image.field), range, kind, values }
 #define TEXT(key, field, range)                                                                              \
-    { "text", key, offsetof(tw_model_config, text.field), range }
+    { "text", key, offsetof(tw_model_config, text.field), range, ANY_KIND, 1 }
 static const row rows[] = {
-    {NULL, "embed_dim", offsetof(tw_model_config, embed), "[1, 65536]"},
-    {NULL, "context_length", offsetof(tw_model_config, context), "[3, 512]"},
+    {NULL, "embed_dim", offsetof(tw_model_config, embed), "[1, 65536]", ANY_KIND, 1},
+    {NULL, "context_length", offsetof(tw_model_config, context), "[3, 512]", ANY_KIND, 1},
     IMAGE("resolution", resolution, "[1, 4096]"),
-    IMAGE("patch", patch, "[1, 4096]"),
+    OF_KIND(VIT_ONLY, "patch", patch, "[1, 4096]", 1),
     IMAGE("width", width, "[1, 65536]"),
-    IMAGE("layers", layers, "[1, 1000]"),
+    OF_KIND(VIT_ONLY, "layers", layers, "[1, 1000]", 1),
+    OF_KIND(RESNET_ONLY, "stages", stages, "[1, 1000]", TW_RESNET_STAGES),
     IMAGE("heads", heads, "[1, 1024]"),
     TEXT("vocabulary", vocabulary, "[0, 10000000]"),
     TEXT("positions", positions, "[3, 65536]"),
@@ -37,39 +43,92 @@ static const row rows[] = {
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
+/* image.kind; a description without it has a ViT. */
+static const char *const kinds[] = {[TW_VIT] = "vit", [TW_RESNET] = "resnet"};
+
+static bool applies(const row *r, const tw_model_config *config) {
+    return r->kind == ANY_KIND || (r->kind == RESNET_ONLY) == (config->image.kind == TW_RESNET);
+}
+
 typedef struct reader {
     yaml_document_t document;
     const char *origin;
     tw_model_config *config;
-    bool seen[ROWS], seen_name;
+    bool seen[ROWS], seen_name, seen_kind;
 } reader;
 
 static size_t line_of(const yaml_node_t *node) {
     return node->start_mark.line + 1;
 }
 
+static const char *text_of(const yaml_node_t *scalar) {
+    return (const char *)scalar->data.scalar.value;
+}
+
+static tw_status set_name(reader *in, const yaml_node_t *value) {
+    if (snprintf(in->config->name, sizeof in->config->name, "%s", text_of(value)) >=
+        (int)sizeof in->config->name)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: the name is too long", in->origin, line_of(value));
+    return TW_OK;
+}
+
+static tw_status set_kind(reader *in, const yaml_node_t *value) {
+    for (int k = TW_VIT; k <= TW_RESNET; k++)
+        if (strcmp(text_of(value), kinds[k]) == 0) {
+            in->config->image.kind = (tw_image_tower_kind)k;
+            return TW_OK;
+        }
+    return FAIL(TW_ERR_CONFIG, "%s:%zu: an image tower of kind '%s'; it is vit or resnet", in->origin,
+                line_of(value), text_of(value));
+}
+
+static tw_status set_number(reader *in, const row *r, int index, const yaml_node_t *value) {
+    int64_t number;
+    if (value->type != YAML_SCALAR_NODE)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: %s: a number is expected here", in->origin, line_of(value),
+                    r->key);
+    tw_status status = tw_value_int(text_of(value), r->range, &number);
+    if (status != TW_OK) return tw_fail_context(status, "%s:%zu: %s", in->origin, line_of(value), r->key);
+    ((int *)(void *)((char *)in->config + r->offset))[index] = (int)number;
+    return TW_OK;
+}
+
+static tw_status set_row(reader *in, const row *r, const yaml_node_t *value) {
+    bool list = value->type == YAML_SEQUENCE_NODE;
+    const yaml_node_item_t *items = list ? value->data.sequence.items.start : NULL;
+    int64_t count = list ? value->data.sequence.items.top - items : 1;
+    if (list != (r->values > 1) || count != r->values)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: %s takes %s%d%s", in->origin, line_of(value), r->key,
+                    r->values > 1 ? "a list of " : "", r->values, r->values > 1 ? " numbers" : " number");
+    for (int i = 0; i < r->values; i++)
+        TRY(set_number(in, r, i, list ? yaml_document_get_node(&in->document, items[i]) : value));
+    return TW_OK;
+}
+
+static tw_status once(const reader *in, const yaml_node_t *key, bool *seen) {
+    if (*seen)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: %s is given twice", in->origin, line_of(key), text_of(key));
+    *seen = true;
+    return TW_OK;
+}
+
 static tw_status set_key(reader *in, const char *section, const yaml_node_t *key, const yaml_node_t *value) {
-    const char *name = (const char *)key->data.scalar.value, *text = (const char *)value->data.scalar.value;
-    if (!section && strcmp(name, "name") == 0) {
-        if (in->seen_name)
-            return FAIL(TW_ERR_CONFIG, "%s:%zu: name is given twice", in->origin, line_of(key));
-        in->seen_name = true;
-        if (snprintf(in->config->name, sizeof in->config->name, "%s", text) >= (int)sizeof in->config->name)
-            return FAIL(TW_ERR_CONFIG, "%s:%zu: the name is too long", in->origin, line_of(value));
-        return TW_OK;
+    const char *name = text_of(key);
+    bool scalar = value->type == YAML_SCALAR_NODE;
+    if (!section && scalar && strcmp(name, "name") == 0) {
+        TRY(once(in, key, &in->seen_name));
+        return set_name(in, value);
+    }
+    if (section && scalar && strcmp(section, "image") == 0 && strcmp(name, "kind") == 0) {
+        TRY(once(in, key, &in->seen_kind));
+        return set_kind(in, value);
     }
     for (size_t i = 0; i < ROWS; i++) {
         bool same_section =
             section ? rows[i].section && strcmp(rows[i].section, section) == 0 : !rows[i].section;
         if (!same_section || strcmp(rows[i].key, name) != 0) continue;
-        if (in->seen[i])
-            return FAIL(TW_ERR_CONFIG, "%s:%zu: %s is given twice", in->origin, line_of(key), name);
-        in->seen[i] = true;
-        int64_t number;
-        tw_status status = tw_value_int(text, rows[i].range, &number);
-        if (status != TW_OK) return tw_fail_context(status, "%s:%zu: %s", in->origin, line_of(value), name);
-        *(int *)((char *)in->config + rows[i].offset) = (int)number;
-        return TW_OK;
+        TRY(once(in, key, &in->seen[i]));
+        return set_row(in, &rows[i], value);
     }
     return FAIL(TW_ERR_CONFIG, "%s:%zu: unknown key '%s'%s%s", in->origin, line_of(key), name,
                 section ? " in " : "", section ? section : "");
@@ -83,8 +142,8 @@ static tw_status read_mapping(reader *in, const yaml_node_t *map, const char *se
         const yaml_node_t *value = yaml_document_get_node(&in->document, p->value);
         if (key->type != YAML_SCALAR_NODE)
             return FAIL(TW_ERR_CONFIG, "%s:%zu: a key must be a word", in->origin, line_of(key));
-        const char *name = (const char *)key->data.scalar.value;
-        if (value->type == YAML_SCALAR_NODE) {
+        const char *name = text_of(key);
+        if (value->type != YAML_MAPPING_NODE) {
             TRY(set_key(in, section, key, value));
         } else if (!section && (strcmp(name, "image") == 0 || strcmp(name, "text") == 0)) {
             TRY(read_mapping(in, value, name));
@@ -99,10 +158,14 @@ static tw_status read_document(reader *in) {
     const yaml_node_t *root = yaml_document_get_root_node(&in->document);
     if (!root) return FAIL(TW_ERR_CONFIG, "%s: the file is empty", in->origin);
     TRY(read_mapping(in, root, NULL));
-    for (size_t i = 0; i < ROWS; i++)
-        if (!in->seen[i])
-            return FAIL(TW_ERR_CONFIG, "%s: %s%s%s is missing", in->origin,
-                        rows[i].section ? rows[i].section : "", rows[i].section ? "." : "", rows[i].key);
+    for (size_t i = 0; i < ROWS; i++) {
+        bool wanted = applies(&rows[i], in->config);
+        if (in->seen[i] == wanted) continue;
+        return FAIL(TW_ERR_CONFIG, "%s: %s%s%s is %s%s", in->origin, rows[i].section ? rows[i].section : "",
+                    rows[i].section ? "." : "", rows[i].key,
+                    wanted ? "missing" : "no key of an image tower of kind ",
+                    wanted ? "" : kinds[in->config->image.kind]);
+    }
     return TW_OK;
 }
 
@@ -177,11 +240,17 @@ tw_status tw_model_config_to_yaml(const tw_model_config *config, char **text) {
     fputs("'\n", f);
     const char *section = NULL;
     for (size_t i = 0; i < ROWS; i++) {
-        if (rows[i].section && (!section || strcmp(section, rows[i].section) != 0))
-            fprintf(f, "%s:\n", rows[i].section);
-        section = rows[i].section;
-        fprintf(f, "%s%s: %d\n", section ? "  " : "", rows[i].key,
-                *(const int *)((const char *)config + rows[i].offset));
+        const row *r = &rows[i];
+        if (!applies(r, config)) continue;
+        if (r->section && (!section || strcmp(section, r->section) != 0)) {
+            fprintf(f, "%s:\n", r->section);
+            if (strcmp(r->section, "image") == 0) fprintf(f, "  kind: %s\n", kinds[config->image.kind]);
+        }
+        section = r->section;
+        const int *value = (const int *)(const void *)((const char *)config + r->offset);
+        fprintf(f, "%s%s: %s%d", section ? "  " : "", r->key, r->values > 1 ? "[" : "", value[0]);
+        for (int k = 1; k < r->values; k++) fprintf(f, ", %d", value[k]);
+        fputs(r->values > 1 ? "]\n" : "\n", f);
     }
     return fclose(f) == 0 ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
 }

@@ -43,7 +43,7 @@ static tw_status read_param(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *
                             float *buffer) {
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_PARAM, buffer, p->count));
     TRY(tw_params_set(model->params, p, buffer));
-    if (!moments || p->frozen) return TW_OK;
+    if (!moments || !tw_param_is_trained(p)) return TW_OK;
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_M, buffer, p->count));
     TRY(tw_adamw_set_moment(moments, p, false, buffer));
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_V, buffer, p->count));
@@ -75,7 +75,7 @@ static tw_status copy_values(const tw_dual_encoder *model, const tw_adamw *adamw
         memcpy(t->shape, p->shape, sizeof t->shape);
         TRY(tw_params_get(model->params, p, at));
         at += p->count;
-        if (!adamw || p->frozen) continue;
+        if (!adamw || !tw_param_is_trained(p)) continue;
         t->m = at;
         TRY(tw_adamw_get_moment(adamw, p, false, at));
         at += p->count;

@@ -82,6 +82,9 @@ static tw_status freeze(tw_run *run) {
                         patterns->items[i], tw_params_at(run->model->params, 0)->name);
         tw_log_line(run->log, "frozen by '%s': %d parameters", patterns->items[i], matched);
     }
+    int statistics;
+    if (run->config->batch_norm == TW_CONFIG_BATCH_NORM_FROZEN)
+        TRY(tw_params_freeze(run->model->params, "visual.*.running_*", &statistics));
     return TW_OK;
 }
 
@@ -184,8 +187,8 @@ static void describe(const tw_run *run) {
     int64_t total = 0, trainable = 0;
     for (int i = 0; i < tw_params_count(run->model->params); i++) {
         const tw_param *p = tw_params_at(run->model->params, i);
-        total += p->count;
-        trainable += p->frozen ? 0 : p->count;
+        total += p->statistic ? 0 : p->count;
+        trainable += tw_param_is_trained(p) ? p->count : 0;
     }
     tw_log_line(run->log, "model %s: %lld parameters, %lld trained; %d px, context %d, %s", m->name,
                 (long long)total, (long long)trainable, m->image.resolution, m->context,

@@ -132,11 +132,12 @@ static tw_status gather_sizes(tw_stepper *s, int64_t size, int64_t *global, int6
 
 /* Forward of samples [at, at + n) of this rank; `first` is this rank's first sample in the global batch. */
 static tw_status forward(tw_stepper *s, const tw_samples *samples, int64_t at, int64_t n, int64_t first,
-                         const tw_tower_tape **out) {
+                         int64_t global, const tw_tower_tape **out) {
     const tw_model_config *c = &s->model->config;
     const tw_tower_tape *t;
     TRY(tw_towers_get(s->towers, TW_TOWERS_TRAIN, n, &t));
     s->host.sample = (uint32_t)(first + at);
+    s->host.share = (float)((double)n / (double)global);
     TRY(s->device->upload(s->device, TW_QUEUE_COMPUTE, s->record, &s->host, sizeof s->host));
     size_t image = tw_tensor_bytes(t->pixels) / (size_t)n;
     TRY(tw_tape_upload(t->tape, t->pixels, (const char *)samples->pixels + (size_t)at * image));
@@ -205,15 +206,15 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     bool whole = micro == n;
     const tw_tower_tape *t = NULL;
     for (int64_t at = 0; at < n; at += micro) {
-        TRY(forward(s, samples, at, n - at < micro ? n - at : micro, first, &t));
+        TRY(forward(s, samples, at, n - at < micro ? n - at : micro, first, *size, &t));
         TRY(keep_features(s, t, at));
     }
     TRY(run_loss(s, *size, loss));
     for (int64_t at = 0; at < n; at += micro) {
-        if (!whole) TRY(forward(s, samples, at, n - at < micro ? n - at : micro, first, &t));
+        if (!whole) TRY(forward(s, samples, at, n - at < micro ? n - at : micro, first, *size, &t));
         TRY(backward(s, t, at));
     }
     TRY(s->comm->all_reduce(s->comm, tw_params_gradients(s->model->params),
-                            tw_params_trainable(s->model->params)));
+                            tw_params_trainable(s->model->params) + tw_params_statistics(s->model->params)));
     return s->comm->sync(s->comm);
 }

@@ -44,6 +44,32 @@ typedef struct tw_take_token_attr {
     char unused;
 } tw_take_token_attr;
 
+typedef struct tw_conv2d_attr {
+    int stride, padding; /* of both sides alike; padding with zeros */
+} tw_conv2d_attr;
+
+typedef struct tw_batch_norm_attr {
+    float eps;
+    bool relu;
+    bool training; /* normalise by the batch's own statistics, not the running ones */
+} tw_batch_norm_attr;
+
+typedef struct tw_avg_pool_attr {
+    int size; /* k: side of a square and distance of squares; a rest at the far sides is left out */
+} tw_avg_pool_attr;
+
+typedef struct tw_pool_tokens_attr {
+    char unused;
+} tw_pool_tokens_attr;
+
+typedef struct tw_pool_attention_attr {
+    int heads;
+} tw_pool_attention_attr;
+
+typedef struct tw_move_statistics_attr {
+    float rate; /* PyTorch's momentum of batch norm */
+} tw_move_statistics_attr;
+
 typedef struct tw_l2_normalise_attr {
     char unused;
 } tw_l2_normalise_attr;
@@ -54,6 +80,7 @@ typedef struct tw_contrastive_loss_attr {
 
 typedef struct tw_patchify_attr {
     int patch;     /* pixels a side */
+    bool grid;     /* the result is (B,R/P,R/P,3PP), not (B,n,3PP) */
     tw_dtype type; /* of the patches */
     float mean[3], std[3];
 } tw_patchify_attr;

@@ -4,7 +4,7 @@
 /* Pixels to the rows of the patch product: y[b, patch, (channel, py, px)], patches row by row, the element
  * order of a flattened convolution weight (width, 3, P, P). input: u8 (B,R,R,3), normalised here as the
  * reference does it in f32: (p / 255 - mean) / std; or f32 (B,3,R,R), taken as normalised already. R a
- * multiple of P. */
+ * multiple of P. With P = 1 and `grid` the result is the image as convolutions read it, (B,R,R,3). */
 
 tw_status tw_patchify_shape(tw_call *c) {
     const tw_patchify_attr *attr = c->attr;
@@ -21,8 +21,9 @@ tw_status tw_patchify_shape(tw_call *c) {
     }
     if (attr->type != TW_F32 && attr->type != TW_BF16)
         return FAIL(TW_ERR_SHAPE, "patchify: patches of type %s", tw_dtype_name(attr->type));
-    int64_t y[3] = {x->shape[0], r / p * (r / p), 3 * p * p};
-    tw_call_output(c, 0, attr->type, 3, y);
+    int64_t side = r / p, rows[3] = {x->shape[0], side * side, 3 * p * p};
+    int64_t grid[4] = {x->shape[0], side, side, 3 * p * p};
+    tw_call_output(c, 0, attr->type, attr->grid ? 4 : 3, attr->grid ? grid : rows);
     c->forward_scratch = (size_t)(tw_threads() * 3 * p * p) * 4;
     return TW_OK;
 }

@@ -9,7 +9,10 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
     const op_value *x = &in[0];
     bool bytes = x->dtype == TW_U8;
     int64_t r = x->shape[2], p = attr->patch, side = r / p, size = 3 * p * p;
-    op_expect_shape(&out[0], 3, (int64_t[]){x->shape[0], side * side, size});
+    if (attr->grid)
+        op_expect_shape(&out[0], 4, (int64_t[]){x->shape[0], side, side, size});
+    else
+        op_expect_shape(&out[0], 3, (int64_t[]){x->shape[0], side * side, size});
     ck_assert_int_eq(out[0].dtype, attr->type);
     for (int64_t b = 0; b < x->shape[0]; b++)
         for (int64_t row = 0; row < r; row++)
@@ -28,6 +31,7 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
 static const tw_patchify_attr two = {.patch = 2, .type = TW_F32, CLIP},
                               three = {.patch = 3, .type = TW_F32, CLIP},
                               one = {.patch = 1, .type = TW_F32, CLIP},
+                              grid = {.patch = 1, .grid = true, .type = TW_F32, CLIP},
                               half = {.patch = 4, .type = TW_BF16, CLIP},
                               wrong = {.patch = 2, .type = TW_I32, CLIP},
                               zero = {.patch = 0, .type = TW_F32, CLIP};
@@ -42,6 +46,8 @@ static const op_config configs[] = {
     {.name = "bytes, odd patch", .attr = &three, .input = {PIXELS(3, 9)}},
     {.name = "bytes, one patch", .attr = &three, .input = {PIXELS(2, 3)}},
     {.name = "bytes, patch of a pixel", .attr = &one, .input = {PIXELS(1, 5)}},
+    {.name = "bytes to an image", .attr = &grid, .input = {PIXELS(2, 5)}},
+    {.name = "floats to an image", .attr = &grid, .input = {PLANES(2, 4)}},
     {.name = "floats", .attr = &two, .input = {PLANES(2, 6)}},
     {.name = "floats, odd patch", .attr = &three, .input = {PLANES(1, 9)}},
     {.name = "no images", .attr = &two, .input = {PIXELS(0, 4)}},
