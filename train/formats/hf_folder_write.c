@@ -66,7 +66,7 @@ static const char *common_type(const tw_weights_output *output) {
     return other || f16 == bf16 ? "float32" : f16 ? "float16" : "bfloat16";
 }
 
-static json_t *vision_json(const tw_vit_config *image, int embed) {
+static json_t *vision_json(const tw_image_config *image, int embed) {
     return json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:s, s:f}", "model_type",
                      "chinese_clip_vision_model", "hidden_size", image->width, "intermediate_size",
                      4 * image->width, "num_hidden_layers", image->layers, "num_attention_heads",
@@ -93,7 +93,7 @@ static json_t *config_json(const writing *w) {
                      vision_json(&w->model->image, w->model->embed));
 }
 
-static json_t *preprocessor_json(const tw_vit_config *image) {
+static json_t *preprocessor_json(const tw_image_config *image) {
     return json_pack("{s:s, s:s, s:b, s:b, s:{s:i, s:i}, s:i, s:b, s:b, s:f, s:b, s:o, s:o}",
                      "image_processor_type", "ChineseCLIPImageProcessor", "processor_class",
                      "ChineseCLIPProcessor", "do_convert_rgb", 1, "do_resize", 1, "size", "height",
@@ -228,6 +228,9 @@ tw_status tw_hf_folder_write(const char *folder, const tw_weights_output *origin
                              bool replace) {
     writing w = {folder, original, model, vocab, vocab_bytes, {0}, {0}};
     struct stat info;
+    if (model->image.kind != TW_VIT)
+        return FAIL(TW_ERR_UNSUPPORTED,
+                    "%s: Hugging Face's ChineseCLIPModel has no ResNet; write a .pt instead", folder);
     TRY(check_vocab(&w));
     bool made = stat(folder, &info) != 0;
     if (made)
