@@ -260,10 +260,8 @@ tw_param *tw_params_find(const tw_params *set, const char *name) {
     return NULL;
 }
 
-tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) {
+static tw_status set_copy(tw_params *set, tw_param *param, const float *values) {
     tw_device *d = set->device;
-    if (param->master.data)
-        TRY(d->upload(d, TW_QUEUE_COMPUTE, param->master.data, values, (size_t)param->count * 4));
     if (param->value.dtype == TW_BF16) {
         uint16_t *half = malloc((size_t)param->count * 2 + 2);
         if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -274,6 +272,21 @@ tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) {
         TRY(status);
     }
     return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) {
+    tw_device *d = set->device;
+    if (param->master.data)
+        TRY(d->upload(d, TW_QUEUE_COMPUTE, param->master.data, values, (size_t)param->count * 4));
+    return set_copy(set, param, values);
+}
+
+float *tw_params_host(tw_params *set, const tw_param *param) {
+    return set->device->kind == TW_CPU ? param->master.data : NULL;
+}
+
+tw_status tw_params_written(tw_params *set, tw_param *param) {
+    return param->value.dtype == TW_BF16 ? set_copy(set, param, param->master.data) : TW_OK;
 }
 
 tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) {

@@ -77,6 +77,11 @@ tw_param *tw_params_find(const tw_params *set, const char *name); /* NULL if the
 tw_status tw_params_set(tw_params *set, tw_param *param, const float *values) TW_MUST_CHECK;
 tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) TW_MUST_CHECK;
 
+/* Where the host can write a parameter's f32 values itself (the CPU's masters), else NULL: for loaders that
+ * read a file straight to its place. tw_params_written must follow and refreshes the compute copy. */
+float *tw_params_host(tw_params *set, const tw_param *param);
+tw_status tw_params_written(tw_params *set, tw_param *param) TW_MUST_CHECK;
+
 /* The range that the optimizer sweeps: elements of the trainable slab (padding included, always 0 gradient),
  * and the slabs' starts. copies is NULL in f32. */
 int64_t tw_params_trainable(const tw_params *set);

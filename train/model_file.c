@@ -2,6 +2,7 @@
 
 #include "train/values.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -205,13 +206,15 @@ static tw_status read_file(const char *path, char **text, size_t *bytes) {
                 failed ? "%s: cannot be read" : "%s: too large for a model description", path);
 }
 
+static const char *const folders[] = {"configs/models", TW_SOURCE_DIR "/configs/models",
+                                      TW_INSTALL_DATA_DIR "/tuwen/models"};
+enum { FOLDERS = sizeof folders / sizeof folders[0] };
+
 /* A name without '/' and not a file is looked up in configs/models. */
 static tw_status find_file(const char *name, char *path, size_t size) {
     snprintf(path, size, "%s", name);
     if (access(path, R_OK) == 0 || strchr(name, '/')) return TW_OK;
-    static const char *const folders[] = {"configs/models", TW_SOURCE_DIR "/configs/models",
-                                          TW_INSTALL_DATA_DIR "/tuwen/models"};
-    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
+    for (int i = 0; i < FOLDERS; i++) {
         snprintf(path, size, "%s/%s.yaml", folders[i], name);
         if (access(path, R_OK) == 0) return TW_OK;
     }
@@ -228,6 +231,35 @@ tw_status tw_model_config_load(const char *path_or_name, tw_model_config *out) {
     TRY(read_file(path, &text, &bytes));
     tw_status status = tw_model_config_parse(text, bytes, path, out);
     free(text);
+    return status;
+}
+
+static int is_description(const struct dirent *e) {
+    size_t n = strlen(e->d_name);
+    return n > 5 && strcmp(e->d_name + n - 5, ".yaml") == 0;
+}
+
+/* Adds the names of one folder; one that is not there has none. */
+static tw_status add_names(const char *folder, tw_string_list *out) {
+    struct dirent **entries;
+    int n = scandir(folder, &entries, is_description, alphasort);
+    tw_status status = TW_OK;
+    for (int i = 0; i < n; i++) {
+        entries[i]->d_name[strlen(entries[i]->d_name) - 5] = '\0';
+        bool known = false;
+        for (size_t k = 0; k < out->count; k++) known |= strcmp(out->items[k], entries[i]->d_name) == 0;
+        if (!known && status == TW_OK) status = tw_string_list_add(out, entries[i]->d_name);
+        free(entries[i]);
+    }
+    if (n >= 0) free(entries);
+    return status;
+}
+
+tw_status tw_model_config_names(tw_string_list *out) {
+    *out = (tw_string_list){0};
+    tw_status status = TW_OK;
+    for (int i = 0; status == TW_OK && i < FOLDERS; i++) status = add_names(folders[i], out);
+    if (status != TW_OK) tw_string_list_free(out);
     return status;
 }
 

@@ -162,6 +162,10 @@ tw_status tw_string_list_copy(tw_string_list *list, const char *const *items, si
     return TW_OK;
 }
 
+tw_status tw_string_list_add(tw_string_list *list, const char *text) {
+    return append(list, text, strlen(text));
+}
+
 bool tw_string_list_equal(const tw_string_list *a, const tw_string_list *b) {
     if (a->count != b->count) return false;
     for (size_t i = 0; i < a->count; i++)

@@ -37,6 +37,8 @@ void tw_float_text(double value, char *text, size_t size);
 tw_status tw_string_list_split(tw_string_list *list, const char *text) TW_MUST_CHECK;
 /* Copies `count` items. The list's old content is freed, also when this fails. */
 tw_status tw_string_list_copy(tw_string_list *list, const char *const *items, size_t count) TW_MUST_CHECK;
+/* Copies `text` to the list's end. */
+tw_status tw_string_list_add(tw_string_list *list, const char *text) TW_MUST_CHECK;
 bool tw_string_list_equal(const tw_string_list *a, const tw_string_list *b);
 /* Frees the items and leaves {0}; NULL is accepted. */
 void tw_string_list_free(tw_string_list *list);
