@@ -14,6 +14,7 @@ enum { NAME_BYTES = 255 };
 
 /* Where each part of a parameter lives, by tw_checkpoint_part. */
 static const char *const GROUPS[] = {"params", "optim/m", "optim/v"};
+static const char EXTRA[] = "extra";
 static const char *const WORDS[] = {"parameter", "first moment", "second moment"};
 
 struct tw_checkpoint {
@@ -37,6 +38,7 @@ void tw_checkpoint_meta_free(tw_checkpoint_meta *meta) {
     free(meta->config_yaml);
     free(meta->vocab);
     free(meta->extra);
+    free(meta->origin);
     free(meta->precision);
     free(meta->cpu);
     free(meta->build);
@@ -73,26 +75,34 @@ static tw_status write_meta(tw_h5 *f, const tw_checkpoint_meta *m) {
     const struct {
         const char *name, *text;
     } texts[] = {
-        {"meta/model_yaml", m->model_yaml}, {"meta/config_yaml", m->config_yaml}, {"meta/extra", m->extra}};
+        {"meta/model_yaml", m->model_yaml}, {"meta/config_yaml", m->config_yaml}, {"meta/extra", m->extra},
+        {"meta/origin", m->origin}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (texts[i].text) TRY(tw_h5_write_bytes(f, texts[i].name, texts[i].text, strlen(texts[i].text)));
     return tw_h5_write_bytes(f, "meta/vocab", m->vocab, m->vocab_bytes);
 }
 
+static tw_status check_name(const char *path, const char *name) {
+    if (!name || !name[0] || strchr(name, '/') || strcmp(name, ".") == 0 || strlen(name) > NAME_BYTES)
+        return FAIL(TW_ERR_ARGUMENT, "%s: a tensor cannot be called '%s'", path, name ? name : "(null)");
+    return TW_OK;
+}
+
 static tw_status check_tensor(const char *path, const tw_checkpoint_tensor *t) {
-    if (!t->name || !t->name[0] || strchr(t->name, '/') || strcmp(t->name, ".") == 0 ||
-        strlen(t->name) > NAME_BYTES)
-        return FAIL(TW_ERR_ARGUMENT, "%s: a tensor cannot be called '%s'", path,
-                    t->name ? t->name : "(null)");
+    TRY(check_name(path, t->name));
     if (!t->param) return FAIL(TW_ERR_ARGUMENT, "%s: tensor %s has no values", path, t->name);
     return TW_OK;
 }
 
-static tw_status write_tensors(tw_h5 *f, const tw_checkpoint_tensor *tensors, int64_t n) {
+static tw_status make_groups(tw_h5 *f) {
     TRY(tw_h5_make_group(f, "params"));
     TRY(tw_h5_make_group(f, "optim"));
     TRY(tw_h5_make_group(f, "optim/m"));
-    TRY(tw_h5_make_group(f, "optim/v"));
+    return tw_h5_make_group(f, "optim/v");
+}
+
+static tw_status write_tensors(tw_h5 *f, const tw_checkpoint_tensor *tensors, int64_t n) {
+    TRY(make_groups(f));
     for (int64_t i = 0; i < n; i++) {
         const tw_checkpoint_tensor *t = &tensors[i];
         TRY(check_tensor(tw_h5_path(f), t));
@@ -113,6 +123,61 @@ tw_status tw_checkpoint_write(const char *path, const tw_checkpoint_meta *meta,
     TRY(tw_h5_create(path, KIND, TW_CHECKPOINT_VERSION, &f));
     tw_status status = write_meta(f, meta);
     if (status == TW_OK) status = write_tensors(f, tensors, n);
+    if (status == TW_OK) return tw_h5_commit(f);
+    tw_h5_close(f);
+    return status;
+}
+
+static tw_status write_part(tw_h5 *f, const tw_checkpoint_output *o, int64_t i, tw_checkpoint_part part,
+                            float *buffer) {
+    const tw_checkpoint_entry *e = &o->entries[i];
+    char name[NAME_BYTES + 16];
+    snprintf(name, sizeof name, "%s/%s", GROUPS[part], e->name);
+    TRY(o->fill(o->self, i, part, buffer));
+    return tw_h5_write_f32(f, name, e->ndim, e->shape, buffer);
+}
+
+static tw_status write_entry(tw_h5 *f, const tw_checkpoint_output *o, int64_t i) {
+    const tw_checkpoint_entry *e = &o->entries[i];
+    TRY(check_name(tw_h5_path(f), e->name));
+    int64_t count = 1;
+    for (int k = 0; k < e->ndim; k++) count *= e->shape[k];
+    float *buffer = malloc((size_t)count * sizeof *buffer + 1);
+    if (!buffer) return FAIL(TW_ERR_MEMORY, "%s: no memory for %s", tw_h5_path(f), e->name);
+    tw_status status = write_part(f, o, i, TW_CHECKPOINT_PARAM, buffer);
+    if (status == TW_OK && e->has_m) status = write_part(f, o, i, TW_CHECKPOINT_M, buffer);
+    if (status == TW_OK && e->has_v) status = write_part(f, o, i, TW_CHECKPOINT_V, buffer);
+    free(buffer);
+    return status;
+}
+
+static tw_status write_raw(tw_h5 *f, const tw_checkpoint_output *o, int64_t i) {
+    const tw_checkpoint_raw *r = &o->raw[i];
+    TRY(check_name(tw_h5_path(f), r->name));
+    unsigned char *buffer = malloc(r->bytes + 1);
+    if (!buffer) return FAIL(TW_ERR_MEMORY, "%s: no memory for %s", tw_h5_path(f), r->name);
+    char name[NAME_BYTES + 16];
+    snprintf(name, sizeof name, "%s/%s", EXTRA, r->name);
+    tw_status status = o->fill_raw(o->self, i, buffer);
+    if (status == TW_OK) status = tw_h5_write_bytes(f, name, buffer, r->bytes);
+    free(buffer);
+    return status;
+}
+
+static tw_status write_output(tw_h5 *f, const tw_checkpoint_output *o) {
+    TRY(make_groups(f));
+    for (int64_t i = 0; i < o->n; i++) TRY(write_entry(f, o, i));
+    if (o->raw_count) TRY(tw_h5_make_group(f, EXTRA));
+    for (int64_t i = 0; i < o->raw_count; i++) TRY(write_raw(f, o, i));
+    return TW_OK;
+}
+
+tw_status tw_checkpoint_write_output(const char *path, const tw_checkpoint_meta *meta,
+                                     const tw_checkpoint_output *output) {
+    tw_h5 *f;
+    TRY(tw_h5_create(path, KIND, TW_CHECKPOINT_VERSION, &f));
+    tw_status status = write_meta(f, meta);
+    if (status == TW_OK) status = write_output(f, output);
     if (status == TW_OK) return tw_h5_commit(f);
     tw_h5_close(f);
     return status;
@@ -150,6 +215,7 @@ static tw_status read_meta(tw_h5 *f, tw_checkpoint_meta *m) {
     TRY(tw_h5_read_bytes(f, "meta/model_yaml", &m->model_yaml, &ignored));
     TRY(tw_h5_read_bytes(f, "meta/config_yaml", &m->config_yaml, &ignored));
     TRY(tw_h5_read_bytes(f, "meta/extra", &m->extra, &ignored));
+    TRY(tw_h5_read_bytes(f, "meta/origin", &m->origin, &ignored));
     return tw_h5_read_bytes(f, "meta/vocab", &m->vocab, &m->vocab_bytes);
 }
 
@@ -313,4 +379,18 @@ tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_p
     char path[NAME_BYTES + 16];
     snprintf(path, sizeof path, "%s/%s", GROUPS[part], name);
     return tw_h5_read_f32(c->file, path, dst, count);
+}
+
+tw_status tw_checkpoint_read_raw(tw_checkpoint *c, const char *name, void *dst, size_t bytes) {
+    char path[NAME_BYTES + 16], *data;
+    size_t size;
+    if (snprintf(path, sizeof path, "%s/%s", EXTRA, name) >= (int)sizeof path)
+        return FAIL(TW_ERR_NOT_FOUND, "%s has no tensor %s", tw_h5_path(c->file), name);
+    TRY(tw_h5_read_bytes(c->file, path, &data, &size));
+    if (!data) return FAIL(TW_ERR_NOT_FOUND, "%s has no tensor %s", tw_h5_path(c->file), name);
+    bool fits = size == bytes;
+    if (fits) memcpy(dst, data, bytes);
+    free(data);
+    if (fits) return TW_OK;
+    return FAIL(TW_ERR_FORMAT, "%s: %s has %zu bytes, %zu are expected", tw_h5_path(c->file), name, size, bytes);
 }

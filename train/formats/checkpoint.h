@@ -1,7 +1,8 @@
 /* Checkpoints: one self-describing HDF5 file with everything that is needed to go on or to use the model.
  *
  *   /params/<name>  /optim/m/<name>  /optim/v/<name>   f32, in the caller's order
- *   /meta/model_yaml  /meta/config_yaml  /meta/vocab  /meta/extra   bytes
+ *   /meta/model_yaml  /meta/config_yaml  /meta/vocab  /meta/extra  /meta/origin   bytes
+ *   /extra/<name>   bytes: tensors of an imported file that no model needs, to be given back on export
  *   attributes of /: format, format_version and the numbers and short texts of tw_checkpoint_meta
  *
  * The file is written atomically and sealed (h5.h, seal.h): a file that opens is complete and unchanged.
@@ -35,6 +36,7 @@ typedef struct tw_checkpoint_meta {
     char *vocab;        /* vocab.txt as it was read; any bytes */
     size_t vocab_bytes; /* its length */
     char *extra;        /* whatever the trainer wants to keep (for example its history as JSON) */
+    char *origin;       /* what an imported file was like (JSON, see train/weight_origin.h) */
     char *precision;    /* compute type: "f32", "bf16" */
     char *cpu, *build;  /* for bit-equality: CPU features and build; a difference warns */
     int context_length; /* tokens, [CLS] and [SEP] included */
@@ -61,15 +63,13 @@ void tw_checkpoint_meta_free(tw_checkpoint_meta *meta);
 tw_status tw_checkpoint_write(const char *path, const tw_checkpoint_meta *meta,
                               const tw_checkpoint_tensor *tensors, int64_t n) TW_MUST_CHECK;
 
-typedef struct tw_checkpoint tw_checkpoint;
-
 typedef enum tw_checkpoint_part {
     TW_CHECKPOINT_PARAM,
     TW_CHECKPOINT_M,
     TW_CHECKPOINT_V,
 } tw_checkpoint_part;
 
-/* One parameter of an open checkpoint. Valid until tw_checkpoint_close. */
+/* One parameter of a checkpoint. Of an open one: valid until tw_checkpoint_close. */
 typedef struct tw_checkpoint_entry {
     const char *name;
     int ndim;
@@ -77,6 +77,29 @@ typedef struct tw_checkpoint_entry {
     int64_t count; /* product of shape */
     bool has_m, has_v;
 } tw_checkpoint_entry;
+
+/* Bytes that are kept as they are. */
+typedef struct tw_checkpoint_raw {
+    const char *name; /* as a tensor's */
+    size_t bytes;
+} tw_checkpoint_raw;
+
+/* A checkpoint's content, produced one tensor at a time so that a model of any size needs no second copy. */
+typedef struct tw_checkpoint_output {
+    const tw_checkpoint_entry *entries; /* n; name, ndim and shape as tw_checkpoint_tensor's, has_m, has_v */
+    int64_t n;
+    const tw_checkpoint_raw *raw;
+    int64_t raw_count;
+    tw_status (*fill)(void *self, int64_t i, tw_checkpoint_part part, float *dst); /* all of entry i's values */
+    tw_status (*fill_raw)(void *self, int64_t i, void *dst);
+    void *self;
+} tw_checkpoint_output;
+
+/* As tw_checkpoint_write; and whatever fill and fill_raw return. */
+tw_status tw_checkpoint_write_output(const char *path, const tw_checkpoint_meta *meta,
+                                     const tw_checkpoint_output *output) TW_MUST_CHECK;
+
+typedef struct tw_checkpoint tw_checkpoint;
 
 /* Opens a checkpoint file, or the one that `latest` in a run folder points to, and checks every byte of it
  * (as fast as reading the file). Errors name the file: TW_ERR_IO (no such file), TW_ERR_FORMAT (not a
@@ -107,5 +130,9 @@ tw_status tw_checkpoint_expect(const tw_checkpoint *c, const char *name, int ndi
  * TW_ERR_SHAPE: it has not `count` values. */
 tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_part part, float *dst,
                              int64_t count) TW_MUST_CHECK;
+
+/* The bytes of /extra/<name>: exactly `bytes` of them into dst. TW_ERR_NOT_FOUND, TW_ERR_FORMAT (another size).
+ */
+tw_status tw_checkpoint_read_raw(tw_checkpoint *c, const char *name, void *dst, size_t bytes) TW_MUST_CHECK;
 
 #endif
