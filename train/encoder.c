@@ -19,8 +19,13 @@ static void on_progress(void *context, int64_t done, int64_t total) {
 
 static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
     TRY(tw_device_cpu((int)options->threads, &e->device));
-    TRY(tw_model_open(options->checkpoint, options->vocab, e->device, options->precision ? TW_BF16 : TW_F32,
-                      &e->loaded));
+    const tw_model_choice choice = {.path = options->checkpoint,
+                                    .vocab = options->vocab,
+                                    .model = options->model,
+                                    .resolution = (int)options->resolution,
+                                    .context = (int)options->context_length};
+    TRY(tw_model_open(&choice, e->device, options->precision ? TW_BF16 : TW_F32, &e->loaded));
+    if (e->log && *e->loaded.report.text) tw_log_warning(e->log, "%s", e->loaded.report.text);
     e->dim = e->loaded.model->config.embed;
     snprintf(e->source, sizeof e->source, "%s, %s", e->loaded.model->config.name, options->checkpoint);
     return tw_towers_create(e->loaded.model, e->device, TW_RECOMPUTE_NONE, TW_U8, &e->towers);

@@ -9,10 +9,12 @@
 #include "train/towers.h"
 
 typedef struct tw_encoder_options {
-    const char *checkpoint; /* file or run folder */
+    const char *checkpoint; /* anything that model_source.h opens */
     const char *vocab;      /* NULL: the checkpoint's */
+    const char *model;      /* description, for files whose shapes do not say all; NULL: none */
     int precision;          /* 0: f32, 1: bf16 */
     int64_t batch, num_workers, threads;
+    int64_t resolution, context_length; /* 0: the model's */
 } tw_encoder_options;
 
 /* f32, batches of 64, two loader threads, all cores. */

@@ -14,44 +14,14 @@ tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *ou
     return tw_model_config_parse(meta->model_yaml, strlen(meta->model_yaml), tw_checkpoint_path(c), out);
 }
 
-/* Another architecture is recognised before anything is read: all that does not fit is counted, the first is
- * named. */
-static tw_status check_names(const tw_dual_encoder *model, const tw_checkpoint *c) {
-    const char *missing = NULL, *extra = NULL;
-    int n_missing = 0, n_extra = 0;
-    for (int i = 0; i < tw_params_count(model->params); i++) {
-        const tw_param *p = tw_params_at(model->params, i);
-        if (tw_checkpoint_find(c, p->name)) {
-            TRY(tw_checkpoint_expect(c, p->name, p->ndim, p->shape));
-        } else if (n_missing++ == 0) {
-            missing = p->name;
-        }
-    }
-    for (int64_t i = 0; i < tw_checkpoint_count(c); i++) {
-        const char *name = tw_checkpoint_at(c, i)->name;
-        if (!tw_params_find(model->params, name) && n_extra++ == 0) extra = name;
-    }
-    if (n_missing || n_extra)
-        return FAIL(TW_ERR_SHAPE, "%s does not fit model %s: %d tensors missing%s%s%s, %d unknown%s%s%s",
-                    tw_checkpoint_path(c), model->config.name, n_missing, missing ? " (first " : "",
-                    missing ? missing : "", missing ? ")" : "", n_extra, extra ? " (first " : "",
-                    extra ? extra : "", extra ? ")" : "");
-    return TW_OK;
-}
-
-static tw_status read_param(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments, tw_param *p,
-                            float *buffer) {
-    TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_PARAM, buffer, p->count));
-    TRY(tw_params_set(model->params, p, buffer));
-    if (!moments || !tw_param_is_trained(p)) return TW_OK;
+static tw_status read_moments(tw_checkpoint *c, tw_adamw *moments, const tw_param *p, float *buffer) {
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_M, buffer, p->count));
     TRY(tw_adamw_set_moment(moments, p, false, buffer));
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_V, buffer, p->count));
     return tw_adamw_set_moment(moments, p, true, buffer);
 }
 
-tw_status tw_model_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) {
-    TRY(check_names(model, c));
+tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) {
     int64_t largest = 0;
     for (int i = 0; i < tw_params_count(model->params); i++) {
         int64_t count = tw_params_at(model->params, i)->count;
@@ -60,8 +30,10 @@ tw_status tw_model_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mome
     float *buffer = malloc((size_t)largest * sizeof *buffer + 1);
     if (!buffer) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = TW_OK;
-    for (int i = 0; status == TW_OK && i < tw_params_count(model->params); i++)
-        status = read_param(model, c, moments, tw_params_at(model->params, i), buffer);
+    for (int i = 0; status == TW_OK && i < tw_params_count(model->params); i++) {
+        const tw_param *p = tw_params_at(model->params, i);
+        if (tw_param_is_trained(p)) status = read_moments(c, moments, p, buffer);
+    }
     free(buffer);
     return status;
 }
@@ -119,39 +91,55 @@ static bool vocab_beside(const char *beside, char *path, size_t size) {
     return access(path, R_OK) == 0;
 }
 
-tw_status tw_find_vocab(const char *path, const tw_checkpoint *c, const char *beside, tw_vocab **out) {
+/* Says where a vocabulary was looked for. */
+static tw_status no_vocabulary(const tw_checkpoint *c, const char *const *beside) {
+    char places[700] = "", path[4096];
+    size_t used = 0;
+    if (c) used = (size_t)snprintf(places, sizeof places, " inside %s;", tw_checkpoint_path(c));
+    for (; beside && *beside; beside++) {
+        (void)vocab_beside(*beside, path, sizeof path);
+        if (used < sizeof places)
+            used += (size_t)snprintf(places + used, sizeof places - used, " as %s;", path);
+    }
+    return FAIL(TW_ERR_NOT_FOUND, "no vocabulary: it was looked for%s give it with --vocab FILE",
+                *places ? places : " nowhere, as no file was given;");
+}
+
+tw_status tw_find_vocab(const char *path, const tw_checkpoint *c, const char *const *beside, tw_vocab **out) {
     *out = NULL;
     if (path && *path) return tw_vocab_load(path, out);
     const tw_checkpoint_meta *meta = c ? tw_checkpoint_get_meta(c) : NULL;
     if (meta && meta->vocab_bytes)
         return tw_vocab_parse(meta->vocab, meta->vocab_bytes, tw_checkpoint_path(c), out);
     char found[4096] = "";
-    if (vocab_beside(beside, found, sizeof found)) return tw_vocab_load(found, out);
-    return FAIL(TW_ERR_NOT_FOUND, "no vocabulary: --vocab is not given, %s%s%s%s; give --vocab FILE",
-                c ? "the checkpoint has none" : "there is no checkpoint", beside ? " and there is no " : "",
-                found, "");
+    for (const char *const *at = beside; at && *at; at++)
+        if (vocab_beside(*at, found, sizeof found)) return tw_vocab_load(found, out);
+    return no_vocabulary(c, beside);
 }
 
-static tw_status open_model(tw_checkpoint *c, const char *vocab_path, tw_device *device,
+static tw_status open_model(tw_model_source *s, const tw_model_choice *choice, tw_device *device,
                             tw_dtype compute_type, tw_loaded_model *out) {
     tw_model_config config;
-    TRY(tw_checkpoint_model_config(c, &config));
-    TRY(tw_find_vocab(vocab_path, c, tw_checkpoint_path(c), &out->vocab));
+    const char *const beside[] = {s->path, NULL};
+    TRY(tw_model_source_config(s, choice->model, &config));
+    TRY(tw_find_vocab(choice->vocab, s->checkpoint, beside, &out->vocab));
     if (tw_vocab_size(out->vocab) != config.text.vocabulary)
         return FAIL(TW_ERR_SHAPE, "the vocabulary has %d entries, the model's word embeddings have %d",
                     tw_vocab_size(out->vocab), config.text.vocabulary);
+    if (choice->resolution) config.image.resolution = choice->resolution;
+    if (choice->context) config.context = choice->context;
     TRY(tw_dual_encoder_create(&config, &out->model));
     TRY(tw_dual_encoder_allocate(out->model, device, compute_type, false));
-    return tw_model_read(out->model, c, NULL);
+    return tw_model_load(out->model, s->original.weights, TW_PART_ALL, &out->report);
 }
 
-tw_status tw_model_open(const char *checkpoint, const char *vocab_path, tw_device *device,
-                        tw_dtype compute_type, tw_loaded_model *out) {
+tw_status tw_model_open(const tw_model_choice *choice, tw_device *device, tw_dtype compute_type,
+                        tw_loaded_model *out) {
     *out = (tw_loaded_model){0};
-    tw_checkpoint *c;
-    TRY(tw_checkpoint_open(checkpoint, &c));
-    tw_status status = open_model(c, vocab_path, device, compute_type, out);
-    tw_checkpoint_close(c);
+    tw_model_source source;
+    TRY(tw_model_source_open(choice->path, &source));
+    tw_status status = open_model(&source, choice, device, compute_type, out);
+    tw_model_source_close(&source);
     if (status != TW_OK) tw_loaded_model_free(out);
     return status;
 }

@@ -6,14 +6,15 @@
 #include "layers/dual_encoder.h"
 #include "optim/adamw.h"
 #include "train/formats/checkpoint.h"
+#include "train/model_load.h"
+#include "train/model_source.h"
 
 /* The model description that a checkpoint carries. */
 tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *out) TW_MUST_CHECK;
 
-/* Copies every parameter of the (allocated) model from the checkpoint. Missing, extra and differently shaped
- * tensors are TW_ERR_SHAPE and named. moments may be NULL; with it Adam's moments are read too and must be
- * there. */
-tw_status tw_model_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) TW_MUST_CHECK;
+/* Adam's moments of all parameters that are trained, which the checkpoint must have, in the model's shapes.
+ */
+tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) TW_MUST_CHECK;
 
 /* A copy of the parameters (and of the moments, unless adamw is NULL) in host memory, ready for
  * tw_checkpoint_write or tw_run_folder_save. Names are the model's, which must outlive the snapshot. */
@@ -27,20 +28,29 @@ tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw,
                             tw_snapshot *out) TW_MUST_CHECK;
 void tw_snapshot_free(tw_snapshot *s);
 
-/* The vocabulary to use: `path` if given; else the checkpoint's, if it has one; else vocab.txt beside
- * `beside` (a file or folder; may be NULL). TW_ERR_NOT_FOUND lists where it was looked for. */
-tw_status tw_find_vocab(const char *path, const tw_checkpoint *c, const char *beside,
+/* The vocabulary to use: `path` if given; else the checkpoint's, if there is one that has one; else vocab.txt
+ * in or beside the first of the files and folders `beside` (up to NULL) where it is. TW_ERR_NOT_FOUND lists
+ * where it was looked for. */
+tw_status tw_find_vocab(const char *path, const tw_checkpoint *c, const char *const *beside,
                         tw_vocab **out) TW_MUST_CHECK;
 
-/* A checkpoint opened for inference: model on `device` without gradients, and its vocabulary (vocab_path or
- * NULL). */
+/* What is to be opened, and how; what is NULL or 0 is as the file says. */
+typedef struct tw_model_choice {
+    const char *path;        /* anything that model_source.h opens */
+    const char *vocab;       /* file */
+    const char *model;       /* description, for files whose shapes do not say all */
+    int resolution, context; /* another one than the model's: the positional grid is resized */
+} tw_model_choice;
+
+/* A model opened for inference, on a device, without gradients, and its vocabulary. */
 typedef struct tw_loaded_model {
     tw_dual_encoder *model;
     tw_vocab *vocab;
+    tw_load_report report; /* what was resized */
 } tw_loaded_model;
 
-tw_status tw_model_open(const char *checkpoint, const char *vocab_path, tw_device *device,
-                        tw_dtype compute_type, tw_loaded_model *out) TW_MUST_CHECK;
+tw_status tw_model_open(const tw_model_choice *choice, tw_device *device, tw_dtype compute_type,
+                        tw_loaded_model *out) TW_MUST_CHECK;
 void tw_loaded_model_free(tw_loaded_model *m);
 
 #endif

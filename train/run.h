@@ -11,6 +11,7 @@
 #include "train/formats/checkpoint.h"
 #include "train/history.h"
 #include "train/log.h"
+#include "train/model_io.h"
 #include "train/pool.h"
 #include "train/step.h"
 #include "train/towers.h"
@@ -57,12 +58,30 @@ typedef struct tw_run {
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
 tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
 
+/* What a run starts from; all false: random weights. */
+typedef struct tw_run_start {
+    bool whole;               /* source is a whole model */
+    bool resume;              /* and a checkpoint of this run */
+    bool has_image, has_text; /* image and text are one tower each */
+    tw_model_source source, image, text;
+} tw_run_start;
+
+/* run_start.c */
+/* Opens what config->resume, init, or init_image and init_text name. A run folder that holds a run already is
+ * refused unless it is resumed. */
+tw_status tw_run_start_open(const tw_run *run, tw_run_start *out) TW_MUST_CHECK;
+void tw_run_start_close(tw_run_start *start);
+/* The model's description: the start's, or config->model's; and where its vocabulary may lie. */
+tw_status tw_run_start_config(const tw_run_start *start, const tw_config *config,
+                              tw_model_config *out) TW_MUST_CHECK;
+tw_status tw_run_start_vocab(const tw_run_start *start, const tw_config *config,
+                             tw_vocab **out) TW_MUST_CHECK;
+/* Random weights, then those of the start; the log says what was taken and what was resized. */
+tw_status tw_run_start_load(const tw_run_start *start, tw_run *run) TW_MUST_CHECK;
+
 /* run_checkpoint.c */
-/* Opens what config->resume or config->init names: *out is NULL for a fresh start, *resume says which of both
- * it was. A run folder that holds a run already is refused unless it is resumed. */
-tw_status tw_run_open_start(const tw_run *run, tw_checkpoint **out, bool *resume) TW_MUST_CHECK;
-/* Weights only, or weights, moments, position and history. */
-tw_status tw_run_restore(tw_run *run, tw_checkpoint *c, bool resume) TW_MUST_CHECK;
+/* Moments, position and history; the weights are there. */
+tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) TW_MUST_CHECK;
 /* Writes the checkpoint of the present step, moves `latest` (and `best`), removes what keep-N does not keep.
  */
 tw_status tw_run_save(tw_run *run, bool is_best) TW_MUST_CHECK;

@@ -1,52 +1,8 @@
 #include "train/formats/run_folder.h"
 #include "train/model_file.h"
-#include "train/model_io.h"
 #include "train/run.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
-
-static bool is_folder(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
-
-static tw_status open_folder(const tw_run *run, const char *folder, tw_checkpoint **out) {
-    char *notes = NULL;
-    tw_status status = tw_run_folder_open(folder, out, &notes);
-    if (notes) tw_log_warning(run->log, "%s", notes);
-    free(notes);
-    return status;
-}
-
-/* A run folder without a checkpoint may be used; one with a run in it only to go on. */
-static tw_status refuse_second_run(const tw_config *config) {
-    tw_checkpoint *c;
-    char *notes = NULL;
-    tw_status status = tw_run_folder_open(config->output, &c, &notes);
-    free(notes);
-    if (status == TW_ERR_NOT_FOUND) return TW_OK;
-    if (status == TW_OK) tw_checkpoint_close(c);
-    return FAIL(TW_ERR_CONFIG, "%s holds a run already: go on with --resume latest, or give another --output",
-                config->output);
-}
-
-tw_status tw_run_open_start(const tw_run *run, tw_checkpoint **out, bool *resume) {
-    const tw_config *config = run->config;
-    const char *from = config->resume;
-    bool automatic = strcmp(from, "auto") == 0;
-    *out = NULL;
-    *resume = false;
-    if (automatic || strcmp(from, "latest") == 0) from = config->output;
-    if (*from) {
-        tw_status status = is_folder(from) ? open_folder(run, from, out) : tw_checkpoint_open(from, out);
-        *resume = status == TW_OK;
-        if (status == TW_OK || !(automatic && status == TW_ERR_NOT_FOUND)) return status;
-    } else {
-        TRY(refuse_second_run(config));
-    }
-    return *config->init ? tw_checkpoint_open(config->init, out) : TW_OK;
-}
 
 /* What decides which instructions run: a change of it may change the last bits. */
 static const char *cpu_features(void) {
@@ -69,9 +25,9 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
     if (tw_config_init(&saved) == TW_OK && meta->config_yaml &&
         tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK) {
-        static const char *const harmless[] = {"resume",       "init",       "num_workers", "prefetch",
-                                               "log_interval", "sample_log", "report",      "name",
-                                               "output",       "keep",       "stop_file",   "val_at_start"};
+        static const char *const harmless[] = {
+            "resume",     "init",   "init_image", "init_text", "num_workers", "prefetch",  "log_interval",
+            "sample_log", "report", "name",       "output",    "keep",        "stop_file", "val_at_start"};
         const char *key = tw_config_difference(&saved, run->config);
         bool matters = key != NULL;
         for (size_t i = 0; key && i < sizeof harmless / sizeof *harmless; i++)
@@ -100,13 +56,9 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
             meta->threads, meta->micro_batch);
 }
 
-tw_status tw_run_restore(tw_run *run, tw_checkpoint *c, bool resume) {
+tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) {
     const tw_checkpoint_meta *meta = tw_checkpoint_get_meta(c);
-    TRY(tw_model_read(run->model, c, resume ? run->adamw : NULL));
-    if (!resume) {
-        tw_log_line(run->log, "weights from %s (step %lld)", tw_checkpoint_path(c), (long long)meta->step);
-        return TW_OK;
-    }
+    TRY(tw_moments_read(run->model, c, run->adamw));
     if (meta->seed != (uint64_t)run->config->seed)
         return FAIL(
             TW_ERR_CONFIG,

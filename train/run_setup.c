@@ -1,6 +1,3 @@
-#include "train/formats/run_folder.h"
-#include "train/model_file.h"
-#include "train/model_io.h"
 #include "train/run.h"
 
 #include <errno.h>
@@ -47,17 +44,10 @@ static tw_status open_data(tw_run *run) {
     return TW_OK;
 }
 
-/* The model's description: the checkpoint's, or --model; with what the configuration changes in it. */
-static tw_status describe_model(tw_run *run, const tw_checkpoint *c, tw_model_config *out) {
+/* The model's description, with what the configuration changes in it. */
+static tw_status describe_model(tw_run *run, const tw_run_start *start, tw_model_config *out) {
     const tw_config *config = run->config;
-    if (c) {
-        TRY(tw_checkpoint_model_config(c, out));
-    } else {
-        if (!*config->model)
-            return FAIL(TW_ERR_CONFIG,
-                        "no model: give --model (a name in configs/models or a file), --init or --resume");
-        TRY(tw_model_config_load(config->model, out));
-    }
+    TRY(tw_run_start_config(start, config, out));
     int entries = tw_vocab_size(run->vocab);
     if (out->text.vocabulary == 0) out->text.vocabulary = entries;
     if (out->text.vocabulary != entries)
@@ -101,27 +91,18 @@ static tw_status make_optimizer(tw_run *run) {
     return tw_adamw_create(run->model->params, run->device, &config, &run->adamw);
 }
 
-/* Random weights by the original's rules, but for the spread of the image tower's positions when it is set:
- * at width^-1/2 they are a tenth of what bright patches give, and a short run sees contents long before
- * places. */
-static tw_status initialise(tw_run *run) {
-    tw_param *positions = tw_params_find(run->model->params, "visual.positional_embedding");
-    if (positions && run->config->position_std > 0) positions->init.a = (float)run->config->position_std;
-    return tw_params_initialise(run->model->params, (uint64_t)run->config->seed);
-}
-
-static tw_status make_model(tw_run *run, const tw_checkpoint *c) {
+static tw_status make_model(tw_run *run, const tw_run_start *start) {
     const tw_config *config = run->config;
-    TRY(tw_find_vocab(config->vocab, c, config->train_data, &run->vocab));
+    TRY(tw_run_start_vocab(start, config, &run->vocab));
     tw_model_config description;
-    TRY(describe_model(run, c, &description));
+    TRY(describe_model(run, start, &description));
     TRY(tw_dual_encoder_create(&description, &run->model));
     TRY(freeze(run));
     tw_dtype type = config->precision == TW_CONFIG_PRECISION_BF16 ? TW_BF16 : TW_F32;
     TRY(tw_dual_encoder_allocate(run->model, run->device, type, true));
     if (tw_params_trainable(run->model->params) == 0)
         return FAIL(TW_ERR_CONFIG, "freeze: nothing is left to train");
-    if (!c) TRY(initialise(run));
+    TRY(tw_run_start_load(start, run));
     TRY(make_optimizer(run));
     tw_recompute recompute =
         config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
@@ -212,10 +193,10 @@ static tw_status plan_memory(tw_run *run) {
     return TW_OK;
 }
 
-static tw_status open_with(tw_run *run, tw_checkpoint *start, bool resume) {
+static tw_status open_with(tw_run *run, const tw_run_start *start) {
     TRY(open_data(run));
     TRY(make_model(run, start));
-    if (start) TRY(tw_run_restore(run, start, resume));
+    if (start->resume) TRY(tw_run_restore(run, start->source.checkpoint));
     TRY(make_schedule(run));
     describe(run);
     TRY(plan_memory(run));
@@ -226,11 +207,10 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
     *run = (tw_run){.config = config, .best_r1 = -1, .best_step = -1};
     TRY(open_log(run));
     TRY(open_device(run));
-    tw_checkpoint *start;
-    bool resume;
-    TRY(tw_run_open_start(run, &start, &resume));
-    tw_status status = open_with(run, start, resume);
-    tw_checkpoint_close(start);
+    tw_run_start start;
+    tw_status status = tw_run_start_open(run, &start);
+    if (status == TW_OK) status = open_with(run, &start);
+    tw_run_start_close(&start);
     return status;
 }
 

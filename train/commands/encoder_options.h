@@ -11,12 +11,27 @@
      .type = TW_OPTION_STRING,                                                                               \
      .target = &(o).checkpoint,                                                                              \
      .value = "FILE",                                                                                        \
-     .help = "checkpoint, or a run folder for its latest one"},                                              \
+     .help = "checkpoint, run folder (its latest one), original .pt, safetensors or Hugging Face folder"},   \
         {.name = "vocab",                                                                                    \
          .type = TW_OPTION_STRING,                                                                           \
          .target = &(o).vocab,                                                                               \
          .value = "FILE",                                                                                    \
          .help = "vocabulary; without it the checkpoint's, or vocab.txt beside it"},                         \
+        {.name = "model",                                                                                    \
+         .type = TW_OPTION_STRING,                                                                           \
+         .target = &(o).model,                                                                               \
+         .value = "NAME",                                                                                    \
+         .help = "description in configs/models, or YAML file; only where shapes do not say all"},           \
+        {.name = "resolution",                                                                               \
+         .type = TW_OPTION_INT,                                                                              \
+         .target = &(o).resolution,                                                                          \
+         .range = "[0, 4096]",                                                                               \
+         .help = "image side; another one than the model's resizes its positions; 0 = the model's"},         \
+        {.name = "context_length",                                                                           \
+         .type = TW_OPTION_INT,                                                                              \
+         .target = &(o).context_length,                                                                      \
+         .range = "[0, 512]",                                                                                \
+         .help = "tokens a text; 0 = the model's"},                                                          \
         {.name = "precision",                                                                                \
          .type = TW_OPTION_CHOICE,                                                                           \
          .target = &(o).precision,                                                                           \

@@ -1,0 +1,161 @@
+/* What a training run starts from: a checkpoint of its own, a whole model, two towers, or random weights. */
+#include "train/formats/run_folder.h"
+#include "train/model_file.h"
+#include "train/recognise.h"
+#include "train/run.h"
+
+#include <stdlib.h>
+#include <sys/stat.h>
+
+static bool is_folder(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static tw_status open_folder(const tw_run *run, const char *folder, tw_checkpoint **out) {
+    char *notes = NULL;
+    tw_status status = tw_run_folder_open(folder, out, &notes);
+    if (notes) tw_log_warning(run->log, "%s", notes);
+    free(notes);
+    return status;
+}
+
+/* A run folder without a checkpoint may be used; one with a run in it only to go on. */
+static tw_status refuse_second_run(const tw_config *config) {
+    tw_checkpoint *c;
+    char *notes = NULL;
+    tw_status status = tw_run_folder_open(config->output, &c, &notes);
+    free(notes);
+    if (status == TW_ERR_NOT_FOUND) return TW_OK;
+    if (status == TW_OK) tw_checkpoint_close(c);
+    return FAIL(TW_ERR_CONFIG, "%s holds a run already: go on with --resume latest, or give another --output",
+                config->output);
+}
+
+static tw_status open_resumed(const tw_run *run, const char *from, tw_run_start *out) {
+    tw_checkpoint *c;
+    TRY(is_folder(from) ? open_folder(run, from, &c) : tw_checkpoint_open(from, &c));
+    TRY(tw_model_source_of_checkpoint(c, &out->source));
+    out->whole = out->resume = true;
+    return TW_OK;
+}
+
+static tw_status open_initial(const tw_config *config, tw_run_start *out) {
+    if (*config->init && (*config->init_image || *config->init_text))
+        return FAIL(TW_ERR_CONFIG, "init gives a whole model: leave init_image and init_text out, or init");
+    if (*config->init) {
+        TRY(tw_model_source_open(config->init, &out->source));
+        out->whole = true;
+    }
+    if (*config->init_image) {
+        TRY(tw_model_source_open(config->init_image, &out->image));
+        out->has_image = true;
+    }
+    if (*config->init_text) {
+        TRY(tw_model_source_open(config->init_text, &out->text));
+        out->has_text = true;
+    }
+    return TW_OK;
+}
+
+tw_status tw_run_start_open(const tw_run *run, tw_run_start *out) {
+    const tw_config *config = run->config;
+    const char *from = config->resume;
+    bool automatic = strcmp(from, "auto") == 0;
+    *out = (tw_run_start){0};
+    if (automatic || strcmp(from, "latest") == 0) from = config->output;
+    if (*from) {
+        tw_status status = open_resumed(run, from, out);
+        if (status == TW_OK || !(automatic && status == TW_ERR_NOT_FOUND)) return status;
+    } else {
+        TRY(refuse_second_run(config));
+    }
+    return open_initial(config, out);
+}
+
+void tw_run_start_close(tw_run_start *start) {
+    tw_model_source_close(&start->source);
+    tw_model_source_close(&start->image);
+    tw_model_source_close(&start->text);
+    *start = (tw_run_start){0};
+}
+
+/* ---- description ---- */
+
+static tw_status config_of_parts(const tw_run_start *start, const tw_config *config, tw_model_config *out) {
+    bool described = *config->model;
+    if (!described && !(start->has_image && start->has_text))
+        return FAIL(
+            TW_ERR_CONFIG, "%s gives one tower: give the other one with --%s, or a --model that has both",
+            start->has_image ? "init_image" : "init_text", start->has_image ? "init_text" : "init_image");
+    *out = (tw_model_config){.name = "custom"};
+    if (described) TRY(tw_model_config_load(config->model, out));
+    if (described) return TW_OK; /* loading compares shapes */
+    const tw_model_source *image = &start->image, *text = &start->text;
+    TRY(tw_recognise_image(image->original.weights, image->hf_config.image_heads, out));
+    return tw_recognise_text(text->original.weights, text->hf_config.text_heads, out);
+}
+
+tw_status tw_run_start_config(const tw_run_start *start, const tw_config *config, tw_model_config *out) {
+    if (start->whole)
+        return tw_model_source_config(&start->source, start->resume ? NULL : config->model, out);
+    if (start->has_image || start->has_text) return config_of_parts(start, config, out);
+    if (!*config->model)
+        return FAIL(TW_ERR_CONFIG,
+                    "no model: give --model (a name in configs/models or a file), --init, --init_image with "
+                    "--init_text, or --resume");
+    return tw_model_config_load(config->model, out);
+}
+
+tw_status tw_run_start_vocab(const tw_run_start *start, const tw_config *config, tw_vocab **out) {
+    const char *beside[4];
+    int n = 0;
+    if (start->whole) beside[n++] = start->source.path;
+    if (start->has_text) beside[n++] = start->text.path;
+    beside[n++] = config->train_data;
+    beside[n] = NULL;
+    return tw_find_vocab(config->vocab, start->source.checkpoint, beside, out);
+}
+
+/* ---- weights ---- */
+
+static tw_status load_part(const tw_model_source *s, tw_model_part part, tw_run *run) {
+    static const char *const what[] = {"weights", "image tower", "text tower"};
+    tw_load_report report;
+    double start = tw_seconds();
+    TRY(tw_model_load(run->model, s->original.weights, part, &report));
+    tw_log_line(run->log, "%s from %s: %lld tensors in %.1f s", what[part], s->path,
+                (long long)report.tensors, tw_seconds() - start);
+    if (*report.text) tw_log_warning(run->log, "%s", report.text);
+    return TW_OK;
+}
+
+/* As the original: the temperature of the CLIP that the image tower comes from. */
+static tw_status load_logit_scale(const tw_model_source *s, tw_run *run) {
+    int64_t i = tw_weights_find(s->original.weights, "logit_scale");
+    tw_param *p = tw_params_find(run->model->params, "logit_scale");
+    if (i < 0 || !p || tw_weights_at(s->original.weights, i)->count != 1) return TW_OK;
+    float value;
+    TRY(tw_weights_read_f32(s->original.weights, i, &value, 1));
+    tw_log_line(run->log, "logit_scale from %s: %.4f", s->path, (double)value);
+    return tw_params_set(run->model->params, p, &value);
+}
+
+/* Random weights by the original's rules, but for the spread of the image tower's positions when it is set:
+ * at width^-1/2 they are a tenth of what bright patches give, and a short run sees contents long before
+ * places. */
+static tw_status initialise(tw_run *run) {
+    tw_param *positions = tw_params_find(run->model->params, "visual.positional_embedding");
+    if (positions && run->config->position_std > 0) positions->init.a = (float)run->config->position_std;
+    return tw_params_initialise(run->model->params, (uint64_t)run->config->seed);
+}
+
+tw_status tw_run_start_load(const tw_run_start *start, tw_run *run) {
+    if (start->whole) return load_part(&start->source, TW_PART_ALL, run);
+    TRY(initialise(run));
+    if (start->has_image) {
+        TRY(load_part(&start->image, TW_PART_IMAGE, run));
+        TRY(load_logit_scale(&start->image, run));
+    }
+    return start->has_text ? load_part(&start->text, TW_PART_TEXT, run) : TW_OK;
+}
