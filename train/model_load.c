@@ -66,8 +66,8 @@ static bool can_resize(const tw_param *p, const tw_weight *t) {
            tw_position_grid_side(p->shape[0]) > 0 && tw_position_grid_side(t->shape[0]) > 0;
 }
 
-static tw_status check(const tw_dual_encoder *model, const tw_weights *w, tw_model_part part,
-                       int64_t *ignored) {
+tw_status tw_model_fits(const tw_dual_encoder *model, const tw_weights *w, tw_model_part part,
+                        int64_t *ignored) {
     trouble missing = {0}, shapes = {0}, unknown = {0};
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
@@ -148,7 +148,7 @@ tw_status tw_model_load(tw_dual_encoder *model, tw_weights *w, tw_model_part par
     tw_load_report own;
     if (!report) report = &own;
     *report = (tw_load_report){0};
-    TRY(check(model, w, part, &report->ignored));
+    TRY(tw_model_fits(model, w, part, &report->ignored));
     for (int64_t i = 0; i < tw_weights_count(w); i++) {
         const tw_weight *t = tw_weights_at(w, i);
         tw_param *p = in_part(t->name, part) ? tw_params_find(model->params, t->name) : NULL;

@@ -29,4 +29,8 @@ typedef struct tw_load_report {
 tw_status tw_model_load(tw_dual_encoder *model, tw_weights *w, tw_model_part part,
                         tw_load_report *report) TW_MUST_CHECK;
 
+/* The same checks alone, on a model that need not be allocated; *ignored counts as in the report. */
+tw_status tw_model_fits(const tw_dual_encoder *model, const tw_weights *w, tw_model_part part,
+                        int64_t *ignored) TW_MUST_CHECK;
+
 #endif
