@@ -118,7 +118,7 @@ refuses "a second run in the same folder" 2 "holds a run already" train "$work/a
 refuses "freeze nothing" 2 "no parameter matches 'visul.*'" train "$work/y" --freeze 'visul.*'
 refuses "freeze everything" 2 "nothing is left to train" train "$work/y1" --freeze '*'
 "$build/tests/tool_checkpoint_poison" "$work/a/latest" "$work/less.h5" --drop visual.proj
-refuses "a checkpoint that lacks a tensor" 1 "1 tensors missing (first visual.proj)" train "$work/o" --init "$work/less.h5"
+refuses "a checkpoint that lacks a tensor" 1 "tensors 1 missing (visual.proj)" train "$work/o" --init "$work/less.h5"
 
 # Bad input.
 refuses "no training data" 2 "train_data is not set" "$tuwen" train --model micro --output "$work/x"

@@ -113,6 +113,14 @@ static tw_status fill_converted(tw_convert_plan *plan, int64_t i, void *dst) {
     return status;
 }
 
+void tw_convert_progress(tw_convert_plan *plan, int64_t bytes) {
+    enum { MB = 1000000 };
+    plan->done += bytes;
+    int64_t all = plan->total / MB + 1, now = plan->done >= plan->total ? all : plan->done / MB;
+    if (now != plan->shown) tw_log_progress(plan->options->log, now, all, "MB");
+    plan->shown = now;
+}
+
 tw_status tw_convert_fill(void *self, int64_t i, void *dst) {
     tw_convert_plan *plan = self;
     const tw_weight *t = &plan->items[i];
@@ -124,8 +132,7 @@ tw_status tw_convert_fill(void *self, int64_t i, void *dst) {
         TRY(tw_weights_read(plan->in->weights, source, dst));
     else
         TRY(fill_converted(plan, i, dst));
-    plan->done += (int64_t)bytes;
-    tw_log_progress(plan->options->log, plan->done / 1000000, plan->total / 1000000, "MB %s", t->name);
+    tw_convert_progress(plan, (int64_t)bytes);
     return TW_OK;
 }
 

@@ -34,9 +34,7 @@ static tw_status fill(void *self, int64_t i, tw_checkpoint_part part, float *dst
                      : part == TW_CHECKPOINT_M   ? o->states[i].m
                                                  : o->states[i].v;
     TRY(tw_weights_read_f32(w, source, dst, count));
-    o->plan->done += count * (int64_t)tw_weight_type_size(tw_weights_at(w, source)->type);
-    tw_log_progress(o->plan->options->log, o->plan->done / 1000000, o->plan->total / 1000000, "MB %s",
-                    o->entries[i].name);
+    tw_convert_progress(o->plan, count * (int64_t)tw_weight_type_size(tw_weights_at(w, source)->type));
     return TW_OK;
 }
 

@@ -30,11 +30,13 @@ typedef struct tw_convert_plan {
     tw_weight *items; /* (n); names owned */
     tw_convert_item *from;
     int64_t n;
-    int64_t done, total; /* bytes, for progress */
+    int64_t done, total, shown; /* bytes, and MB, for progress */
 } tw_convert_plan;
 
 /* Writes item i in items[i].type to dst, and shows progress; self is the plan. */
 tw_status tw_convert_fill(void *self, int64_t i, void *dst) TW_MUST_CHECK;
+/* `bytes` more of the input are done. */
+void tw_convert_progress(tw_convert_plan *plan, int64_t bytes);
 /* convert_h5.c: the plan's items are the input's, in its order. */
 tw_status tw_convert_write_h5(tw_convert_plan *plan) TW_MUST_CHECK;
 
