@@ -3,9 +3,12 @@
 #include "data/files.h"
 #include "data/shards.h"
 #include "train/commands/commands.h"
+#include "train/commands/info_weights.h"
 #include "train/formats/features.h"
 #include "train/formats/run_folder.h"
 #include "train/formats/seal.h"
+#include "train/model_io.h"
+#include "train/model_source.h"
 #include "train/options.h"
 
 #include <dirent.h>
@@ -82,7 +85,7 @@ static int64_t count_lines(const char *bytes, size_t size) {
     return lines;
 }
 
-static void describe_checkpoint(json_t *o, const tw_checkpoint *c) {
+static tw_status describe_checkpoint(json_t *o, const tw_info_options *options, const tw_checkpoint *c) {
     const tw_checkpoint_meta *m = tw_checkpoint_get_meta(c);
     put_text(o, "kind", "checkpoint");
     put_text(o, "path", tw_checkpoint_path(c));
@@ -93,26 +96,31 @@ static void describe_checkpoint(json_t *o, const tw_checkpoint *c) {
     put_int(o, "context_length", m->context_length);
     put_int(o, "vocabulary", m->vocab ? count_lines(m->vocab, m->vocab_bytes) : 0);
     put_training(o, m);
+    tw_model_config config;
+    TRY(tw_checkpoint_model_config(c, &config));
+    put_text(o, "architecture", config.name);
+    TRY(tw_info_memory(&config, options, o));
     put_text(o, "model", m->model_yaml);
-}
-
-static tw_status info_checkpoint(const char *path, json_t *o) {
-    tw_checkpoint *c;
-    TRY(tw_checkpoint_open(path, &c));
-    describe_checkpoint(o, c);
-    tw_checkpoint_close(c);
     return TW_OK;
 }
 
-static tw_status info_run(const char *folder, json_t *o) {
+static tw_status info_checkpoint(const char *path, const tw_info_options *options, json_t *o) {
+    tw_checkpoint *c;
+    TRY(tw_checkpoint_open(path, &c));
+    tw_status status = describe_checkpoint(o, options, c);
+    tw_checkpoint_close(c);
+    return status;
+}
+
+static tw_status info_run(const char *folder, const tw_info_options *options, json_t *o) {
     tw_checkpoint *c;
     char *notes;
     TRY(tw_run_folder_open(folder, &c, &notes));
-    describe_checkpoint(o, c);
+    tw_status status = describe_checkpoint(o, options, c);
     put_text(o, "warning", notes);
     free(notes);
     tw_checkpoint_close(c);
-    return TW_OK;
+    return status;
 }
 
 /* ---- data sets ---- */
@@ -238,10 +246,11 @@ static tw_status info_splits(const char *folder, json_t *o) {
     return status;
 }
 
-static tw_status info_folder(const char *path, json_t *o) {
+static tw_status info_folder(const char *path, const tw_info_options *options, json_t *o) {
     folder_look look;
     TRY(look_into(path, &look));
-    if (look.run) return info_run(path, o);
+    if (look.run) return info_run(path, options, o);
+    if (tw_hf_is_folder(path)) return tw_info_weights(path, options, o);
     if (look.dataset) return info_split(path, o);
     if (!is_folder(path, "lmdb")) return info_splits(path, o);
     char *inner = tw_path_join(path, "lmdb");
@@ -251,17 +260,20 @@ static tw_status info_folder(const char *path, json_t *o) {
     return status;
 }
 
-static tw_status info_any(const char *path, json_t *o) {
+static tw_status info_any(const char *path, const tw_info_options *options, json_t *o) {
     struct stat info;
     char kind[TW_SEAL_KIND_BYTES];
     if (stat(path, &info) != 0) return FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    if (S_ISDIR(info.st_mode)) return info_folder(path, o);
+    if (S_ISDIR(info.st_mode)) return info_folder(path, options, o);
     TRY(tw_seal_kind(path, kind));
     size_t n = strlen(path);
     bool table =
         (n > 4 && strcmp(path + n - 4, ".npy") == 0) || (n > 6 && strcmp(path + n - 6, ".jsonl") == 0);
     if (strcmp(kind, "features") == 0 || (!kind[0] && table)) return info_features(path, o);
-    return info_checkpoint(path, o);
+    tw_source_kind weights;
+    if (!kind[0] && tw_source_kind_of(path, &weights) == TW_OK && weights != TW_SOURCE_TUWEN)
+        return tw_info_weights(path, options, o);
+    return info_checkpoint(path, options, o);
 }
 
 /* ---- printing ---- */
@@ -297,25 +309,45 @@ static void print_object(json_t *o, int indent) {
 tw_status tw_command_info(int argc, char **argv) {
     const char *path = NULL;
     bool as_json = false, help = false;
+    tw_info_options about = {.batch = 64};
     const tw_option rows[] = {
         {.name = "PATH",
          .type = TW_OPTION_POSITIONAL,
          .target = &path,
          .required = true,
-         .help = "checkpoint, run folder, data set (a split or a folder of splits), or feature file"},
+         .help =
+             "checkpoint, run folder, weights of other tools, data set (a split or a folder of splits), or "
+             "feature file"},
+        {.name = "batch",
+         .type = TW_OPTION_INT,
+         .target = &about.batch,
+         .range = "[1, 1048576]",
+         .help = "images, texts or pairs at a time, for the memory that a model takes"},
+        {.name = "precision",
+         .type = TW_OPTION_CHOICE,
+         .target = &about.precision,
+         .choices = "f32|bf16",
+         .help = "type of activations and products, likewise"},
+        {.name = "model",
+         .type = TW_OPTION_STRING,
+         .target = &about.model,
+         .value = "NAME",
+         .help = "description in configs/models, or YAML file; only where shapes do not say all"},
         {.name = "json", .type = TW_OPTION_FLAG, .target = &as_json, .help = "print one JSON object"},
     };
     const tw_options options = {
         .command = "info",
-        .summary = "Says what is in a file or folder of tuwen, and checks every byte of a checkpoint.",
-        .example = "tuwen info runs/demo/best",
+        .summary =
+            "Says what is in a file or folder, checks every byte of a checkpoint, and says what memory a "
+            "model takes.",
+        .example = "tuwen info runs/demo/best\ntuwen info clip_cn_vit-b-16.pt --batch 128",
         .rows = rows,
         .count = sizeof rows / sizeof rows[0],
     };
     TRY(tw_options_parse(&options, argc, argv, &help));
     if (help) return TW_OK;
     json_t *o = json_object();
-    tw_status status = o ? info_any(path, o) : FAIL(TW_ERR_MEMORY, "no memory for the description");
+    tw_status status = o ? info_any(path, &about, o) : FAIL(TW_ERR_MEMORY, "no memory for the description");
     if (status == TW_OK && as_json) {
         json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(6));
         printf("\n");
