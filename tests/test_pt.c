@@ -3,6 +3,7 @@
 #include "tw_test.h"
 
 #include <math.h>
+#include <unistd.h>
 
 static tw_weights *open_golden(const char *name) {
     char path[1024];
@@ -198,5 +199,131 @@ START_TEST(refuses_what_holds_code) {
 }
 END_TEST
 
+/* ---- writing ---- */
+
+static char *temporary(const char *name) {
+    static char path[256];
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/tw_test_pt_%d_%s", folder ? folder : "/tmp", (int)getpid(), name);
+    return path;
+}
+
+static tw_status copy_tensor(void *self, int64_t i, void *dst) {
+    return tw_weights_read(self, i, dst);
+}
+
+static void copy_file(tw_weights *from, const char *path) {
+    int64_t n = tw_weights_count(from);
+    tw_weight *items = malloc((size_t)n * sizeof *items);
+    for (int64_t i = 0; i < n; i++) items[i] = *tw_weights_at(from, i);
+    tw_weights_output output = {items, n, copy_tensor, from};
+    TW_ASSERT_OK(tw_pt_write(path, &output, tw_weights_get_note(from)));
+    free(items);
+}
+
+/* Both hold the same tensors with the same bytes. */
+static void same_tensors(tw_weights *a, tw_weights *b) {
+    ck_assert_int_eq(tw_weights_count(a), tw_weights_count(b));
+    for (int64_t i = 0; i < tw_weights_count(a); i++) {
+        const tw_weight *x = tw_weights_at(a, i), *y = tw_weights_at(b, i);
+        ck_assert_str_eq(x->name, y->name);
+        ck_assert(x->type == y->type && x->ndim == y->ndim && x->count == y->count);
+        ck_assert_mem_eq(x->shape, y->shape, (size_t)x->ndim * sizeof *x->shape);
+        size_t size = (size_t)x->count * tw_weight_type_size(x->type);
+        unsigned char *p = malloc(size + 1), *q = malloc(size + 1);
+        TW_ASSERT_OK(tw_weights_read(a, i, p));
+        TW_ASSERT_OK(tw_weights_read(b, i, q));
+        ck_assert_mem_eq(p, q, size);
+        free(p);
+        free(q);
+    }
+}
+
+START_TEST(writes_what_it_reads) {
+    static const char *const files[] = {"checkpoint.pt", "checkpoint_legacy.pt", "types.pt", "views.pt"};
+    const char *path = temporary("copy.pt");
+    for (size_t f = 0; f < 4; f++) {
+        tw_weights *from = open_golden(files[f]), *copy;
+        copy_file(from, path);
+        TW_ASSERT_OK(tw_pt_open(path, &copy));
+        same_tensors(from, copy);
+        tw_weights_close(from);
+        tw_weights_close(copy);
+        if (f > 1) continue;
+        TW_ASSERT_OK(tw_pt_open(path, &copy));
+        check_checkpoint(copy, "PyTorch zip");
+    }
+    unlink(path);
+}
+END_TEST
+
+static tw_status fill_zero(void *self, int64_t i, void *dst) {
+    const tw_weight *items = self;
+    memset(dst, 0, (size_t)items[i].count * tw_weight_type_size(items[i].type));
+    return TW_OK;
+}
+static tw_status fill_fails(void *self, int64_t i, void *dst) {
+    (void)self, (void)i, (void)dst;
+    return FAIL(TW_ERR_NUMERIC, "no values");
+}
+
+START_TEST(writes_many_tensors) {
+    enum { N = 3000 };
+    tw_weight *items = calloc(N, sizeof *items);
+    char(*names)[16] = calloc(N, sizeof *names);
+    for (int i = 0; i < N; i++) {
+        snprintf(names[i], sizeof names[i], "t%d", i);
+        items[i] =
+            (tw_weight){.name = names[i], .type = TW_WEIGHT_I8, .ndim = 1, .shape = {i % 3}, .count = i % 3};
+    }
+    const char *path = temporary("many.pt");
+    tw_weights_output output = {items, N, fill_zero, items};
+    TW_ASSERT_OK(tw_pt_write(path, &output, NULL));
+    tw_weights *w;
+    TW_ASSERT_OK(tw_pt_open(path, &w));
+    ck_assert_int_eq(tw_weights_count(w), N);
+    ck_assert_int_eq(tw_weights_find(w, "t2999"), 2999);
+    ck_assert_str_eq(tw_weights_get_note(w)->name, "tuwen");
+    int8_t two[] = {1, 1};
+    TW_ASSERT_OK(tw_weights_read(w, 2999, two));
+    TW_ASSERT_OK(tw_weights_read(w, 2998, two));
+    ck_assert(two[0] == 0 && two[1] == 0);
+    tw_weights_close(w);
+    unlink(path);
+    free(items);
+    free(names);
+}
+END_TEST
+
+START_TEST(refuses_to_write_nonsense) {
+    const char *path = temporary("bad.pt");
+    tw_weight items[3] = {{.name = "a", .count = 1}, {.name = "a", .count = 1}};
+    tw_weights_output output = {items, 2, fill_zero, items};
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, NULL), TW_ERR_ARGUMENT, "two tensors are named 'a'");
+    items[1].name = "b\xff";
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, NULL), TW_ERR_ARGUMENT, "not UTF-8");
+    items[1].name = "optimizer.state.0.exp_avg";
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, NULL), TW_ERR_ARGUMENT, "no parameter groups");
+    tw_weights_group group = {.lr = (double)NAN, .beta1 = (double)NAN};
+    tw_weights_note note = {.groups = &group, .group_count = 1};
+    items[1].name = "optimizer.state.x";
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, &note), TW_ERR_ARGUMENT, "'optimizer.state.x' is no name");
+    items[1].name = "optimizer.state.3.step";
+    items[2] = (tw_weight){.name = "b", .count = 1};
+    output.n = 3;
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, &note), TW_ERR_ARGUMENT, "'b' comes after");
+    items[0].name = "optimizer.state.3.exp_avg", items[2].name = "optimizer.state.3.exp_avg_sq";
+    items[1].name = "optimizer.state.4.step";
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, &note), TW_ERR_ARGUMENT, "state.3 are not next to each other");
+    items[1].count = 7;
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, &note), TW_ERR_ARGUMENT, "is not its shape's");
+    output = (tw_weights_output){&(tw_weight){.name = "a", .count = 1}, 1, fill_fails, NULL};
+    TW_ASSERT_FAILS(tw_pt_write(path, &output, &note), TW_ERR_NUMERIC, "no values");
+    ck_assert_int_ne(access(path, F_OK), 0);
+    TW_ASSERT_FAILS(tw_pt_write("/nonexistent/a.pt", &output, &note), TW_ERR_IO, "/nonexistent/a.pt");
+}
+END_TEST
+
 TW_TEST_MAIN("pt", reads_a_training_checkpoint, reads_every_type_of_every_protocol,
-             reads_views_and_nested_dicts, refuses_what_holds_code)
+             reads_views_and_nested_dicts, refuses_what_holds_code, writes_what_it_reads, writes_many_tensors,
+             refuses_to_write_nonsense)

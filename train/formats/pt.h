@@ -16,5 +16,17 @@
  * storage's CRC-32 is checked when it is first read. Reading a strided tensor takes a second copy of its
  * storage's part. */
 tw_status tw_pt_open(const char *path, tw_weights **out) TW_MUST_CHECK;
+/* Writes a checkpoint in the zip form that torch.load(weights_only=True) and the original code load:
+ * {"epoch", "step", "name", "state_dict"} and, if note->groups is not NULL, "optimizer" as AdamW's
+ * state_dict(). One tensor is in memory at a time; the file appears whole or not at all (atomic_file.h).
+ * Equal content gives equal bytes.
+ *
+ * Names are written as they are. The optimizer's tensors come after the model's and are called
+ * "optimizer.state.<index>.<exp_avg, exp_avg_sq or step>", those of an index next to each other; what groups
+ * do not say (NaN) gets AdamW's defaults. Of the note, epoch and step become 0 and the name "tuwen" where it
+ * (or note itself, NULL) does not say them. TW_ERR_ARGUMENT: a name that is not UTF-8 or occurs twice, or
+ * optimizer tensors without groups; TW_ERR_IO; errors of `fill`. */
+tw_status tw_pt_write(const char *path, const tw_weights_output *output,
+                      const tw_weights_note *note) TW_MUST_CHECK;
 
 #endif

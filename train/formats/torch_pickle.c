@@ -295,7 +295,7 @@ tw_status tw_torch_read(const char *path, const void *data, size_t size, size_t 
         tw_pickle_allow(pickle, tw_torch_names, tw_torch_name_count);
         tw_pickle_limit(pickle, memory / 2);
         status = tw_pickle_read(pickle, data, size, &root);
-        if (status == TW_ERR_UNSUPPORTED) {
+        if (status == TW_ERR_UNSUPPORTED && strstr(tw_last_error(), "the name '")) {
             char why[512];
             snprintf(why, sizeof why, "%s", tw_last_error());
             status = FAIL(status, "%s: %s (read are state dicts: save model.state_dict(), not the model)",
