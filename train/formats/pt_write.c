@@ -1,4 +1,4 @@
-#include "train/formats/atomic_file.h"
+#include "data/atomic_file.h"
 #include "train/formats/pt.h"
 #include "train/formats/torch_write.h"
 #include "train/formats/zip_write.h"
