@@ -80,6 +80,30 @@ START_TEST(resizes_positions) {
 }
 END_TEST
 
+START_TEST(resizes_an_attention_pool) {
+    tw_model_config file = described("RN50"), c;
+    file.text = described("micro").text;
+    file.text.vocabulary = 30;
+    file.context = 12;
+    file.image = (tw_image_config){
+        .kind = TW_RESNET, .resolution = 64, .width = 4, .heads = 2, .stages = {1, 1, 1, 1}};
+    c = file;
+    c.image.resolution = 96;
+    memory_weights m = weights_of(&file, TW_WEIGHT_F32);
+    memory_add(&m, "visual.bn1.num_batches_tracked", TW_WEIGHT_I64, "");
+    tw_weights *w = memory_open(&m);
+    tw_dual_encoder *model = make_model(&c, TW_F32);
+    tw_load_report report;
+    TW_ASSERT_OK(tw_model_load(model, w, TW_PART_ALL, &report));
+    ck_assert_int_eq(report.resized_from, 2);
+    ck_assert_int_eq(report.resized_to, 3);
+    ck_assert_int_eq(report.ignored, 1);
+    expect_pattern(model, tw_params_find(model->params, "visual.bn1.running_var"));
+    tw_dual_encoder_free(model);
+    tw_weights_close(w);
+}
+END_TEST
+
 START_TEST(reads_one_tower) {
     tw_model_config c = described("micro");
     memory_weights m = weights_of(&c, TW_WEIGHT_F32);
@@ -145,4 +169,5 @@ START_TEST(names_what_does_not_fit) {
 }
 END_TEST
 
-TW_TEST_MAIN("model_load", reads_every_type, resizes_positions, reads_one_tower, names_what_does_not_fit)
+TW_TEST_MAIN("model_load", reads_every_type, resizes_positions, resizes_an_attention_pool, reads_one_tower,
+             names_what_does_not_fit)

@@ -18,7 +18,8 @@ static void expect_same(const char *want_yaml_name) {
 }
 
 START_TEST(knows_the_family) {
-    static const char *const names[] = {"ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"};
+    static const char *const names[] = {"RN50",     "ViT-B-16",     "ViT-B-32",
+                                        "ViT-L-14", "ViT-L-14-336", "ViT-H-14"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) expect_same(names[i]);
 }
 END_TEST
@@ -111,6 +112,25 @@ START_TEST(refuses_what_does_not_fit_together) {
 }
 END_TEST
 
+START_TEST(counts_a_resnet) {
+    tw_model_config want = described("RN50"), got;
+    want.image.stages[2] = 2;
+    want.image.resolution = 320;
+    want.image.width = 32;
+    want.image.heads = 16;
+    memory_weights m = weights_of(&want, TW_WEIGHT_F32);
+    memory_add(&m, "visual.bn1.num_batches_tracked", TW_WEIGHT_I64, "");
+    tw_weights *w = memory_open(&m);
+    TW_ASSERT_OK(tw_recognise_model(w, (tw_known_heads){0}, &got));
+    ck_assert_int_eq(got.image.kind, TW_RESNET);
+    ck_assert_int_eq(got.image.stages[2], 2);
+    ck_assert_int_eq(got.image.resolution, 320);
+    ck_assert_int_eq(got.image.width, 32);
+    ck_assert_int_eq(got.image.heads, 16);
+    tw_weights_close(w);
+}
+END_TEST
+
 START_TEST(knows_towers_alone) {
     tw_model_config want = described("ViT-B-16"), got = {0};
     memory_weights m = weights_of(&want, TW_WEIGHT_F32);
@@ -133,4 +153,5 @@ START_TEST(knows_towers_alone) {
 END_TEST
 
 TW_TEST_MAIN("recognise", knows_the_family, knows_its_own_small_models, counts_what_has_no_name,
-             says_when_heads_cannot_be_told, refuses_what_does_not_fit_together, knows_towers_alone)
+             counts_a_resnet, says_when_heads_cannot_be_told, refuses_what_does_not_fit_together,
+             knows_towers_alone)

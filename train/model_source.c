@@ -157,6 +157,11 @@ static tw_status load_description(const tw_model_source *s, const char *model, t
         int is, wanted;
     } sizes[] = {
         {"embed_dim", had.embed, given.embed},
+        {"image.kind", (int)had.image.kind, (int)given.image.kind},
+        {"image.stages[0]", had.image.stages[0], given.image.stages[0]},
+        {"image.stages[1]", had.image.stages[1], given.image.stages[1]},
+        {"image.stages[2]", had.image.stages[2], given.image.stages[2]},
+        {"image.stages[3]", had.image.stages[3], given.image.stages[3]},
         {"image.patch", had.image.patch, given.image.patch},
         {"image.width", had.image.width, given.image.width},
         {"image.layers", had.image.layers, given.image.layers},

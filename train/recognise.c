@@ -37,7 +37,7 @@ static int count_layers(const tw_weights *w, const char *prefix, const char *suf
 }
 
 static int family_heads(int64_t width) {
-    if (width == 1280) return 16;
+    if (width == 1280) return 16; /* ViT-H */
     return width % HEAD_WIDTH == 0 ? (int)(width / HEAD_WIDTH) : 0;
 }
 
@@ -58,6 +58,7 @@ static tw_status recognise_vit(const tw_weights *w, int heads, tw_model_config *
     TRY(need(w, "visual.proj", 2, "image tower", &proj));
     TRY(square_side(w, positions, &side));
     int64_t width = conv->shape[0], patch = conv->shape[2];
+    out->image.kind = TW_VIT;
     if (conv->shape[1] != 3 || conv->shape[3] != patch || positions->shape[1] != width ||
         proj->shape[0] != width)
         return FAIL(TW_ERR_FORMAT,
@@ -79,6 +80,38 @@ static tw_status recognise_vit(const tw_weights *w, int heads, tw_model_config *
     return TW_OK;
 }
 
+/* A ModifiedResNet: 32 pixels a place of the grid, the pool 32 times as wide as the first stage (resnet.h).
+ */
+enum { RESNET_REDUCTION = 32, RESNET_POOL_WIDTH = 32 };
+
+static tw_status recognise_resnet(const tw_weights *w, int heads, tw_model_config *out) {
+    const tw_weight *stem, *positions, *proj;
+    int64_t side;
+    TRY(need(w, "visual.conv3.weight", 4, "image tower", &stem));
+    TRY(need(w, "visual.attnpool.positional_embedding", 2, "image tower", &positions));
+    TRY(need(w, "visual.attnpool.c_proj.weight", 2, "image tower", &proj));
+    TRY(square_side(w, positions, &side));
+    int64_t width = stem->shape[0];
+    if (positions->shape[1] != RESNET_POOL_WIDTH * width || proj->shape[1] != RESNET_POOL_WIDTH * width)
+        return FAIL(TW_ERR_FORMAT,
+                    "%s: visual.conv3.weight, visual.attnpool.positional_embedding and "
+                    "visual.attnpool.c_proj.weight do not belong to one image tower",
+                    tw_weights_path(w));
+    out->embed = (int)proj->shape[0];
+    out->image.kind = TW_RESNET;
+    out->image.resolution = (int)(side * RESNET_REDUCTION);
+    out->image.width = (int)width;
+    out->image.heads = heads;
+    for (int stage = 0; stage < TW_RESNET_STAGES; stage++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "visual.layer%d.", stage + 1);
+        out->image.stages[stage] = count_layers(w, prefix, ".conv1.weight");
+        if (out->image.stages[stage] == 0)
+            return FAIL(TW_ERR_FORMAT, "%s has no tensor %s0.conv1.weight", tw_weights_path(w), prefix);
+    }
+    return TW_OK;
+}
+
 static const float pixel_mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
 static const float pixel_std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
 
@@ -86,7 +119,8 @@ static tw_status image_shapes(const tw_weights *w, int heads, tw_model_config *o
     memset(&out->image, 0, sizeof out->image);
     memcpy(out->image.pixel_mean, pixel_mean, sizeof pixel_mean);
     memcpy(out->image.pixel_std, pixel_std, sizeof pixel_std);
-    return recognise_vit(w, heads, out);
+    bool resnet = tw_weights_find(w, "visual.attnpool.positional_embedding") >= 0;
+    return resnet ? recognise_resnet(w, heads, out) : recognise_vit(w, heads, out);
 }
 
 static tw_status text_shapes(const tw_weights *w, int heads, tw_model_config *out) {
@@ -116,9 +150,11 @@ static tw_status text_shapes(const tw_weights *w, int heads, tw_model_config *ou
 /* ---- names and heads ---- */
 
 static bool same_image(const tw_model_config *a, const tw_model_config *b) {
-    return a->embed == b->embed && a->image.resolution == b->image.resolution &&
-           a->image.patch == b->image.patch && a->image.width == b->image.width &&
-           a->image.layers == b->image.layers && (!a->image.heads || a->image.heads == b->image.heads);
+    return a->embed == b->embed && a->image.kind == b->image.kind &&
+           memcmp(a->image.stages, b->image.stages, sizeof a->image.stages) == 0 &&
+           a->image.resolution == b->image.resolution && a->image.patch == b->image.patch &&
+           a->image.width == b->image.width && a->image.layers == b->image.layers &&
+           (!a->image.heads || a->image.heads == b->image.heads);
 }
 
 /* Vocabulary 0 in a description stands for any. */
@@ -129,7 +165,12 @@ static bool same_text(const tw_model_config *a, const tw_model_config *b) {
            a->text.intermediate == b->text.intermediate && (!a->text.heads || a->text.heads == b->text.heads);
 }
 
-/* The heads of the first description with the same tower, then the family's rule. */
+/* The width that is cut into heads. */
+static int attention_width(const tw_model_config *c) {
+    return c->image.kind == TW_RESNET ? RESNET_POOL_WIDTH * c->image.width : c->image.width;
+}
+
+/* What is not known yet follows the family's rule. */
 static tw_status settle_heads(const char *path, const char *tower, int width, int *heads) {
     if (!*heads) *heads = family_heads(width);
     if (*heads && width % *heads == 0) return TW_OK;
@@ -164,7 +205,7 @@ static tw_status compare_with_known(tw_model_config *out, bool image, bool text)
 tw_status tw_recognise_image(const tw_weights *w, int heads, tw_model_config *out) {
     TRY(image_shapes(w, heads, out));
     TRY(compare_with_known(out, true, false));
-    return settle_heads(tw_weights_path(w), "image", out->image.width, &out->image.heads);
+    return settle_heads(tw_weights_path(w), "image", attention_width(out), &out->image.heads);
 }
 
 tw_status tw_recognise_text(const tw_weights *w, int heads, tw_model_config *out) {
@@ -185,6 +226,6 @@ tw_status tw_recognise_model(const tw_weights *w, tw_known_heads heads, tw_model
                     tw_weights_path(w), (long long)projection->shape[0], (long long)projection->shape[1],
                     out->text.hidden, out->embed);
     TRY(compare_with_known(out, true, true));
-    TRY(settle_heads(tw_weights_path(w), "image", out->image.width, &out->image.heads));
+    TRY(settle_heads(tw_weights_path(w), "image", attention_width(out), &out->image.heads));
     return settle_heads(tw_weights_path(w), "text", out->text.hidden, &out->text.heads);
 }

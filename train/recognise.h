@@ -2,7 +2,8 @@
  *
  * Shapes tell everything but the number of attention heads. Those are, in this order: what the caller knows
  * (config.json of a Hugging Face folder, --model), what the description in configs/models with exactly these
- * shapes says, and the family's rule: 64 values a head, 16 heads of 80 for width 1280. */
+ * shapes says, and the family's rule: 64 values a head (in a ResNet's attention pool too), 16 heads of 80 for
+ * width 1280. */
 #ifndef TW_TRAIN_RECOGNISE_H
 #define TW_TRAIN_RECOGNISE_H
 

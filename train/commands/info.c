@@ -97,9 +97,10 @@ static tw_status describe_checkpoint(json_t *o, const tw_info_options *options, 
     put_int(o, "vocabulary", m->vocab ? count_lines(m->vocab, m->vocab_bytes) : 0);
     put_training(o, m);
     tw_model_config config;
-    TRY(tw_checkpoint_model_config(c, &config));
-    put_text(o, "architecture", config.name);
-    TRY(tw_info_memory(&config, options, o));
+    tw_status status = tw_checkpoint_model_config(c, &config);
+    put_text(o, "architecture", status == TW_OK ? config.name : NULL);
+    put_text(o, "no_architecture", status == TW_OK ? NULL : tw_last_error());
+    if (status == TW_OK) TRY(tw_info_memory(&config, options, o));
     put_text(o, "model", m->model_yaml);
     return TW_OK;
 }

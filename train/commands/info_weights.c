@@ -104,8 +104,10 @@ static void put_parts(const tw_model_source *s, json_t *o) {
     const tw_weights *w = s->original.weights;
     if (tw_recognise_image(w, s->hf_config.image_heads, &c) == TW_OK)
         json_object_set_new(o, "image_tower",
-                            json_sprintf("%d layers, width %d, %d heads, %d px", c.image.layers,
-                                         c.image.width, c.image.heads, c.image.resolution));
+                            c.image.kind == TW_RESNET
+                                ? json_sprintf("ResNet, width %d, %d px", c.image.width, c.image.resolution)
+                                : json_sprintf("%d layers, width %d, %d heads, %d px", c.image.layers,
+                                               c.image.width, c.image.heads, c.image.resolution));
     if (tw_recognise_text(w, s->hf_config.text_heads, &c) == TW_OK)
         json_object_set_new(o, "text_tower",
                             json_sprintf("%d layers, width %d, %d heads, %d words", c.text.layers,
