@@ -1,0 +1,47 @@
+/* .pt files put together by hand, for the tests with hostile files. */
+#ifndef TW_TESTS_PT_FILES_H
+#define TW_TESTS_PT_FILES_H
+
+#include "train/formats/zip_write.h"
+#include "tw_test.h"
+
+#include <unistd.h>
+
+#define MARKER "/tmp/tw_hostile_marker1"
+
+/* Pieces of pickles. Lengths and numbers are written as one byte each. */
+#define U(length, text) "X" length "\0\0\0" text
+#define STORAGE(type, key_length, key, count)                                                                \
+    "(" U("\7", "storage") "ctorch\n" type "\n" U(key_length, key) U("\3", "cpu") count "tQ"
+#define FOUR STORAGE("FloatStorage", "\1", "0", "K\4")
+#define TENSOR(storage, offset, size, stride)                                                                \
+    "ctorch._utils\n_rebuild_tensor_v2\n(" storage offset size stride "\x89"                                 \
+    "ccollections\nOrderedDict\n)RtR"
+#define DICT(value) "\x80\2}(" U("\1", "w") value "u."
+
+static inline const char *pt_path(void) {
+    static char path[256];
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof path, "%s/tw_hostile_%d.pt", folder ? folder : "/tmp", (int)getpid());
+    return path;
+}
+
+/* An archive of torch.save with this pickle and one storage, "0", of the floats 1, 2, 3, 4. */
+static inline const char *pt_archive(const char *pickle, size_t size) {
+    static const float storage[] = {1, 2, 3, 4};
+    const char *path = pt_path();
+    tw_zip_writer *zip;
+    FILE *file = fopen(path, "w");
+    ck_assert_ptr_nonnull(file);
+    fclose(file);
+    TW_ASSERT_OK(tw_zip_writer_open(path, path, &zip));
+    TW_ASSERT_OK(tw_zip_writer_add(zip, "a/data.pkl", pickle, size));
+    TW_ASSERT_OK(tw_zip_writer_add(zip, "a/byteorder", "little", 6));
+    TW_ASSERT_OK(tw_zip_writer_add(zip, "a/data/0", storage, sizeof storage));
+    TW_ASSERT_OK(tw_zip_writer_add(zip, "a/version", "3\n", 2));
+    TW_ASSERT_OK(tw_zip_writer_finish(zip));
+    tw_zip_writer_free(zip);
+    return path;
+}
+
+#endif
