@@ -208,6 +208,7 @@ static tw_status read_group(reader *r, const tw_pickle_value *dict, tw_weights_g
     void *memory = NULL;
     TRY(allocate(r, params->items.size * sizeof *g->params, &memory));
     int64_t *numbers = memory;
+    if (!numbers) return no_memory(r);
     for (size_t i = 0; i < params->items.size; i++) {
         if (params->items.data[i]->kind != TW_PICKLE_INT)
             return FAIL(TW_ERR_FORMAT, "%s: a parameter group of the optimizer lists what is no number",
