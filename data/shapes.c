@@ -31,7 +31,7 @@ static const char nothing_else[] = "，没有别的";
 static const int place_pairs[6][2] = {{0, 1}, {0, 2}, {0, 3}, {1, 2}, {1, 3}, {2, 3}};
 
 tw_shapes_options tw_shapes_defaults(void) {
-    return (tw_shapes_options){.train = 12000,
+    return (tw_shapes_options){.train = 24000,
                                .valid = 500,
                                .px = 64,
                                .captions_per_image = 1,

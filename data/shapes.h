@@ -72,7 +72,7 @@ typedef struct tw_shapes_summary {
     uint64_t image_bytes; /* of all pictures, encoded */
 } tw_shapes_summary;
 
-/* 12,000 + 500 pictures of 64 px as JPEG, half of the training ones of one object, one caption each, seed 1.
+/* 24,000 + 500 pictures of 64 px as JPEG, half of the training ones of one object, one caption each, seed 1.
  */
 tw_shapes_options tw_shapes_defaults(void);
 /* TW_ERR_CONFIG, naming the value and its range. */
