@@ -124,7 +124,11 @@ static tw_status read_all(tw_jsonl *jsonl, const tw_captions_options *options, o
 tw_status tw_captions_load(const char *path, const tw_captions_options *options, tw_captions **out) {
     *out = NULL;
     tw_jsonl *jsonl;
-    TRY(tw_jsonl_open(path, &jsonl));
+    if (options && options->lines)
+        TRY(tw_jsonl_open_lines(options->lines, &jsonl));
+    else
+        TRY(tw_jsonl_open(path, &jsonl));
+    if (options && options->images_optional) tw_jsonl_allow_no_images(jsonl);
     owned *o = calloc(1, sizeof *o);
     tw_status status = o ? read_all(jsonl, options, o) : no_memory(0);
     if (status == TW_OK && o->texts == 0)

@@ -22,7 +22,9 @@ typedef struct tw_captions {
 } tw_captions;
 
 typedef struct tw_captions_options {
-    bool strict; /* fail at the first bad record instead of leaving it out */
+    bool strict;          /* fail at the first bad record instead of leaving it out */
+    bool images_optional; /* a record without image_ids has no images, instead of being bad */
+    tw_lines *lines;      /* read these, open at their beginning, instead of opening path; taken over */
     /* Called with a sentence ("file:12: …") for each record that is left out. May be NULL. */
     void (*on_bad)(void *context, const char *message);
     void *context;

@@ -13,19 +13,29 @@ struct tw_jsonl {
     tw_id *ids;
     char (*digits)[DIGITS]; /* (capacity + 1): text of integer ids; the last is the text id's */
     size_t capacity;
+    bool images_optional;
 };
 
 tw_status tw_jsonl_open(const char *path, tw_jsonl **out) {
     *out = NULL;
-    tw_jsonl *jsonl = calloc(1, sizeof *jsonl);
-    if (!jsonl) return FAIL(TW_ERR_MEMORY, "%s: no memory to read it", path);
-    tw_status status = tw_lines_open(path, &jsonl->lines);
-    if (status) {
-        free(jsonl);
+    tw_lines *lines;
+    TRY(tw_lines_open(path, &lines));
+    return tw_jsonl_open_lines(lines, out);
+}
+
+tw_status tw_jsonl_open_lines(tw_lines *lines, tw_jsonl **out) {
+    *out = calloc(1, sizeof **out);
+    if (!*out) {
+        tw_status status = FAIL(TW_ERR_MEMORY, "%s: no memory to read it", tw_lines_path(lines));
+        tw_lines_close(lines);
         return status;
     }
-    *out = jsonl;
+    (*out)->lines = lines;
     return TW_OK;
+}
+
+void tw_jsonl_allow_no_images(tw_jsonl *jsonl) {
+    jsonl->images_optional = true;
 }
 
 void tw_jsonl_close(tw_jsonl *jsonl) {
@@ -81,9 +91,10 @@ static tw_status read_record(tw_jsonl *jsonl, tw_caption *out, tw_bad_kind *bad)
     if (!json_is_object(record)) return FAIL(TW_ERR_FORMAT, "not a JSON object");
     TRY(field(record, "text_id", &text_id));
     TRY(field(record, "text", &text));
-    TRY(field(record, "image_ids", &image_ids));
+    image_ids = json_object_get(record, "image_ids");
+    if (!image_ids && !jsonl->images_optional) return field(record, "image_ids", &image_ids);
     if (!json_is_string(text)) return FAIL(TW_ERR_FORMAT, "'text' must be a string");
-    if (!json_is_array(image_ids)) return FAIL(TW_ERR_FORMAT, "'image_ids' must be an array");
+    if (image_ids && !json_is_array(image_ids)) return FAIL(TW_ERR_FORMAT, "'image_ids' must be an array");
     out->images = json_array_size(image_ids);
     tw_status status = reserve(jsonl, out->images);
     if (status) {

@@ -24,6 +24,10 @@ typedef struct tw_caption {
 } tw_caption;
 
 TW_MUST_CHECK tw_status tw_jsonl_open(const char *path, tw_jsonl **out);
+/* The same from lines at their beginning, which it takes over, also on failure. */
+TW_MUST_CHECK tw_status tw_jsonl_open_lines(tw_lines *lines, tw_jsonl **out);
+/* From here on a record without "image_ids" is one without images, not a bad one. */
+void tw_jsonl_allow_no_images(tw_jsonl *jsonl);
 void tw_jsonl_close(tw_jsonl *jsonl); /* accepts NULL */
 
 /* The next record; *end is true after the last. Blank lines are passed over. A record that is wrong gives

@@ -12,6 +12,9 @@ struct tw_lines {
     char *buffer;
     size_t capacity;
     int64_t number, position, size;
+    char *peeked; /* in buffer; NULL: nothing is peeked at */
+    size_t peeked_size;
+    bool peeked_end;
 };
 
 tw_status tw_lines_open(const char *path, tw_lines **out) {
@@ -48,8 +51,24 @@ void tw_lines_close(tw_lines *lines) {
     free(lines);
 }
 
+tw_status tw_lines_peek(tw_lines *lines, const char **line, size_t *size) {
+    if (!lines->peeked && !lines->peeked_end) {
+        TRY(tw_lines_next(lines, &lines->peeked, &lines->peeked_size));
+        lines->peeked_end = !lines->peeked;
+    }
+    *line = lines->peeked;
+    *size = lines->peeked_size;
+    return TW_OK;
+}
+
 tw_status tw_lines_next(tw_lines *lines, char **line, size_t *size) {
-    *line = NULL;
+    *line = lines->peeked;
+    *size = lines->peeked_size;
+    if (lines->peeked || lines->peeked_end) {
+        lines->peeked = NULL;
+        lines->peeked_size = 0;
+        return TW_OK;
+    }
     *size = 0;
     errno = 0;
     ssize_t got = getline(&lines->buffer, &lines->capacity, lines->file);

@@ -18,6 +18,8 @@ void tw_lines_close(tw_lines *lines); /* accepts NULL */
 /* The next line without its "\n" or "\r\n", zero-terminated and writable; *line is NULL at the end of the
  * file. Valid until the next call. */
 TW_MUST_CHECK tw_status tw_lines_next(tw_lines *lines, char **line, size_t *size);
+/* The next line, which stays the next: for telling what kind of file it is. */
+TW_MUST_CHECK tw_status tw_lines_peek(tw_lines *lines, const char **line, size_t *size);
 /* The last line's number, from 1; 0 before the first. */
 int64_t tw_lines_number(const tw_lines *lines);
 const char *tw_lines_path(const tw_lines *lines);

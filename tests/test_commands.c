@@ -5,6 +5,7 @@
 #include "train/commands/commands.h"
 #include "train/formats/features.h"
 #include "train/id_lines.h"
+#include "tw_test.h"
 
 #include <jansson.h>
 #include <math.h>

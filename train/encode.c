@@ -1,60 +1,161 @@
 #include "train/encode.h"
 
+#include "train/image_list.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
 static void progress(const tw_encode_options *options, int64_t done, int64_t total) {
     if (options->on_progress) options->on_progress(options->context, done, total);
 }
 
+/* ---- images of a data set ---- */
+
+/* Rows and flags of one batch. */
+typedef struct rows {
+    int64_t embed;
+    float *compact;  /* (batch, embed) as the tower gives them */
+    float *features; /* (batch, embed) */
+    bool *ok;        /* (batch) */
+} rows;
+
+static tw_status open_rows(rows *r, int64_t batch, int64_t embed) {
+    *r = (rows){.embed = embed,
+                .compact = malloc((size_t)(batch * embed) * sizeof *r->compact),
+                .features = malloc((size_t)(batch * embed) * sizeof *r->features),
+                .ok = malloc((size_t)batch)};
+    return r->compact && r->features && r->ok ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+}
+
+static void close_rows(rows *r) {
+    free(r->compact);
+    free(r->features);
+    free(r->ok);
+}
+
 /* Runs one batch of images and puts each feature where its image belongs. */
-static tw_status encode_batch(tw_towers *towers, const tw_batch *batch, int64_t embed, float *buffer,
-                              float *features, bool *ok) {
+static tw_status encode_batch(tw_towers *towers, const tw_batch *batch, rows *r) {
     const tw_tower_tape *t;
+    memset(r->features, 0, (size_t)(batch->requested * r->embed) * sizeof *r->features);
+    memset(r->ok, 0, (size_t)batch->requested);
+    if (batch->size == 0) return TW_OK;
     TRY(tw_towers_get(towers, TW_TOWER_IMAGE, batch->size, &t));
     TRY(tw_tape_upload(t->tape, t->pixels, batch->pixels));
     TRY(tw_tape_forward(t->tape, NULL));
-    TRY(tw_tape_download(t->tape, t->image, buffer));
+    TRY(tw_tape_download(t->tape, t->image, r->compact));
     for (int64_t i = 0; i < batch->size; i++) {
-        memcpy(features + batch->items[i] * embed, buffer + i * embed, (size_t)embed * sizeof *features);
-        if (ok) ok[batch->items[i]] = true;
+        int64_t row = batch->items[i] - batch->position;
+        memcpy(r->features + row * r->embed, r->compact + i * r->embed,
+               (size_t)r->embed * sizeof *r->features);
+        r->ok[row] = true;
     }
     return TW_OK;
 }
 
-static tw_status drain(tw_towers *towers, tw_loader *loader, const tw_encode_options *options, int64_t embed,
-                       int64_t n, float *buffer, float *features, bool *ok, int64_t *bad) {
-    for (int64_t done = 0;;) {
+static tw_status drain(tw_towers *towers, tw_loader *loader, const tw_encode_options *options, int64_t n,
+                       rows *r, tw_encode_sink sink, void *context) {
+    for (;;) {
         tw_batch batch;
         TRY(tw_loader_next(loader, &batch));
         if (batch.requested == 0) return TW_OK;
-        if (batch.size > 0) TRY(encode_batch(towers, &batch, embed, buffer, features, ok));
-        *bad += batch.requested - batch.size;
-        done += batch.requested;
-        progress(options, done, n);
+        TRY(encode_batch(towers, &batch, r));
+        TRY(sink(context, &(tw_encoded){batch.position, batch.requested, r->features, r->ok, 0}));
+        progress(options, batch.position + batch.requested, n);
     }
 }
 
-tw_status tw_encode_all_images(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
-                               const tw_encode_options *options, float *features, bool *ok, int64_t *bad) {
-    int64_t n = tw_dataset_images(dataset), embed = model->config.embed;
-    *bad = 0;
-    memset(features, 0, (size_t)(n * embed) * sizeof *features);
-    if (ok) memset(ok, 0, (size_t)n * sizeof *ok);
+tw_status tw_encode_dataset(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
+                            int64_t first, const tw_encode_options *options, tw_encode_sink sink,
+                            void *context) {
+    int64_t n = tw_dataset_images(dataset);
+    rows r;
     tw_loader_config config = {.threads = options->threads,
                                .prefetch = options->prefetch,
                                .resolution = model->config.image.resolution,
                                .context = model->config.context,
                                .on_bad = options->on_bad,
                                .on_bad_context = options->context};
-    float *buffer = malloc((size_t)(options->batch * embed) * sizeof *buffer);
-    if (!buffer) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_loader *loader = NULL;
-    tw_status status = tw_loader_open_images(&config, dataset, options->batch, 0, n, &loader);
-    if (status == TW_OK) status = drain(towers, loader, options, embed, n, buffer, features, ok, bad);
+    tw_status status = open_rows(&r, options->batch, model->config.embed);
+    if (status == TW_OK) status = tw_loader_open_images(&config, dataset, options->batch, first, n, &loader);
+    if (status == TW_OK) status = drain(towers, loader, options, n, &r, sink, context);
     tw_loader_close(loader);
-    free(buffer);
+    close_rows(&r);
     return status;
 }
+
+/* ---- image files ---- */
+
+enum { SPAN = 8 }; /* batches that one call of tw_encode_image_list gets */
+
+typedef struct span {
+    const tw_encode_options *options;
+    int64_t first, delivered, total, embed; /* of the files; of the span; */
+    float *features;                        /* (SPAN * batch, embed) */
+    bool *ok;                               /* (SPAN * batch) */
+    tw_encode_sink sink;
+    void *context;
+    tw_status status; /* the sink's first error, with its message */
+    char message[1024];
+} span;
+
+static tw_status file_is_bad(void *context, int64_t i, tw_status status, const char *message) {
+    span *s = context;
+    (void)status;
+    s->ok[i] = false;
+    if (s->options->on_bad) s->options->on_bad(s->options->context, message);
+    return TW_OK;
+}
+
+static void files_are_done(void *context, int64_t done, int64_t total) {
+    span *s = context;
+    (void)total;
+    if (s->status != TW_OK) return;
+    int64_t at = s->delivered, n = done - at;
+    s->delivered = done;
+    s->status =
+        s->sink(s->context, &(tw_encoded){s->first + at, n, s->features + at * s->embed, s->ok + at, 0});
+    if (s->status != TW_OK)
+        snprintf(s->message, sizeof s->message, "%s", tw_last_error());
+    else
+        progress(s->options, s->first + done, s->total);
+}
+
+static tw_status encode_span(tw_towers *towers, const tw_dual_encoder *model, const char *const *paths,
+                             int64_t n, span *s) {
+    const tw_image_list list = {.n = n, .load = tw_image_list_load_file, .self = paths};
+    const tw_image_list_options options = {.batch = s->options->batch,
+                                           .threads = s->options->threads,
+                                           .on_bad = file_is_bad,
+                                           .on_progress = files_are_done,
+                                           .context = s};
+    memset(s->ok, 1, (size_t)n);
+    s->delivered = 0;
+    TRY(tw_encode_image_list(towers, model, &list, &options, s->features));
+    return s->status == TW_OK ? TW_OK : FAIL(s->status, "%s", s->message);
+}
+
+tw_status tw_encode_files(tw_towers *towers, const tw_dual_encoder *model, const char *const *paths,
+                          int64_t n, int64_t first, const tw_encode_options *options, tw_encode_sink sink,
+                          void *context) {
+    int64_t embed = model->config.embed, most = SPAN * options->batch;
+    if (most > n - first) most = n > first ? n - first : 1;
+    span s = {.options = options,
+              .total = n,
+              .embed = embed,
+              .features = malloc((size_t)(most * embed) * sizeof *s.features),
+              .ok = malloc((size_t)most),
+              .sink = sink,
+              .context = context};
+    tw_status status = s.features && s.ok ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    for (s.first = first; status == TW_OK && s.first < n; s.first += most)
+        status = encode_span(towers, model, paths + s.first, n - s.first < most ? n - s.first : most, &s);
+    free(s.features);
+    free(s.ok);
+    return status;
+}
+
+/* ---- texts ---- */
 
 static tw_status tokenize_batch(const tw_vocab *vocab, const tw_text *texts, int64_t first, int64_t n,
                                 bool as_is, int context, int32_t *ids, int32_t *lengths, int64_t *truncated) {
@@ -70,27 +171,66 @@ static tw_status tokenize_batch(const tw_vocab *vocab, const tw_text *texts, int
     return TW_OK;
 }
 
-tw_status tw_encode_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
-                          const tw_text *texts, int64_t n, const tw_encode_options *options, float *features,
-                          int64_t *truncated) {
+tw_status tw_encode_some_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
+                               const tw_text *texts, int64_t n, int64_t first,
+                               const tw_encode_options *options, tw_encode_sink sink, void *context) {
     int64_t embed = model->config.embed, batch = options->batch;
-    int context = model->config.context;
-    *truncated = 0;
-    int32_t *ids = malloc((size_t)(batch * (context + 1)) * sizeof *ids);
-    if (!ids) return FAIL(TW_ERR_MEMORY, "out of memory");
-    int32_t *lengths = ids + batch * context;
-    tw_status status = TW_OK;
-    for (int64_t at = 0; status == TW_OK && at < n; at += batch) {
-        int64_t count = n - at < batch ? n - at : batch;
+    int tokens = model->config.context;
+    int32_t *ids = malloc((size_t)(batch * (tokens + 1)) * sizeof *ids), *lengths = ids + batch * tokens;
+    float *features = malloc((size_t)(batch * embed) * sizeof *features);
+    tw_status status = ids && features ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    for (int64_t at = first; status == TW_OK && at < n; at += batch) {
+        tw_encoded out = {.first = at, .n = n - at < batch ? n - at : batch, .features = features};
         const tw_tower_tape *t = NULL;
-        status = tokenize_batch(vocab, texts, at, count, options->as_is, context, ids, lengths, truncated);
-        if (status == TW_OK) status = tw_towers_get(towers, TW_TOWER_TEXT, count, &t);
+        status =
+            tokenize_batch(vocab, texts, at, out.n, options->as_is, tokens, ids, lengths, &out.truncated);
+        if (status == TW_OK) status = tw_towers_get(towers, TW_TOWER_TEXT, out.n, &t);
         if (status == TW_OK) status = tw_tape_upload(t->tape, t->ids, ids);
         if (status == TW_OK) status = tw_tape_upload(t->tape, t->lengths, lengths);
         if (status == TW_OK) status = tw_tape_forward(t->tape, NULL);
-        if (status == TW_OK) status = tw_tape_download(t->tape, t->text, features + at * embed);
-        if (status == TW_OK) progress(options, at + count, n);
+        if (status == TW_OK) status = tw_tape_download(t->tape, t->text, features);
+        if (status == TW_OK) status = sink(context, &out);
+        if (status == TW_OK) progress(options, at + out.n, n);
     }
     free(ids);
+    free(features);
+    return status;
+}
+
+/* ---- all in memory ---- */
+
+typedef struct memory {
+    int64_t embed;
+    float *features;
+    bool *ok;
+    int64_t bad, truncated;
+} memory;
+
+static tw_status keep(void *context, const tw_encoded *batch) {
+    memory *m = context;
+    memcpy(m->features + batch->first * m->embed, batch->features,
+           (size_t)(batch->n * m->embed) * sizeof *m->features);
+    for (int64_t i = 0; batch->ok && i < batch->n; i++) {
+        m->bad += !batch->ok[i];
+        if (m->ok) m->ok[batch->first + i] = batch->ok[i];
+    }
+    m->truncated += batch->truncated;
+    return TW_OK;
+}
+
+tw_status tw_encode_all_images(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
+                               const tw_encode_options *options, float *features, bool *ok, int64_t *bad) {
+    memory m = {.embed = model->config.embed, .features = features, .ok = ok};
+    tw_status status = tw_encode_dataset(towers, model, dataset, 0, options, keep, &m);
+    *bad = m.bad;
+    return status;
+}
+
+tw_status tw_encode_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
+                          const tw_text *texts, int64_t n, const tw_encode_options *options, float *features,
+                          int64_t *truncated) {
+    memory m = {.embed = model->config.embed, .features = features};
+    tw_status status = tw_encode_some_texts(towers, model, vocab, texts, n, 0, options, keep, &m);
+    *truncated = m.truncated;
     return status;
 }

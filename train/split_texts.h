@@ -22,12 +22,22 @@ typedef struct tw_split_texts {
     tw_pool *pool;
     tw_id *owned_ids, *owned_images;
     tw_text *owned_texts;
+    char *owned_bytes;
 } tw_split_texts;
 
 /* From `path` if it is given; else from the texts file that belongs to the split; else from its pairs, where
  * one text_id is one text. dataset may be NULL if there is a path, and must outlive *out. TW_ERR_NOT_FOUND:
  * the split has no texts. */
 tw_status tw_split_texts_load(const tw_dataset *dataset, const char *path, tw_log *log,
+                              tw_split_texts *out) TW_MUST_CHECK;
+
+typedef enum tw_texts_format { TW_TEXTS_AUTO, TW_TEXTS_JSONL, TW_TEXTS_LINES } tw_texts_format;
+
+/* Texts to encode, whose images do not matter: from a file, or from standard input if path is "-". JSON lines
+ * {"text_id": 1, "text": "..."} with or without image_ids; or one text a line, whose id is the number of its
+ * line, blank lines left out and counted as bad. AUTO: JSON lines if the name ends in .jsonl, or if the first
+ * line begins with "{". */
+tw_status tw_split_texts_read(const char *path, tw_texts_format format, tw_log *log,
                               tw_split_texts *out) TW_MUST_CHECK;
 void tw_split_texts_free(tw_split_texts *texts); /* accepts one that is all zero */
 
