@@ -189,6 +189,12 @@ START_TEST(retrieval_is_exact) {
     tw_features *image = load("f/valid_imgs.img_feat.h5"), *text = load("f/valid_texts.txt_feat.h5");
     check_predictions("p/valid_predictions.jsonl", TW_TEXT_TO_IMAGE, text, image, 7);
     check_predictions("p/valid_tr_predictions.jsonl", TW_IMAGE_TO_TEXT, image, text, 7);
+    /* One direction alone. */
+    TW_ASSERT_OK(run(tw_command_retrieve,
+                     "--images f/valid_imgs.img_feat.h5 --texts f/valid_texts.txt_feat.h5 --output one --k 7 "
+                     "--direction i2t"));
+    check_predictions("one/valid_tr_predictions.jsonl", TW_IMAGE_TO_TEXT, image, text, 7);
+    ck_assert_int_ne(access("one/valid_predictions.jsonl", F_OK), 0);
     /* More than there are. */
     TW_ASSERT_OK(run(tw_command_retrieve,
                      "--images f/valid_imgs.img_feat.h5 --texts f/valid_texts.txt_feat.h5 "

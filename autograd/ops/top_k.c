@@ -8,6 +8,7 @@
 enum { QUERIES, GALLERY };
 enum { INDEXES, SCORES };
 enum { TILE_QUERIES = 512, TILE_GALLERY = 2048 };
+enum { RUN = 64 }; /* scores looked at together */
 
 static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
@@ -80,15 +81,33 @@ static void push(heap *h, float score, int32_t index) {
     }
 }
 
-/* One query's scores of gallery entries [first, first + n), in gallery order. */
+/* Whether none of n scores can get into a full heap whose worst score is `worst`, which must not be NaN: NaN
+ * compares as false and is never better. */
+static bool none_above(const float *score, int64_t n, float worst) {
+    int above = 0;
+#pragma omp simd reduction(| : above)
+    for (int64_t j = 0; j < n; j++) above |= score[j] > worst;
+    return !above;
+}
+
+/* One query's scores of gallery entries [first, first + n), in gallery order. Once the heap is full, whole
+ * runs are passed over with one comparison an element; equal scores are later in the gallery, so they lose.
+ */
 static void offer(heap *h, int64_t k, const float *score, int64_t first, int64_t n) {
-    for (int64_t j = 0; j < n; j++) {
-        int32_t index = (int32_t)(first + j);
-        if (h->size < k) {
-            push(h, score[j], index);
-        } else if (!(score[j] <= h->score[0]) && worse(h->score[0], h->index[0], score[j], index)) {
-            h->score[0] = score[j], h->index[0] = index;
-            sift_down(h, 0);
+    for (int64_t j = 0; j < n;) {
+        int64_t end = smaller(j + RUN, n);
+        if (h->size == k && !isnan(h->score[0]) && none_above(score + j, end - j, h->score[0])) {
+            j = end;
+            continue;
+        }
+        for (; j < end; j++) {
+            int32_t index = (int32_t)(first + j);
+            if (h->size < k) {
+                push(h, score[j], index);
+            } else if (!(score[j] <= h->score[0]) && worse(h->score[0], h->index[0], score[j], index)) {
+                h->score[0] = score[j], h->index[0] = index;
+                sift_down(h, 0);
+            }
         }
     }
 }

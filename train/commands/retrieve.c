@@ -13,6 +13,7 @@
 typedef struct job {
     const char *images_path, *texts_path, *output, *name;
     int64_t k, threads;
+    int direction;    /* TW_DIRECTIONS: both */
     char prefix[512]; /* "valid_" or "" */
     tw_features *images, *texts;
     tw_device *device;
@@ -48,6 +49,11 @@ static tw_status parse(int argc, char **argv, job *j, bool *help) {
          .target = &j->k,
          .range = "[1, 10000]",
          .help = "answers a query"},
+        {.name = "direction",
+         .type = TW_OPTION_CHOICE,
+         .target = &j->direction,
+         .choices = "t2i|i2t|both",
+         .help = "text-to-image, image-to-text"},
         {.name = "threads",
          .type = TW_OPTION_INT,
          .target = &j->threads,
@@ -146,12 +152,12 @@ static tw_status run(job *j) {
                     j->images_path, (long long)j->images->dim, j->texts_path, (long long)j->texts->dim);
     TRY(tw_make_folders(j->output));
     TRY(tw_device_cpu((int)j->threads, &j->device));
-    TRY(search(j, TW_TEXT_TO_IMAGE));
-    return search(j, TW_IMAGE_TO_TEXT);
+    if (j->direction != TW_IMAGE_TO_TEXT) TRY(search(j, TW_TEXT_TO_IMAGE));
+    return j->direction != TW_TEXT_TO_IMAGE ? search(j, TW_IMAGE_TO_TEXT) : TW_OK;
 }
 
 tw_status tw_command_retrieve(int argc, char **argv) {
-    job j = {.output = ".", .k = 10};
+    job j = {.output = ".", .k = 10, .direction = TW_DIRECTIONS};
     bool help = false;
     TRY(parse(argc, argv, &j, &help));
     if (help) return TW_OK;
