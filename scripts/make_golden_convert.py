@@ -8,6 +8,7 @@ legacy.pt     the same model's weights in f32 in the form before PyTorch 1.6; ba
 hf/           the same weights in transformers' ChineseCLIPModel, f16
 flash.pt      a smaller model (small.yaml) with FlashAttention's names
 training.pt   the smaller one after three steps of AdamW, with the optimizer's state
+resnet.pt     a small ModifiedResNet (resnet.yaml) in the published types, with its batch counters
 clip.pt       an image tower in OpenAI's names; bert/ a BertModel with gamma and beta, for training from parts
 Both references are compared before anything is written. Needs torch, cn_clip, transformers."""
 import argparse
@@ -141,6 +142,20 @@ def write_small(at):
                                  intermediate=24)}, open(at("small.yaml"), "w"), sort_keys=False)
 
 
+def write_resnet(at):
+    sizes = dict(SMALL, image_resolution=64, vision_layers=[1, 1, 1, 1], vision_width=4, vision_patch_size=None,
+                 vision_head_width=64, embed_dim=8)
+    model = build(sizes)
+    with torch.no_grad():
+        model.train().encode_image(torch.randn(4, 3, 64, 64))  # moves statistics and counters
+    reference.convert_weights(model)
+    save(at("resnet.pt"), model.state_dict())
+    yaml.safe_dump({"name": "resnet-golden", "embed_dim": 8, "context_length": 12,
+                    "image": dict(kind="resnet", resolution=64, width=4, stages=[1, 1, 1, 1], heads=2),
+                    "text": dict(vocabulary=len(VOCAB), positions=20, types=2, hidden=16, layers=2, heads=2,
+                                 intermediate=24)}, open(at("resnet.yaml"), "w"), sort_keys=False)
+
+
 def write_bert(at):
     config = BertConfig(vocab_size=len(VOCAB), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                         intermediate_size=24, max_position_embeddings=20)
@@ -164,6 +179,7 @@ def main():
     write_big(at)
     write_small(at)
     write_bert(at)
+    write_resnet(at)
 
 
 if __name__ == "__main__":

@@ -98,9 +98,12 @@ def reference_class(model, vocab_size, dropout=0.0, attention_dropout=0.0, token
     from cn_clip.clip.model import CLIP
     image, text = model["image"], model["text"]
     extra = {"tokenizer": tokenizer} if tokenizer else {}
-    return CLIP(embed_dim=model["embed_dim"], image_resolution=image["resolution"], vision_layers=image["layers"],
-                vision_width=image["width"], vision_patch_size=image["patch"],
-                vision_head_width=image["width"] // image["heads"], vocab_size=vocab_size,
+    resnet = image.get("kind") == "resnet"  # its class takes the number of heads as width / 2
+    return CLIP(embed_dim=model["embed_dim"], image_resolution=image["resolution"],
+                vision_layers=image["stages"] if resnet else image["layers"], vision_width=image["width"],
+                vision_patch_size=None if resnet else image["patch"],
+                vision_head_width=(32 * image["width"] if resnet else image["width"]) // image["heads"],
+                vocab_size=vocab_size,
                 text_attention_probs_dropout_prob=attention_dropout, text_hidden_act="gelu",
                 text_hidden_dropout_prob=dropout, text_hidden_size=text["hidden"], text_initializer_range=0.02,
                 text_intermediate_size=text["intermediate"], text_max_position_embeddings=text["positions"],

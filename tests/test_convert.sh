@@ -63,6 +63,10 @@ for name in bare legacy; do
     holds "h5 to $name.pt" convert "$work/$name.h5" "$work/$name.pt"
     same "$name.pt through h5" "$golden/$name.pt" "$work/$name.pt"
 done
+holds "resnet to h5" convert "$golden/resnet.pt" "$work/resnet.h5" --vocab "$vocab" --model "$golden/resnet.yaml"
+holds "resnet to pt" convert "$work/resnet.h5" "$work/resnet.pt"
+same "resnet.pt through h5, batch counters too" "$golden/resnet.pt" "$work/resnet.pt"
+refuses "resnet to hf" 1 "Hugging Face" convert "$work/resnet.h5" "$work/resnet-hf"
 holds "optimizer state to h5" convert "$golden/training.pt" "$work/training.h5" --optimizer --vocab "$vocab" --model "$small"
 holds "optimizer state to pt" convert "$work/training.h5" "$work/training.pt" --optimizer
 same "training.pt through h5" "$golden/training.pt" "$work/training.pt"
@@ -116,6 +120,11 @@ holds "trained model to hf" convert "$work/run" "$work/run-hf" --precision bf16
 holds "trained model back" convert "$work/run.pt" "$work/run.h5" --optimizer --vocab "$vocab"
 holds "and to pt again" convert "$work/run.h5" "$work/run-again.pt" --optimizer
 same "trained weights and moments through pt and h5" "$work/run.pt" "$work/run-again.pt"
+holds "train a resnet at another resolution" train "$work/resnet" --init "$golden/resnet.pt" --model "$golden/resnet.yaml" --resolution 96
+says "resizing of the attention pool is said" "positional grid resized from 2 x 2 to 3 x 3"
+holds "trained resnet to pt" convert "$work/resnet" "$work/resnet-trained.pt"
+"$list" "$work/resnet-trained.pt" >"$work/out" 2>&1
+says "a counter beside the statistics" "module.visual.bn1.num_batches_tracked i64 ()"
 holds "train from two towers" train "$work/parts" --init_image "$golden/clip.pt" --init_text "$golden/bert" --model "$small"
 says "the image tower is named" "image tower from $golden/clip.pt"
 says "the text tower is named" "text tower from $golden/bert"

@@ -1,0 +1,58 @@
+/* What is foretold is what is taken. */
+#include "model_weights.h"
+#include "train/memory_need.h"
+#include "train/towers.h"
+
+static size_t taken(const tw_dual_encoder *model, tw_device *device, tw_tower_kind kind,
+                    tw_recompute recompute) {
+    tw_towers *towers;
+    const tw_tower_tape *tape;
+    TW_ASSERT_OK(tw_towers_create(model, device, recompute, TW_U8, &towers));
+    TW_ASSERT_OK(tw_towers_get(towers, kind, 6, &tape));
+    size_t bytes = tw_towers_bytes(towers);
+    tw_towers_free(towers);
+    return bytes;
+}
+
+static void compare(const char *name, tw_dtype type) {
+    tw_model_config c = described(name);
+    tw_memory_need need;
+    TW_ASSERT_OK(tw_memory_needed(&c, type, 6, &need));
+    c.text.hidden_dropout = c.text.attention_dropout = 0.1f;
+    tw_device *device;
+    tw_dual_encoder *model;
+    TW_ASSERT_OK(tw_device_cpu(0, &device));
+    TW_ASSERT_OK(tw_dual_encoder_create(&c, &model));
+    TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, type, true));
+    ck_assert_uint_eq(need.training_weights, tw_params_bytes(model->params));
+    ck_assert_uint_eq(need.moments, 8 * (size_t)tw_params_trainable(model->params));
+    ck_assert_uint_eq(need.training, taken(model, device, TW_TOWERS_TRAIN, TW_RECOMPUTE_NONE));
+    ck_assert_uint_eq(need.training_recomputed, taken(model, device, TW_TOWERS_TRAIN, TW_RECOMPUTE_BLOCK));
+    tw_dual_encoder_free(model);
+    TW_ASSERT_OK(tw_dual_encoder_create(&c, &model));
+    TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, type, false));
+    ck_assert_uint_eq(need.weights, tw_params_bytes(model->params));
+    ck_assert_uint_eq(need.image, taken(model, device, TW_TOWER_IMAGE, TW_RECOMPUTE_NONE));
+    ck_assert_uint_eq(need.text, taken(model, device, TW_TOWER_TEXT, TW_RECOMPUTE_NONE));
+    tw_dual_encoder_free(model);
+    tw_device_free(device);
+}
+
+START_TEST(foretells_what_is_taken) {
+    compare("micro", TW_F32);
+    compare("small", TW_BF16);
+}
+END_TEST
+
+/* Four terabytes are planned without being there. */
+START_TEST(plans_what_does_not_fit) {
+    tw_model_config c = described("ViT-H-14");
+    tw_memory_need need;
+    TW_ASSERT_OK(tw_memory_needed(&c, TW_F32, 20480, &need));
+    ck_assert_uint_gt(need.training, (size_t)1 << 42);
+    ck_assert_uint_lt(need.training_recomputed, need.training / 4);
+    ck_assert_uint_eq(need.weights / 1000000, 3830);
+}
+END_TEST
+
+TW_TEST_MAIN("memory_need", foretells_what_is_taken, plans_what_does_not_fit)
