@@ -125,6 +125,9 @@ says "resizing of the attention pool is said" "positional grid resized from 2 x 
 holds "trained resnet to pt" convert "$work/resnet" "$work/resnet-trained.pt"
 "$list" "$work/resnet-trained.pt" >"$work/out" 2>&1
 says "a counter beside the statistics" "module.visual.bn1.num_batches_tracked i64 ()"
+holds "go on with an imported optimizer" train "$work/resumed" --resume "$work/training.h5" --max_steps 79
+says "its position" "step 77, epoch 4"
+refuses "going on without moments" 1 "start from it with --init" train "$work/resumed2" --resume "$work/original.h5"
 holds "train from two towers" train "$work/parts" --init_image "$golden/clip.pt" --init_text "$golden/bert" --model "$small"
 says "the image tower is named" "image tower from $golden/clip.pt"
 says "the text tower is named" "text tower from $golden/bert"

@@ -45,10 +45,25 @@ static tw_status find_vocab(const tw_convert_options *options, tw_convert_input 
                 tw_vocab_size(in->vocab), in->config.text.vocabulary);
 }
 
+/* Descriptions of tuwen and .pt files have no place for them. */
+static void warn_of_pixels(const tw_convert_options *options, const tw_image_config *image) {
+    static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
+    static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
+    bool same = true;
+    for (int i = 0; i < 3; i++)
+        same &= fabsf(image->pixel_mean[i] - mean[i]) < 1e-4f && fabsf(image->pixel_std[i] - std[i]) < 1e-4f;
+    if (!same && options->target != TW_TO_HF)
+        tw_log_warning(options->log,
+                       "%s normalises pixels otherwise than CLIP (mean %.4f %.4f %.4f): that is lost in %s",
+                       options->in, (double)image->pixel_mean[0], (double)image->pixel_mean[1],
+                       (double)image->pixel_mean[2], options->out);
+}
+
 static tw_status open_input(const tw_convert_options *options, tw_convert_input *in) {
     int64_t ignored;
     TRY(tw_model_source_open(options->in, &in->source));
     TRY(tw_model_source_config(&in->source, options->model, &in->config));
+    warn_of_pixels(options, &in->config.image);
     if (in->source.checkpoint) {
         TRY(tw_checkpoint_originals(in->source.checkpoint, &in->originals, &in->origin));
         in->weights = in->originals;

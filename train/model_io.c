@@ -15,6 +15,11 @@ tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *ou
 }
 
 static tw_status read_moments(tw_checkpoint *c, tw_adamw *moments, const tw_param *p, float *buffer) {
+    const tw_checkpoint_entry *e = tw_checkpoint_find(c, p->name);
+    if (e && !e->has_m)
+        return FAIL(TW_ERR_NOT_FOUND,
+                    "%s keeps no moments of %s, so that its run cannot go on: start from it with --init",
+                    tw_checkpoint_path(c), p->name);
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_M, buffer, p->count));
     TRY(tw_adamw_set_moment(moments, p, false, buffer));
     TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_V, buffer, p->count));
