@@ -245,6 +245,41 @@ START_TEST(gradients_are_zeroed) {
 }
 END_TEST
 
+/* Statistics lie behind the trainable range, in f32, with gradients; frozen ones among the frozen. */
+START_TEST(statistics_are_no_parameters_to_train) {
+    TW_ASSERT_OK(tw_device_cpu(1, &device));
+    for (int type = TW_F32; type <= TW_BF16; type++) {
+        model m = build();
+        tw_param *mean, *variance, *still;
+        int matched;
+        TW_ASSERT_OK(tw_params_add_statistic(m.set, "bn.running_mean", 5, 0.0f, &mean));
+        TW_ASSERT_OK(tw_params_add_statistic(m.set, "bn.running_var", 21, 1.0f, &variance));
+        TW_ASSERT_OK(tw_params_add_statistic(m.set, "visual.bn.running_var", 3, 1.0f, &still));
+        TW_ASSERT_OK(tw_params_freeze(m.set, "visual.*", &matched));
+        TW_ASSERT_OK(tw_params_allocate(m.set, device, (tw_dtype)type, true));
+        TW_ASSERT_OK(tw_params_initialise(m.set, 1));
+        int64_t first = tw_params_trainable(m.set), n = tw_params_statistics(m.set);
+        ck_assert_int_eq(n, 16 + 32);
+        tw_param *moving[] = {mean, variance};
+        for (int i = 0; i < 2; i++) {
+            ck_assert(moving[i]->statistic && !tw_param_is_trained(moving[i]));
+            ck_assert(moving[i]->offset >= first && moving[i]->offset + moving[i]->count <= first + n);
+            ck_assert_ptr_eq(moving[i]->grad.data, tw_params_gradients(m.set) + moving[i]->offset);
+            ck_assert_ptr_eq(moving[i]->value.data, tw_params_values(m.set) + moving[i]->offset);
+            ck_assert_int_eq(moving[i]->value.dtype, TW_F32);
+            ck_assert_float_eq(((float *)moving[i]->value.data)[2], (float)i);
+        }
+        ck_assert(still->offset >= first + n && !still->grad.data && still->value.data);
+        ck_assert(m.scale->offset < first && tw_param_is_trained(m.scale) && !tw_param_is_trained(m.w));
+        for (int64_t i = 0; i < first + n; i++) tw_params_gradients(m.set)[i] = NAN;
+        TW_ASSERT_OK(tw_params_zero_gradients(m.set));
+        for (int64_t i = 0; i < first + n; i++) ck_assert_float_eq(tw_params_gradients(m.set)[i], 0);
+        tw_params_free(m.set);
+    }
+    tw_device_free(device);
+}
+END_TEST
+
 START_TEST(misuse_is_an_error) {
     TW_ASSERT_OK(tw_device_cpu(1, &device));
     static const int64_t a[] = {3, 5}, b[] = {3, 6};
@@ -273,4 +308,4 @@ END_TEST
 TW_TEST_MAIN("param", slabs_hold_everything_apart, fused_parameters_are_one_block,
              frozen_parameters_have_no_more_than_they_need, half_frozen_products_are_refused,
              bf16_copies_follow_their_masters, initialisation_follows_rule_and_seed, gradients_are_zeroed,
-             misuse_is_an_error)
+             statistics_are_no_parameters_to_train, misuse_is_an_error)

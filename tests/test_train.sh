@@ -111,6 +111,20 @@ for signal in INT:130 TERM:143 USR1:0; do
     holds "SIG$name saved a checkpoint" "$hash" "$work/s$name/latest"
 done
 
+# A ResNet: its running averages are saved; validation in between and a stop leave no trace in them.
+resnet=(--model tiny-rn --resolution 32 --micro_batch 10 --recompute block --max_steps 6)
+holds "train a ResNet" train "$work/rn" "${resnet[@]}" --val_interval 100
+run "$work/rnstop" "${resnet[@]}" --val_interval 1 --stop_file "$work/stoprn" >"$work/out" 2>"$work/err" &
+pid=$!
+until grep -qs "Global Steps: [23]/" "$work/out" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+touch "$work/stoprn"
+wait $pid
+holds "resume a ResNet" train "$work/rnstop" "${resnet[@]}" --val_interval 1 --resume auto
+same "a ResNet stopped, validated and resumed" "$work/rn/latest" "$work/rnstop/latest"
+holds "frozen statistics" train "$work/rnfrozen" "${resnet[@]}" --batch_norm frozen --init "$work/rn/latest"
+"$tuwen" info "$work/rn/latest" >"$work/out" 2>&1
+grep -q "running_statistics: [1-9]" "$work/out" && ok || fail "info does not count running statistics"
+
 # Starting points.
 holds "--init" train "$work/i" --init "$work/a/latest" --max_steps 2
 holds "--freeze" train "$work/z" --freeze 'visual.*' --max_steps 3

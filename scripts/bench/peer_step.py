@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The peer of the training-step benchmark: PyTorch, eager, with the reference implementation's model class.
 
-Times whole steps (forward, contrastive loss, backward, AdamW) of ViT-B-16 + RoBERTa-base on random pixels and
-token ids and prints one JSON line: median step seconds, pairs/s, achieved GFLOP/s, peak resident memory.
+Times whole steps (forward, contrastive loss, backward, AdamW) of ViT-B-16 + RoBERTa-base, or RN50 + RBT3, on random
+pixels and token ids and prints one JSON line: median step seconds, pairs/s, achieved GFLOP/s, peak resident memory.
 
     python3 scripts/bench/peer_step.py --threads 2
     python3 scripts/bench/peer_step.py --threads 2 --bf16
@@ -21,6 +21,7 @@ MODELS = {  # image: layers, width, patch, head width, resolution; text: layers,
     "ViT-B-32": (12, 768, 32, 64, 224, 12, 768, 12, 3072, 512),
     "ViT-B-16": (12, 768, 16, 64, 224, 12, 768, 12, 3072, 512),
     "ViT-L-14": (24, 1024, 14, 64, 224, 12, 768, 12, 3072, 768),
+    "RN50": ((3, 4, 6, 3), 64, None, 64, 224, 3, 768, 12, 3072, 1024),
 }
 
 
@@ -34,6 +35,7 @@ def parse():
     p.add_argument("--warmup", type=int, default=1)
     p.add_argument("--steps", type=int, default=5)
     p.add_argument("--bf16", action="store_true", help="torch.autocast to bfloat16 around the forward pass")
+    p.add_argument("--channels_last", action="store_true", help="images and convolutions in (B,H,W,C) order")
     p.add_argument("--dropout", type=float, default=0.1, help="of the text tower, as the original trains")
     p.add_argument("--optimizer", choices=["default", "fused", "foreach"], default="fused", help="AdamW's kernel")
     return p.parse_args()
@@ -46,12 +48,27 @@ def build(args):
                 vision_head_width=hw)
 
 
+def resnet_flops(stages, width, res, dim):
+    """The ModifiedResNet's convolutions and its attention pool with one query."""
+    side, half = res // 2, width // 2
+    flops = 2 * 9 * side * side * (3 * half + half * half + half * width)
+    side, inner = res // 4, width
+    for stage, blocks in enumerate(stages):
+        w = width << stage
+        for block in range(blocks):
+            before, side = side, side // 2 if stage and not block else side
+            flops += 2 * (before ** 2 * (inner * w + 9 * w * w) + side ** 2 * 4 * w * w)
+            flops += 0 if block else 2 * side ** 2 * inner * 4 * w
+            inner = 4 * w
+    return flops + 2 * inner * ((side ** 2 + 1) * 2 * inner + inner + dim)
+
+
 def forward_flops(args):
     """Multiply-adds x 2 of one pair's forward pass."""
     vl, vw, vp, _, res, tl, tw, _, tf, dim = MODELS[args.model]
-    grid = (res // vp) ** 2
-    t, c = grid + 1, args.context
-    image = grid * 2 * 3 * vp * vp * vw + vl * (t * 24 * vw * vw + 4 * t * t * vw) + 2 * vw * dim
+    t, c = 0 if vp is None else (res // vp) ** 2 + 1, args.context
+    grid = t - 1
+    image = resnet_flops(vl, vw, res, dim) if vp is None else grid * 2 * 3 * vp * vp * vw + vl * (t * 24 * vw * vw + 4 * t * t * vw) + 2 * vw * dim
     text = tl * (c * (8 * tw * tw + 4 * tw * tf) + 4 * c * c * tw) + 2 * tw * dim
     return image + text
 
@@ -72,6 +89,8 @@ def main():
                                   lr=5e-5, betas=(0.9, 0.98), eps=1e-6, **extra)
     res = MODELS[args.model][4]
     pixels = torch.randn(args.batch, 3, res, res)
+    if args.channels_last:
+        model, pixels = (x.to(memory_format=torch.channels_last) for x in (model, pixels))
     ids = torch.randint(106, 21128, (args.batch, args.context))
     length = args.text_length or args.context
     ids[:, 0], ids[:, length - 1] = 101, 102
@@ -105,7 +124,7 @@ def main():
     print(json.dumps({
         "peer": "pytorch " + torch.__version__, "model": args.model, "batch": args.batch, "context": args.context,
         "text_length": length, "precision": "bf16 autocast" if args.bf16 else "f32", "threads": args.threads,
-        "optimizer": args.optimizer, "dropout": args.dropout,
+        "channels_last": args.channels_last, "optimizer": args.optimizer, "dropout": args.dropout,
         "step_seconds": round(median, 4), "step_min": round(min(seconds), 4), "step_max": round(max(seconds), 4),
         **{name + "_seconds": round(statistics.median(v), 4) for name, v in parts.items()},
         "cpu_seconds_min": round(min(cpu), 4),  # all threads; on a busy machine the fairer figure

@@ -251,7 +251,7 @@ static void count_params(const tw_dual_encoder *model, int64_t *all, int64_t *vi
     *all = *visual = 0;
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
-        if (strstr(p->name, ".running_")) continue;
+        if (p->statistic) continue;
         *all += p->count;
         if (strncmp(p->name, "visual.", 7) == 0) *visual += p->count;
     }

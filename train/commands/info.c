@@ -36,9 +36,13 @@ static void put_real(json_t *o, const char *key, double value) {
 /* ---- checkpoints ---- */
 
 static void put_parameters(json_t *o, const tw_checkpoint *c) {
-    int64_t image = 0, text = 0, other = 0, moments = 0;
+    int64_t image = 0, text = 0, other = 0, statistics = 0, moments = 0;
     for (int64_t i = 0; i < tw_checkpoint_count(c); i++) {
         const tw_checkpoint_entry *e = tw_checkpoint_at(c, i);
+        if (strstr(e->name, ".running_")) { /* batch norm's averages are no parameters */
+            statistics += e->count;
+            continue;
+        }
         if (strncmp(e->name, "visual.", 7) == 0)
             image += e->count;
         else if (strncmp(e->name, "bert.", 5) == 0)
@@ -52,6 +56,7 @@ static void put_parameters(json_t *o, const tw_checkpoint *c) {
     put_int(p, "image_tower", image);
     put_int(p, "text_tower", text);
     put_int(p, "other", other);
+    if (statistics) put_int(p, "running_statistics", statistics);
     json_object_set_new(o, "parameters", p);
     put_int(o, "tensors", tw_checkpoint_count(c));
     put_int(o, "tensors_with_moments", moments);
