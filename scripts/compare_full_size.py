@@ -167,6 +167,33 @@ def report(name, want, got, args):
     return cosine.min() >= args.min_cosine and difference <= args.max_difference
 
 
+@torch.no_grad()
+def statistics_agree(args, name, model, weights, split, kept):
+    """One training step of tuwen (the whole split in one batch, at a rate of nearly 0) against a training-mode forward
+    of the reference: the running averages that both leave."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    if not norms:
+        return True
+    data, output = reference_run.Split(split), os.path.join(kept, "run")
+    images = reference_run.pixels(data, model.visual.input_resolution, kept)
+    row = {key: i for i, key in enumerate(data.image_keys)}
+    pairs = len([key for key in data.pairs if key.isdigit()])
+    order = [row[str(data.pair(i)[0]).encode()] for i in range(pairs)]
+    subprocess.run([args.tuwen, "train", "--init", weights, "--vocab", args.vocab, "--train_data", split, "--output",
+                    output, "--batch", str(pairs), "--max_steps", "1", "--warmup", "0", "--lr", "1e-12",
+                    "--weight_decay", "0"], check=True, stdout=subprocess.DEVNULL)
+    got = tuwen_checkpoint.read(glob.glob(os.path.join(output, "**", "latest"), recursive=True)[0])["params"]
+    for m in norms:
+        m.momentum = 0.1
+    model.train().encode_image(reference_run.normalise(images[order]))
+    model.eval()
+    away, where = max((float(np.linalg.norm(got[n] - b.numpy()) / np.linalg.norm(b.numpy())), n)
+                      for n, b in tuwen_checkpoint.named_statistics(model))
+    print(f"{name} running statistics after a training step of {pairs} pairs, cn_clip: largest relative distance "
+          f"{away:.2e} ({where})", flush=True)
+    return away <= 1e-5
+
+
 def compare(args, name, kept, vocab, tokenizer):
     split, output, weights, folder = (os.path.join(kept, n) for n in ("split", "features", "weights.pt", "hf"))
     os.makedirs(split, exist_ok=True)
@@ -176,6 +203,7 @@ def compare(args, name, kept, vocab, tokenizer):
     state = {f"module.{k}": v for k, v in model.state_dict().items() if "pooler" not in k}
     torch.save({"epoch": 0, "step": 0, "name": name, "state_dict": state}, weights)
     image, text = reference_features(model, sizes, split, records, tokenizer, kept)
+    moved = statistics_agree(args, name, model, weights, split, kept)
     del model, state
     subprocess.run([args.tuwen, "extract", "--checkpoint", weights, "--vocab", args.vocab, "--data", split, "--output",
                     output, "--batch", "8", *args.extra], check=True, stdout=subprocess.DEVNULL)
@@ -188,7 +216,7 @@ def compare(args, name, kept, vocab, tokenizer):
         image, text = transformers_features(folder, sizes, split, records, tokenizer, kept)
         good += [report(f"{name} images, transformers", image, got["image"], args),
                  report(f"{name} texts, transformers", text, got["text"], args)]
-    return all(good)
+    return all(good) and moved
 
 
 def main():

@@ -116,10 +116,15 @@ def named_parameters(model):
     return [(n, p) for n, p in model.named_parameters() if "pooler" not in n]
 
 
+def named_statistics(model):
+    """Batch norm's running averages, which checkpoints hold beside the parameters."""
+    return [(n, b) for n, b in model.named_buffers() if n.endswith(("running_mean", "running_var"))]
+
+
 def load_into(model, params):
     """Copies params into the reference's model; both must have the same names and shapes."""
     import torch
-    own = dict(named_parameters(model))
+    own = dict(named_parameters(model) + named_statistics(model))
     different = sorted(set(own) ^ set(params))
     if different:
         raise SystemExit(f"parameters on one side only: {different[:8]}")
