@@ -2,8 +2,10 @@
  * heap of the k best so far, kept in the outputs themselves. */
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
+#include "autograd/parallel.h"
 
 #include <math.h>
+#include <stdio.h>
 
 enum { QUERIES, GALLERY };
 enum { INDEXES, SCORES };
@@ -34,7 +36,8 @@ tw_status tw_top_k_shape(tw_call *call) {
     tw_call_output(call, SCORES, TW_F32, 2, (int64_t[]){q->shape[0], k});
     call->n_results = 2;
     call->forward_scratch =
-        (size_t)(smaller(q->shape[0], TILE_QUERIES) * smaller(g->shape[0], TILE_GALLERY)) * sizeof(float);
+        (size_t)(tw_threads() * smaller(q->shape[0], TILE_QUERIES) * smaller(g->shape[0], TILE_GALLERY)) *
+        sizeof(float);
     return TW_OK;
 }
 
@@ -120,26 +123,51 @@ static void sort(heap *h) {
     }
 }
 
-tw_status tw_top_k_forward_cpu(const tw_call *call) {
+/* Queries [i, i + rows) against the whole gallery, through a tile of scores. In a parallel region this is the
+ * calling thread's own work; outside, products and queries are shared among the team. */
+static tw_status search(const tw_call *call, int64_t i, int64_t rows, float *tile) {
     const tw_tensor *q = &call->input[QUERIES], *g = &call->input[GALLERY];
-    int64_t n = q->shape[0], m = g->shape[0], d = q->shape[1], k = call->output[SCORES].shape[1];
-    int64_t q_stride, g_stride;
+    int64_t m = g->shape[0], d = q->shape[1], k = call->output[SCORES].shape[1], q_stride, g_stride;
     (void)tw_tensor_is_rows(q, &q_stride), (void)tw_tensor_is_rows(g, &g_stride);
-    int32_t *indexes = call->output[INDEXES].data;
-    float *scores = call->output[SCORES].data, *tile = call->scratch;
-    for (int64_t i = 0; i < n; i += TILE_QUERIES) {
-        int64_t rows = smaller(TILE_QUERIES, n - i);
-        for (int64_t j = 0; j < m; j += TILE_GALLERY) {
-            int64_t cols = smaller(TILE_GALLERY, m - j);
-            TRY(tw_gemm_f32(rows, cols, d, 1, (const float *)q->data + i * q_stride, q_stride, false,
-                            (const float *)g->data + j * g_stride, g_stride, true, 0, tile, cols));
-#pragma omp parallel for schedule(static)
-            for (int64_t r = 0; r < rows; r++) {
-                heap h = {indexes + (i + r) * k, scores + (i + r) * k, smaller(j, k)};
-                offer(&h, k, tile + r * cols, j, cols);
-                if (j + cols == m) sort(&h);
-            }
+    int32_t *indexes = (int32_t *)call->output[INDEXES].data + i * k;
+    float *scores = (float *)call->output[SCORES].data + i * k;
+    for (int64_t j = 0; j < m; j += TILE_GALLERY) {
+        int64_t cols = smaller(TILE_GALLERY, m - j);
+        TRY(tw_gemm_f32(rows, cols, d, 1, (const float *)q->data + i * q_stride, q_stride, false,
+                        (const float *)g->data + j * g_stride, g_stride, true, 0, tile, cols));
+#pragma omp parallel for schedule(static) if (!omp_in_parallel())
+        for (int64_t r = 0; r < rows; r++) {
+            heap h = {indexes + r * k, scores + r * k, smaller(j, k)};
+            offer(&h, k, tile + r * cols, j, cols);
+            if (j + cols == m) sort(&h);
         }
     }
     return TW_OK;
+}
+
+/* With queries enough each thread takes blocks of its own, from beginning to end: no thread waits for another
+ * after every product, which costs most where processors are shared. Blocks do not depend on the threads. */
+tw_status tw_top_k_forward_cpu(const tw_call *call) {
+    int64_t n = call->input[QUERIES].shape[0], blocks = (n + TILE_QUERIES - 1) / TILE_QUERIES;
+    int64_t tile = smaller(n, TILE_QUERIES) * smaller(call->input[GALLERY].shape[0], TILE_GALLERY);
+    tw_status status = TW_OK;
+    char message[512] = "";
+    if (blocks < tw_threads()) {
+        for (int64_t i = 0; i < n; i += TILE_QUERIES)
+            TRY(search(call, i, smaller(TILE_QUERIES, n - i), call->scratch));
+        return TW_OK;
+    }
+#pragma omp parallel for schedule(dynamic)
+    for (int64_t b = 0; b < blocks; b++) {
+        int64_t i = b * TILE_QUERIES;
+        float *mine = (float *)call->scratch + omp_get_thread_num() * tile;
+        tw_status one = search(call, i, smaller(TILE_QUERIES, n - i), mine);
+        if (one == TW_OK) continue;
+#pragma omp critical(tw_top_k)
+        if (status == TW_OK) {
+            status = one;
+            (void)snprintf(message, sizeof message, "%s", tw_last_error()); /* of this thread */
+        }
+    }
+    return status == TW_OK ? TW_OK : FAIL(status, "%s", message);
 }

@@ -60,6 +60,7 @@ static const op_config configs[] = {
      .input = {FLOATS(3, 5), FLOATS(9, 5)},
      .fails = TW_ERR_ARGUMENT,
      .message = "0 of"},
+    {.name = "several blocks of queries", .attr = &three, .input = {FLOATS(1100, 3), FLOATS(70, 3)}},
     {.name = "other lengths",
      .attr = &one,
      .input = {FLOATS(3, 5), FLOATS(9, 4)},
