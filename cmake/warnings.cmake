@@ -1,6 +1,9 @@
 add_library(tw_warnings INTERFACE)
-target_compile_options(tw_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-format-truncation -fno-math-errno
-                       -fno-trapping-math)
+target_compile_options(tw_warnings INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -fno-math-errno -fno-trapping-math
+                       $<$<C_COMPILER_ID:GNU>:-Wno-format-truncation>)
+if(CMAKE_C_COMPILER_ID MATCHES "Clang" AND TW_SANITIZE)
+  target_compile_options(tw_warnings INTERFACE -Wno-pass-failed) # instrumented loops are not vectorized
+endif()
 # Pillow-exact arithmetic and equal bits between functions need one rounding an operation unless code asks for fma().
 target_compile_options(tw_warnings INTERFACE -ffp-contract=off)
 target_compile_definitions(tw_warnings INTERFACE _GNU_SOURCE)
@@ -21,4 +24,8 @@ endif()
 if(TW_TSAN)
   target_compile_options(tw_warnings INTERFACE -fsanitize=thread -fno-omit-frame-pointer)
   target_link_options(tw_warnings INTERFACE -fsanitize=thread)
+endif()
+if(TW_FUZZ)
+  target_compile_options(tw_warnings INTERFACE -fsanitize=fuzzer-no-link)
+  target_link_options(tw_warnings INTERFACE -fsanitize=fuzzer-no-link)
 endif()
