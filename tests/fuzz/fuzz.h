@@ -14,8 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 const char *fuzz_file(const uint8_t *data, size_t size);
 /* A folder of this process, removed at its end. */
 const char *fuzz_folder(void);
-/* folder/name becomes a link to `target`, made once. Freed by nobody: targets keep it in a static. */
-char *fuzz_link(const char *name, const char *target);
+/* Makes folder/name a link to `target`; the path is valid to the end. */
+const char *fuzz_link(const char *name, const char *target);
 /* folder/name holds these bytes. */
 void fuzz_put(const char *name, const void *data, size_t size);
 

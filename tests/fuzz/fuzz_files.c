@@ -54,10 +54,14 @@ const char *fuzz_folder(void) {
     return folder;
 }
 
-char *fuzz_link(const char *name, const char *target) {
-    char *path = tw_path_join(fuzz_folder(), name);
-    fuzz_must(path && symlink(target, path) == 0, "a link can be made");
-    return path;
+const char *fuzz_link(const char *name, const char *target) {
+    static char *made[8];
+    size_t i = 0;
+    while (i < sizeof made / sizeof made[0] && made[i]) i++;
+    fuzz_must(i < sizeof made / sizeof made[0], "a target makes few links");
+    made[i] = tw_path_join(fuzz_folder(), name);
+    fuzz_must(made[i] && symlink(target, made[i]) == 0, "a link can be made");
+    return made[i];
 }
 
 void fuzz_put(const char *name, const void *data, size_t size) {

@@ -9,7 +9,7 @@ static const char SHARD[] =
     "           \0\0\x80\x3f\0\0\0\x40";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static char *config;
+    static const char *config;
     const char *file = fuzz_file(data, size);
     if (!config) {
         fuzz_put("a.safetensors", SHARD, sizeof SHARD - 1);

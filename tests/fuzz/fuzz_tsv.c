@@ -46,7 +46,7 @@ static void fuzz_table(const char *path, size_t size) {
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static char *names[3];
+    static const char *names[3];
     const char *path = fuzz_file(data, size);
     if (!names[0]) {
         names[0] = fuzz_link("list.csv", path);

@@ -74,9 +74,10 @@ static tw_status write_meta(tw_h5 *f, const tw_checkpoint_meta *m) {
     TRY(tw_h5_make_group(f, "meta"));
     const struct {
         const char *name, *text;
-    } texts[] = {
-        {"meta/model_yaml", m->model_yaml}, {"meta/config_yaml", m->config_yaml}, {"meta/extra", m->extra},
-        {"meta/origin", m->origin}};
+    } texts[] = {{"meta/model_yaml", m->model_yaml},
+                 {"meta/config_yaml", m->config_yaml},
+                 {"meta/extra", m->extra},
+                 {"meta/origin", m->origin}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         if (texts[i].text) TRY(tw_h5_write_bytes(f, texts[i].name, texts[i].text, strlen(texts[i].text)));
     return tw_h5_write_bytes(f, "meta/vocab", m->vocab, m->vocab_bytes);
@@ -260,9 +261,16 @@ static tw_status read_entries(tw_checkpoint *c) {
     c->order = calloc(n, sizeof *c->order);
     if (!c->entries || !c->order)
         return FAIL(TW_ERR_MEMORY, "%s: no memory for a list of %zu tensors", tw_h5_path(c->file), n);
+    int64_t left = (2 * tw_h5_file_bytes(c->file) + (1 << 20)) / (int64_t)sizeof(float);
     for (int64_t i = 0; i < c->count; i++) {
+        const tw_checkpoint_entry *e = &c->entries[i];
         TRY(read_entry(c->file, c->names[i], &c->entries[i]));
         c->order[i] = i;
+        /* Several names may share the values of one: whoever loads the file makes room for each. */
+        if (e->count > left)
+            return FAIL(TW_ERR_FORMAT, "%s: its tensors are far larger than the file (at '%s')",
+                        tw_h5_path(c->file), e->name);
+        left -= e->count;
     }
     qsort_r(c->order, (size_t)c->count, sizeof *c->order, by_name, c->entries);
     return TW_OK;
@@ -392,5 +400,6 @@ tw_status tw_checkpoint_read_raw(tw_checkpoint *c, const char *name, void *dst, 
     if (fits) memcpy(dst, data, bytes);
     free(data);
     if (fits) return TW_OK;
-    return FAIL(TW_ERR_FORMAT, "%s: %s has %zu bytes, %zu are expected", tw_h5_path(c->file), name, size, bytes);
+    return FAIL(TW_ERR_FORMAT, "%s: %s has %zu bytes, %zu are expected", tw_h5_path(c->file), name, size,
+                bytes);
 }

@@ -71,7 +71,7 @@ tw_status tw_h5_read_bytes(tw_h5 *f, const char *name, char **data, size_t *size
 tw_status tw_h5_write_f32(tw_h5 *f, const char *name, int ndim, const int64_t *shape,
                           const float *data) TW_MUST_CHECK;
 /* What tw_h5_write_f32 was told. TW_ERR_NOT_FOUND if there is no such data set, TW_ERR_FORMAT if it is not
- * f32. */
+ * f32, lies in another file (a link) or says that it is larger than 2 x the file + 1 MiB. */
 tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5_MAX_DIMS]) TW_MUST_CHECK;
 /* Reads the whole data set of exactly `count` values. */
 tw_status tw_h5_read_f32(tw_h5 *f, const char *name, float *data, int64_t count) TW_MUST_CHECK;

@@ -3,11 +3,78 @@
 #include <stdlib.h>
 #include <string.h>
 
+typedef enum path_is { PATH_IS_MISSING, PATH_IS_HERE, PATH_IS_LINK } path_is;
+
+/* With the lock held and every part of the path checked, as HDF5 wants it. Links to other names or files are
+ * told apart, since following one would open a file that nobody checked. */
+static path_is find_path(hid_t id, const char *name) {
+    char part[1024];
+    size_t n = strlen(name);
+    if (n == 0 || n >= sizeof part) return PATH_IS_MISSING;
+    for (size_t i = 1; i <= n; i++) {
+        H5L_info_t link;
+        if (i < n && name[i] != '/') continue;
+        memcpy(part, name, i), part[i] = '\0';
+        if (H5Lexists(id, part, H5P_DEFAULT) <= 0 || H5Lget_info(id, part, &link, H5P_DEFAULT) < 0)
+            return PATH_IS_MISSING;
+        if (link.type != H5L_TYPE_HARD) return PATH_IS_LINK;
+    }
+    return PATH_IS_HERE;
+}
+
+/* What a data set or its chunks may claim: whoever reads it makes room for that much. tuwen writes no holes
+ * and compresses nothing, but a file that was packed again by another program may be somewhat smaller. */
+static hsize_t most_bytes(const tw_h5 *f) {
+    int64_t file = tw_h5_file_bytes(f);
+    return file < 0 ? INT64_MAX : 2 * (hsize_t)file + (1u << 20);
+}
+
+/* Multiplies by every side; beyond `most` the result is most + 1, which nothing multiplies back to 0. */
+static hsize_t bytes_of(size_t element, const hsize_t *sides, int rank, hsize_t most) {
+    hsize_t bytes = element;
+    for (int i = 0; i < rank; i++)
+        if (sides[i] == 0) return 0;
+    for (int i = 0; i < rank; i++) bytes = bytes > most / sides[i] ? most + 1 : bytes * sides[i];
+    return bytes;
+}
+
+/* Everything that must hold before any part of a data set is read. */
+static tw_status check_data(tw_h5 *f, const char *name, hid_t data) {
+    hid_t type = H5Dget_type(data), space = H5Dget_space(data), plan = H5Dget_create_plist(data);
+    hsize_t sides[H5S_MAX_RANK], chunk[H5S_MAX_RANK], most = most_bytes(f), bytes = 0;
+    int rank = space < 0 ? -1 : H5Sget_simple_extent_dims(space, sides, NULL);
+    size_t element = type < 0 ? 0 : H5Tget_size(type);
+    tw_status status = TW_OK;
+    if (element == 0 || rank < 0 || plan < 0)
+        status = tw_h5_error(f, "read", name);
+    else if (H5Pget_external_count(plan) != 0 || H5Pget_layout(plan) == H5D_VIRTUAL)
+        status = FAIL(TW_ERR_FORMAT, "%s: the values of %s lie in another file", f->path, name);
+    else if ((bytes = bytes_of(element, sides, rank, most)) > 0 && H5Pget_layout(plan) == H5D_CHUNKED &&
+             H5Pget_chunk(plan, H5S_MAX_RANK, chunk) == rank && bytes_of(element, chunk, rank, most) > bytes)
+        bytes = bytes_of(element, chunk, rank, most);
+    if (status == TW_OK && bytes > most)
+        status = FAIL(TW_ERR_FORMAT, "%s: %s says that it is far larger than the file", f->path, name);
+    if (type >= 0) H5Tclose(type);
+    if (space >= 0) H5Sclose(space);
+    if (plan >= 0) H5Pclose(plan);
+    return status;
+}
+
 hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status) {
+    if (find_path(f->id, name) == PATH_IS_LINK) {
+        *status = FAIL(TW_ERR_FORMAT, "%s: %s is a link to somewhere else", f->path, name);
+        return -1;
+    }
     hid_t data = H5Dopen2(f->id, name, H5P_DEFAULT);
-    if (data >= 0) return data;
+    if (data < 0) {
+        H5Eclear2(H5E_DEFAULT);
+        *status = FAIL(TW_ERR_NOT_FOUND, "%s has no data set %s", f->path, name);
+        return -1;
+    }
+    *status = check_data(f, name, data);
+    if (*status == TW_OK) return data;
+    H5Dclose(data);
     H5Eclear2(H5E_DEFAULT);
-    *status = FAIL(TW_ERR_NOT_FOUND, "%s has no data set %s", f->path, name);
     return -1;
 }
 
@@ -38,7 +105,13 @@ int64_t tw_h5_get_mark(hid_t data, const char *name, int64_t missing) {
     if (H5Aexists(data, name) <= 0) return missing;
     int64_t value = -1;
     hid_t attribute = H5Aopen(data, name, H5P_DEFAULT);
-    if (attribute >= 0 && H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) value = -1;
+    hid_t type = attribute < 0 ? -1 : H5Aget_type(attribute),
+          space = attribute < 0 ? -1 : H5Aget_space(attribute);
+    bool one = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_INTEGER &&
+               H5Sget_simple_extent_npoints(space) == 1; /* more would be written beyond `value` */
+    if (!one || H5Aread(attribute, H5T_NATIVE_INT64, &value) < 0) value = -1;
+    if (type >= 0) H5Tclose(type);
+    if (space >= 0) H5Sclose(space);
     if (attribute >= 0) H5Aclose(attribute);
     return value;
 }
@@ -57,22 +130,9 @@ tw_status tw_h5_make_group(tw_h5 *f, const char *name) {
     return status;
 }
 
-/* With the lock held and every part of the path checked, as HDF5 wants it. */
-static bool has_path(hid_t id, const char *name) {
-    char part[1024];
-    size_t n = strlen(name);
-    if (n == 0 || n >= sizeof part) return false;
-    for (size_t i = 1; i <= n; i++) {
-        if (i < n && name[i] != '/') continue;
-        memcpy(part, name, i), part[i] = '\0';
-        if (H5Lexists(id, part, H5P_DEFAULT) <= 0) return false;
-    }
-    return true;
-}
-
 bool tw_h5_has(tw_h5 *f, const char *name) {
     tw_h5_lock();
-    bool found = has_path(f->id, name);
+    bool found = find_path(f->id, name) != PATH_IS_MISSING;
     H5Eclear2(H5E_DEFAULT);
     tw_h5_unlock();
     return found;
@@ -106,7 +166,10 @@ tw_status tw_h5_list(tw_h5 *f, const char *name, char ***names, int64_t *count) 
     *names = NULL, *count = 0;
     tw_status status = TW_OK;
     tw_h5_lock();
-    if (has_path(f->id, name)) {
+    path_is path = find_path(f->id, name);
+    if (path == PATH_IS_LINK)
+        status = FAIL(TW_ERR_FORMAT, "%s: %s is a link to somewhere else", f->path, name);
+    if (path == PATH_IS_HERE) {
         H5G_info_t info;
         hid_t group = H5Gopen2(f->id, name, H5P_DEFAULT);
         if (group < 0 || H5Gget_info(group, &info) < 0)
@@ -169,7 +232,7 @@ tw_status tw_h5_read_bytes(tw_h5 *f, const char *name, char **out, size_t *size)
     *out = NULL, *size = 0;
     tw_status status = TW_OK;
     tw_h5_lock();
-    if (has_path(f->id, name)) {
+    if (find_path(f->id, name) != PATH_IS_MISSING) {
         hid_t data = tw_h5_open_data(f, name, &status);
         if (data >= 0) {
             status = read_bytes(f, name, data, out, size);

@@ -25,7 +25,8 @@ void tw_h5_keep_error(void);
 /* A fixed-length UTF-8 type of `size` bytes (at least 1), to be closed with H5Tclose; -1 on failure. */
 hid_t tw_h5_text_type(size_t size);
 
-/* Opens a data set; -1 with *status set to TW_ERR_NOT_FOUND if there is none. */
+/* Opens a data set; -1 with *status set to TW_ERR_NOT_FOUND if there is none, TW_ERR_FORMAT if it (or one
+ * chunk) claims more than 2 x the file + 1 MiB, or lies in another file. */
 hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status);
 /* Creates a data set in chunks with a checksum each; its creation time is not kept. -1 on failure. limit: as
  * H5Screate_simple. */

@@ -183,6 +183,9 @@ static tw_status read_zip(tw_pt *pt) {
     const char *prefix = tw_zip_name(pt->zip, entry);
     TRY(refuse_torchscript(pt, prefix, prefix_size));
     TRY(check_byte_order(pt, prefix, prefix_size));
+    if (tw_zip_size(pt->zip, entry) >
+        pt->file_size) /* a compressed one: refused before memory is taken for it */
+        TRY(tw_zip_read(pt->zip, entry, 0, 0, NULL));
     size_t size = (size_t)tw_zip_size(pt->zip, entry);
     void *pickle = malloc(size + 1);
     if (!pickle) return no_memory(pt);
