@@ -78,6 +78,24 @@ hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status) {
     return -1;
 }
 
+bool tw_h5_is_whole(hid_t data) {
+    hid_t space = H5Dget_space(data), plan = H5Dget_create_plist(data);
+    hsize_t sides[H5S_MAX_RANK], chunk[H5S_MAX_RANK], stored = 0, wanted = 1;
+    int rank = space < 0 ? -1 : H5Sget_simple_extent_dims(space, sides, NULL);
+    bool whole = H5Dget_storage_size(data) > 0;
+    if (plan < 0 || rank < 0)
+        whole = false;
+    else if (H5Pget_layout(plan) == H5D_CHUNKED) { /* its space_status is wrong of chunks with a checksum */
+        whole =
+            H5Pget_chunk(plan, H5S_MAX_RANK, chunk) == rank && H5Dget_num_chunks(data, space, &stored) >= 0;
+        for (int i = 0; i < rank && whole; i++) wanted *= (sides[i] + chunk[i] - 1) / chunk[i];
+        whole = whole && stored == wanted;
+    }
+    if (space >= 0) H5Sclose(space);
+    if (plan >= 0) H5Pclose(plan);
+    return whole;
+}
+
 hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
                         const hsize_t *limit, const hsize_t *chunk) {
     hid_t space = H5Screate_simple(ndim, shape, limit), plan = H5Pcreate(H5P_DATASET_CREATE), data = -1;
@@ -213,6 +231,8 @@ static tw_status read_bytes(tw_h5 *f, const char *name, hid_t data, char **out, 
     if (type < 0 || space < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) ||
         H5Sget_simple_extent_npoints(space) != 1 || marked < 0 || (size_t)marked > room)
         status = FAIL(TW_ERR_FORMAT, "%s: %s is not one text of fixed length", f->path, name);
+    else if (!tw_h5_is_whole(data))
+        status = FAIL(TW_ERR_FORMAT, "%s: %s has no value", f->path, name);
     else if (!(value = calloc(1, room + 1)))
         status = FAIL(TW_ERR_MEMORY, "%s: no memory for %s, %zu bytes", f->path, name, room);
     else if (H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, value) < 0)

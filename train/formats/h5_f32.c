@@ -170,6 +170,8 @@ static tw_status read_values(tw_h5 *f, const char *name, hid_t data, float *valu
     tw_status status = TW_OK;
     if (ours)
         status = move_chunks(f, name, data, rank, shape, chunk, values, false);
+    else if (!tw_h5_is_whole(data))
+        status = FAIL(TW_ERR_FORMAT, "%s: a part of the values of %s is missing", f->path, name);
     else if (H5Dread(data, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) < 0)
         status = tw_h5_error(f, "read", name);
     if (plan >= 0) H5Pclose(plan);

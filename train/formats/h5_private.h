@@ -28,6 +28,8 @@ hid_t tw_h5_text_type(size_t size);
 /* Opens a data set; -1 with *status set to TW_ERR_NOT_FOUND if there is none, TW_ERR_FORMAT if it (or one
  * chunk) claims more than 2 x the file + 1 MiB, or lies in another file. */
 hid_t tw_h5_open_data(tw_h5 *f, const char *name, tw_status *status);
+/* False if a part of the values was never written: HDF5 would read zeros in its place. */
+bool tw_h5_is_whole(hid_t data);
 /* Creates a data set in chunks with a checksum each; its creation time is not kept. -1 on failure. limit: as
  * H5Screate_simple. */
 hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,

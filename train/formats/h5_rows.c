@@ -92,16 +92,18 @@ static tw_status read_list(tw_h5 *f, const char *name, hid_t data, int64_t n, in
     *width = type < 0 ? 0 : H5Tget_size(type);
     if (space < 0 || H5Sget_simple_extent_npoints(space) != n)
         status = FAIL(TW_ERR_FORMAT, "%s: %s does not have %lld entries", f->path, name, (long long)n);
+    else if (class != H5T_INTEGER && (class != H5T_STRING || H5Tis_variable_str(type)))
+        status = FAIL(TW_ERR_FORMAT, "%s: %s holds neither integers nor fixed-length texts", f->path, name);
+    else if (n && !tw_h5_is_whole(data))
+        status = FAIL(TW_ERR_FORMAT, "%s: a part of %s is missing", f->path, name);
     else if (class == H5T_INTEGER) {
         *values = calloc(room, sizeof **values);
         if (*values && H5Dread(data, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, *values) < 0)
             status = tw_h5_error(f, "read", name);
-    } else if (class == H5T_STRING && !H5Tis_variable_str(type)) {
+    } else {
         *texts = calloc(room, *width);
         if (*texts && H5Dread(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *texts) < 0)
             status = tw_h5_error(f, "read", name);
-    } else {
-        status = FAIL(TW_ERR_FORMAT, "%s: %s holds neither integers nor fixed-length texts", f->path, name);
     }
     if (status == TW_OK && !*values && !*texts)
         status = FAIL(TW_ERR_MEMORY, "%s: no memory for %lld entries of %s", f->path, (long long)n, name);
