@@ -5,6 +5,7 @@
 #include "train/formats/zip_write.h"
 #include "tw_test.h"
 
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define MARKER "/tmp/tw_hostile_marker1"
@@ -42,6 +43,23 @@ static inline const char *pt_archive(const char *pickle, size_t size) {
     TW_ASSERT_OK(tw_zip_writer_finish(zip));
     tw_zip_writer_free(zip);
     return path;
+}
+
+/* From here on this process (Check runs each test in one of its own) gets no more memory than a file of
+ * `size` bytes may cost, so that whoever asks for more fails with TW_ERR_MEMORY. Sanitizers need all of the
+ * address space. */
+static inline void limit_memory(size_t size) {
+#ifndef __SANITIZE_ADDRESS__
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+    if (!f || fscanf(f, "%lu", &pages) != 1) ck_abort_msg("cannot read /proc/self/statm");
+    fclose(f);
+    size_t bytes = pages * (size_t)sysconf(_SC_PAGESIZE) + 2 * size + (20u << 20);
+    struct rlimit limit = {bytes, bytes};
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
+#else
+    (void)size;
+#endif
 }
 
 #endif

@@ -199,6 +199,7 @@ START_TEST(refuses_contradictions) {
 END_TEST
 
 START_TEST(refuses_what_it_does_not_read) {
+    limit_memory(4096);
     plain_archive();
     put(central(0) + 8, 1, 2);
     refuse(TW_ERR_UNSUPPORTED, "'a/data.pkl' is encrypted");

@@ -5,7 +5,6 @@
 #include "pt_files.h"
 #include "tw_test.h"
 
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -31,23 +30,6 @@ static tw_status load(const char *path) {
     ck_assert_msg(seconds < 10, "took %.1f s", seconds);
     ck_assert_msg(access(MARKER, F_OK) != 0, "the file was executed");
     return status;
-}
-
-/* From here on this process (Check runs each test in one of its own) gets no more memory than a file of
- * `size` bytes may cost, so that whoever asks for more fails with TW_ERR_MEMORY. Sanitizers need all of the
- * address space. */
-static void limit_memory(size_t size) {
-#ifndef __SANITIZE_ADDRESS__
-    FILE *f = fopen("/proc/self/statm", "r");
-    unsigned long pages = 0;
-    if (!f || fscanf(f, "%lu", &pages) != 1) ck_abort_msg("cannot read /proc/self/statm");
-    fclose(f);
-    size_t bytes = pages * (size_t)sysconf(_SC_PAGESIZE) + 2 * size + (20u << 20);
-    struct rlimit limit = {bytes, bytes};
-    ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
-#else
-    (void)size;
-#endif
 }
 
 typedef struct hostile {
