@@ -31,10 +31,12 @@ import reference_run
 import tuwen_checkpoint
 
 
+PUBLISHED = ["RN50", "ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"]
+
+
 def parse():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--model", nargs="+", default=["RN50", "ViT-B-16", "ViT-B-32", "ViT-L-14", "ViT-L-14-336",
-                                                  "ViT-H-14"], help="names in configs/models, or YAML files")
+    p.add_argument("--model", nargs="+", default=PUBLISHED, help="names in configs/models, or YAML files")
     p.add_argument("--tuwen", default="build/release/tuwen")
     p.add_argument("--images", required=True, help="TSV of the original format")
     p.add_argument("--texts", required=True, help="JSONL of the original format")
