@@ -36,8 +36,8 @@ typedef enum tw_accumulate { TW_WRITE, TW_ADD } tw_accumulate;
  *
  * Shape rule: reads attr, the inputs' types and shapes (data is NULL; an absent input has ndim -1) and
  * needs_grad; checks them; sets outputs (count, type, shape), saved_inputs and saved_outputs (bit i: backward
- * reads that value) and the scratch sizes. outputs[0 .. n_results) are results that may be used by others and,
- * unless they are integers, may have gradients; the rest are kept for backward only.
+ * reads that value) and the scratch sizes. outputs[0 .. n_results) are results that may be used by others
+ * and, unless they are integers, may have gradients; the rest are kept for backward only.
  *
  * Forward: writes every output. Backward: reads output_grad[i] (data NULL: no gradient reaches it), delivers
  * the gradient of every input whose input_grad[i].data is not NULL by writing or adding, as input_mode[i]

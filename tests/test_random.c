@@ -55,4 +55,5 @@ START_TEST(moments_and_ranges) {
 }
 END_TEST
 
-TW_TEST_MAIN("random", agrees_with_the_published_vectors, runs_of_words_are_the_single_words, moments_and_ranges)
+TW_TEST_MAIN("random", agrees_with_the_published_vectors, runs_of_words_are_the_single_words,
+             moments_and_ranges)

@@ -95,8 +95,10 @@ tw_status tw_command_shapes(int argc, char **argv) {
     struct timespec start;
     clock_gettime(CLOCK_MONOTONIC, &start);
     TRY(tw_shapes_write(folder, &options, &summary));
-    printf("%s: train %d pictures of %d scenes, %d of one object; valid %d pictures of %d scenes, %d of them siblings\n",
-           folder, options.train, summary.train_scenes, summary.singles, options.valid, options.valid, summary.siblings);
+    printf("%s: train %d pictures of %d scenes, %d of one object; valid %d pictures of %d scenes, %d of them "
+           "siblings\n",
+           folder, options.train, summary.train_scenes, summary.singles, options.valid, options.valid,
+           summary.siblings);
     printf("%d x %d pixels, %.1f MB of %s, vocabulary of %d, seed %llu, %.1f s\n", options.px, options.px,
            (double)summary.image_bytes / 1e6, options.format == TW_SHAPES_PNG ? "PNG" : "JPEG",
            summary.vocabulary, (unsigned long long)options.seed, seconds_since(&start));

@@ -90,7 +90,8 @@ typedef struct tw_checkpoint_output {
     int64_t n;
     const tw_checkpoint_raw *raw;
     int64_t raw_count;
-    tw_status (*fill)(void *self, int64_t i, tw_checkpoint_part part, float *dst); /* all of entry i's values */
+    tw_status (*fill)(void *self, int64_t i, tw_checkpoint_part part,
+                      float *dst); /* all of entry i's values */
     tw_status (*fill_raw)(void *self, int64_t i, void *dst);
     void *self;
 } tw_checkpoint_output;
@@ -131,7 +132,8 @@ tw_status tw_checkpoint_expect(const tw_checkpoint *c, const char *name, int ndi
 tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_part part, float *dst,
                              int64_t count) TW_MUST_CHECK;
 
-/* The bytes of /extra/<name>: exactly `bytes` of them into dst. TW_ERR_NOT_FOUND, TW_ERR_FORMAT (another size).
+/* The bytes of /extra/<name>: exactly `bytes` of them into dst. TW_ERR_NOT_FOUND, TW_ERR_FORMAT (another
+ * size).
  */
 tw_status tw_checkpoint_read_raw(tw_checkpoint *c, const char *name, void *dst, size_t bytes) TW_MUST_CHECK;
 
