@@ -35,7 +35,7 @@ static inline void memory_add_shape(memory_weights *m, const char *name, tw_weig
 
 /* sides: "" for a scalar, else "3,4,5". */
 static inline void memory_add(memory_weights *m, const char *name, tw_weight_type type, const char *sides) {
-    int64_t shape[TW_WEIGHT_MAX_DIMS];
+    int64_t shape[TW_WEIGHT_MAX_DIMS] = {0}; /* GCC 14 does not see that ndim of them are set */
     int ndim = 0;
     for (const char *at = sides; *at; at += strcspn(at, ","), at += *at == ',')
         shape[ndim++] = strtoll(at, NULL, 10);
