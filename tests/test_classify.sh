@@ -1,34 +1,9 @@
 #!/usr/bin/env bash
 # `tuwen classify` and `tuwen similarity` end to end, on a folder of drawn images. Argument: the build folder.
 set -u
-build=$1
-tuwen=$build/tuwen
+. tests/shell.sh "$1"
 images=$PWD/tests/golden/images
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-passed=0
-failed=0
 
-ok() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-    tail -n 8 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
-}
-holds() { # NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
-}
-refuses() { # NAME CODE TEXT COMMAND...: it ends with CODE and an error that contains TEXT
-    local name=$1 code=$2 text=$3
-    shift 3
-    "$@" >"$work/out" 2>"$work/err"
-    local got=$?
-    if [ $got -ne "$code" ]; then fail "$name: exit code $got, expected $code"
-    elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
-    else ok; fi
-}
 has() { # NAME TEXT [FILE]: the last output contains TEXT
     if grep -qF -- "$2" "${3:-$work/out}"; then ok; else fail "$1: no '$2'"; fi
 }
@@ -147,5 +122,4 @@ refuses "a missing image" 1 "none.jpg: No such file" similarity "$work/none.jpg"
 refuses "a folder" 1 "not a file but a folder" similarity "$work" 红
 refuses "text that is not UTF-8" 1 "text number 2" similarity "$images/jpeg_420.jpg" 红 $'\xff'
 
-echo "tests: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

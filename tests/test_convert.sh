@@ -2,37 +2,10 @@
 # Weight files of other tools in and out, on small files of the reference implementations (scripts/
 # make_golden_convert.py). Argument: the build folder.
 set -u
-build=$1
-tuwen=$build/tuwen
+. tests/shell.sh "$1"
 list=$build/tests/tool_weights_list
 golden=tests/golden/convert
-work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-passed=0
-failed=0
 
-ok() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-    tail -n 5 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
-}
-# holds NAME COMMAND...: the command succeeds.
-holds() {
-    local name=$1
-    shift
-    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
-}
-# refuses NAME CODE TEXT COMMAND...: it ends with CODE and an error that contains TEXT.
-refuses() {
-    local name=$1 code=$2 text=$3
-    shift 3
-    "$@" >"$work/out" 2>"$work/err"
-    local got=$?
-    if [ $got -ne "$code" ]; then fail "$name: exit code $got, expected $code"
-    elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
-    else ok; fi
-}
 # same NAME A B: two weight files hold the same tensors, to the bit
 same() {
     local a b
@@ -160,5 +133,4 @@ refuses "not a weight file" 1 "no weight file that tuwen knows" convert "$vocab"
 refuses "no file" 1 "cannot open" convert "$work/nothing.pt" "$work/x.h5"
 refuses "an empty folder" 1 "neither a run folder" convert "$data" "$work/x.h5"
 
-echo "tests: $passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish

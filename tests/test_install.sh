@@ -2,25 +2,9 @@
 # libtuwen as other programs meet it: installed to a prefix, found by pkg-config and by find_package, shared and static,
 # from C, C++ and Python. Argument: the build folder.
 set -u
-build=$1
-tuwen=$build/tuwen
+. tests/shell.sh "$1"
 source=$PWD
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-passed=0
-failed=0
 
-ok() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-    tail -n 8 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
-}
-holds() { # NAME COMMAND...: the command succeeds
-    local name=$1
-    shift
-    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
-}
 same() { # NAME: the last output is the first example's
     if cmp -s "$work/out" "$work/expected"; then ok; else fail "$1"; fi
 }
@@ -119,5 +103,4 @@ else
     echo "SKIP similarity.py: no python3"
 fi
 
-echo "tests: $passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -1,36 +1,9 @@
 #!/usr/bin/env bash
 # The main job end to end on a generated data set, and what may go wrong in it. Argument: the build folder.
 set -u
-build=$1
-tuwen=$build/tuwen
+. tests/shell.sh "$1"
 hash=$build/tests/tool_checkpoint_hash
-work=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-passed=0
-failed=0
 
-ok() { passed=$((passed + 1)); }
-fail() {
-    failed=$((failed + 1))
-    echo "FAIL $1"
-    tail -n 5 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
-}
-# holds NAME COMMAND...: the command succeeds.
-holds() {
-    local name=$1
-    shift
-    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
-}
-# refuses NAME CODE TEXT COMMAND...: it ends with CODE and an error that contains TEXT.
-refuses() {
-    local name=$1 code=$2 text=$3
-    shift 3
-    "$@" >"$work/out" 2>"$work/err"
-    local got=$?
-    if [ $got -ne "$code" ]; then fail "$name: exit code $got, expected $code"
-    elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
-    else ok; fi
-}
 same() { # NAME A B: checkpoints are the same to the bit
     local a b
     a=$($hash "$2" 2>&1) && b=$($hash "$3" 2>&1) && [ "$a" = "$b" ] && { ok; return; }
@@ -165,5 +138,4 @@ else
     echo "SKIP disk full: needs root and tmpfs"
 fi
 
-echo "tests: $passed passed, $failed failed"
-[ $failed -eq 0 ]
+finish

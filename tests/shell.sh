@@ -1,0 +1,36 @@
+# What the shell tests share; sourced with the build folder as argument, from the source folder. Sets tuwen
+# (the program of the build folder $1) and work (a temporary folder, removed at the end with what still runs in it).
+build=$1
+tuwen=$build/tuwen
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+passed=0
+failed=0
+
+ok() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAIL $1"
+    tail -n 8 "$work/out" "$work/err" 2>/dev/null | sed 's/^/    /'
+}
+# holds NAME COMMAND...: the command succeeds.
+holds() {
+    local name=$1
+    shift
+    if "$@" >"$work/out" 2>"$work/err"; then ok; else fail "$name (exit code $?)"; fi
+}
+# refuses NAME CODE TEXT COMMAND...: it ends with CODE and an error that contains TEXT.
+refuses() {
+    local name=$1 code=$2 text=$3
+    shift 3
+    "$@" >"$work/out" 2>"$work/err"
+    local got=$?
+    if [ $got -ne "$code" ]; then fail "$name: exit code $got, expected $code"
+    elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
+    else ok; fi
+}
+# The closing line that scripts/test.sh counts; the status of the test.
+finish() {
+    echo "tests: $passed passed, $failed failed"
+    [ $failed -eq 0 ]
+}
