@@ -67,8 +67,7 @@ def compare(args, name, vocab, folder):
     tokenizer = reference_run.make_tokenizer(vocab, folder)
     model, sizes = compare_full_size.make_model(args, name, tokenizer, len(tokenizer.vocab))
     weights = os.path.join(folder, "weights.pt")
-    state = {f"module.{k}": v for k, v in model.state_dict().items() if "pooler" not in k}
-    torch.save({"epoch": 0, "step": 0, "name": name, "state_dict": state}, weights)
+    compare_full_size.write_pt(model, name, weights)
     config = settings(args, sizes["image"].get("kind") == "resnet")
     samples, got = train_tuwen(args, name, weights, config, folder)
     want = train_reference(args, model, sizes, tokenizer, config, samples, folder)

@@ -101,6 +101,12 @@ def make_model(args, name, tokenizer, words):
     return model, sizes
 
 
+def write_pt(model, name, path):
+    """As the original saves it: names below "module.", and no pooler, which its class has and never uses."""
+    state = {f"module.{k}": v for k, v in model.state_dict().items() if "pooler" not in k}
+    torch.save({"epoch": 0, "step": 0, "name": name, "state_dict": state}, path)
+
+
 @torch.no_grad()
 def settle_statistics(model, sizes, folder, cache):
     """Running averages as after training on these images: with PyTorch's 0 and 1 the image hardly reaches the end."""
@@ -202,11 +208,10 @@ def compare(args, name, kept, vocab, tokenizer):
     records = write_split(args, split)
     model, sizes = make_model(args, name, tokenizer, len(tokenizer.vocab))
     settle_statistics(model, sizes, split, kept)
-    state = {f"module.{k}": v for k, v in model.state_dict().items() if "pooler" not in k}
-    torch.save({"epoch": 0, "step": 0, "name": name, "state_dict": state}, weights)
+    write_pt(model, name, weights)
     image, text = reference_features(model, sizes, split, records, tokenizer, kept)
     moved = statistics_agree(args, name, model, weights, split, kept)
-    del model, state
+    del model
     subprocess.run([args.tuwen, "extract", "--checkpoint", weights, "--vocab", args.vocab, "--data", split, "--output",
                     output, "--batch", "8", *args.extra], check=True, stdout=subprocess.DEVNULL)
     got = read_features(output)

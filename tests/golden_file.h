@@ -4,6 +4,7 @@
 #ifndef TW_TESTS_GOLDEN_FILE_H
 #define TW_TESTS_GOLDEN_FILE_H
 
+#include "optim/adamw.h"
 #include "tw_test.h"
 
 #include <hdf5.h>
@@ -22,6 +23,23 @@ static inline double golden_number(hid_t file, const char *group, const char *at
     ck_assert_int_ge(H5Aread(a, H5T_NATIVE_DOUBLE, &value), 0);
     H5Aclose(a);
     return value;
+}
+
+/* The optimizer whose numbers a group's attributes hold, with the original's rule of what is not decayed. */
+static inline tw_adamw *golden_adamw(hid_t file, const char *group, tw_params *params, tw_device *device) {
+    static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
+#define NUMBER(name) (float)golden_number(file, group, name)
+    tw_adamw_config config = {.beta1 = NUMBER("beta1"),
+                              .beta2 = NUMBER("beta2"),
+                              .eps = NUMBER("eps"),
+                              .weight_decay = NUMBER("weight_decay"),
+                              .no_decay = no_decay,
+                              .n_no_decay = 4,
+                              .logit_scale_max = NUMBER("logit_scale_max")};
+#undef NUMBER
+    tw_adamw *adamw;
+    TW_ASSERT_OK(tw_adamw_create(params, device, &config, &adamw));
+    return adamw;
 }
 
 static inline int golden_int(hid_t file, const char *group, const char *attribute) {

@@ -179,22 +179,6 @@ static void check_statistics(const rig *r, const char *group, double tol) {
     }
 }
 
-static tw_adamw *make_adamw(const rig *r) {
-    static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
-#define NUMBER(name) (float)golden_number(r->file, "/main", name)
-    tw_adamw_config config = {.beta1 = NUMBER("beta1"),
-                              .beta2 = NUMBER("beta2"),
-                              .eps = NUMBER("eps"),
-                              .weight_decay = NUMBER("weight_decay"),
-                              .no_decay = no_decay,
-                              .n_no_decay = 4,
-                              .logit_scale_max = NUMBER("logit_scale_max")};
-#undef NUMBER
-    tw_adamw *adamw;
-    TW_ASSERT_OK(tw_adamw_create(r->model->params, r->device, &config, &adamw));
-    return adamw;
-}
-
 static void update(const rig *r, tw_adamw *adamw, double lr) {
     tw_gradient_report report;
     TW_ASSERT_OK(tw_adamw_inspect(adamw, &report));
@@ -212,7 +196,7 @@ START_TEST(features_gradients_and_statistics_agree) {
         check_features(&r, "step0", tolerance);
         check_gradients(&r, "step0/grads", tolerance);
         check_statistics(&r, "step0/params", 0); /* a forward and a backward move nothing */
-        tw_adamw *adamw = make_adamw(&r);
+        tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
         check_statistics(&r, "step0/after", 1e-6);
         tw_adamw_free(adamw);
@@ -229,7 +213,7 @@ START_TEST(micro_batches_are_virtual_ranks) {
         load_params(&r, "step0/params");
         check_loss(&r, "halves", run_step(&r, 0), tolerance);
         check_gradients(&r, "halves/grads", tolerance);
-        tw_adamw *adamw = make_adamw(&r);
+        tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
         check_statistics(&r, "halves/after", 1e-6);
         tw_adamw_free(adamw);
@@ -248,7 +232,7 @@ START_TEST(frozen_statistics_agree_for_any_micro_batch) {
         check_loss(&r, "frozen", run_step(&r, 0), tolerance);
         if (micro == 0) check_features(&r, "frozen", tolerance);
         check_gradients(&r, "frozen/grads", tolerance);
-        tw_adamw *adamw = make_adamw(&r);
+        tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 1e-4);
         check_statistics(&r, "step20/params", 0);
         tw_adamw_free(adamw);
@@ -267,7 +251,7 @@ START_TEST(a_frozen_tower_evaluates) {
     const tw_tower_tape *t;
     TW_ASSERT_OK(tw_towers_get(r.towers, TW_TOWERS_TRAIN, r.batch, &t));
     check_rows(&r, "main/step0/evaluation", t->tape, t->image, tolerance);
-    tw_adamw *adamw = make_adamw(&r);
+    tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
     update(&r, adamw, 1e-3);
     check_statistics(&r, "step0/params", 0);
     const tw_param *scale = tw_params_find(r.model->params, "logit_scale");
@@ -297,7 +281,7 @@ START_TEST(twenty_adamw_steps_agree) {
     rig r;
     open_rig(&r, TW_F32, TW_RECOMPUTE_NONE, 0, NULL);
     load_params(&r, "step0/params");
-    tw_adamw *adamw = make_adamw(&r);
+    tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
     tw_schedule schedule = {TW_SCHEDULE_COSINE, golden_number(r.file, "/main", "lr"),
                             golden_int(r.file, "/main", "warmup"), 20};
     double *losses = golden_f64(r.file, "main/losses", 20);
@@ -318,7 +302,7 @@ START_TEST(a_skipped_step_moves_no_statistics) {
     rig r;
     open_rig(&r, TW_F32, TW_RECOMPUTE_NONE, 0, NULL);
     load_params(&r, "step0/params");
-    tw_adamw *adamw = make_adamw(&r);
+    tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
     r.pixels[5] = NAN;
     (void)run_step(&r, 0);
     tw_gradient_report report;

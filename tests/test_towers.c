@@ -271,22 +271,6 @@ START_TEST(inference_agrees) {
 }
 END_TEST
 
-static tw_adamw *optimizer_of(rig *r) {
-    static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
-#define NUMBER(name) ((float)golden_number(r->file, r->group, name))
-    tw_adamw_config config = {.beta1 = NUMBER("beta1"),
-                              .beta2 = NUMBER("beta2"),
-                              .eps = NUMBER("eps"),
-                              .weight_decay = NUMBER("weight_decay"),
-                              .no_decay = no_decay,
-                              .n_no_decay = 4,
-                              .logit_scale_max = NUMBER("logit_scale_max")};
-#undef NUMBER
-    tw_adamw *adamw;
-    TW_ASSERT_OK(tw_adamw_create(r->model->params, r->device, &config, &adamw));
-    return adamw;
-}
-
 /* The free-running weights after the last step. The reference's own f32 run is 3e-5 away from f64; a missing
  * weight decay would be 8e-4. */
 static void check_weights(rig *r, int step) {
@@ -306,7 +290,7 @@ static void check_weights(rig *r, int step) {
 START_TEST(twenty_steps_agree) {
     rig r = rig_open("/main", 2, true, TW_RECOMPUTE_NONE);
     load_weights(&r, 0);
-    tw_adamw *adamw = optimizer_of(&r);
+    tw_adamw *adamw = golden_adamw(r.file, r.group, r.model->params, r.device);
     double *losses = golden_f64(r.file, "/main/losses", r.steps);
     double *rates = golden_f64(r.file, "/main/lrs", r.steps);
     tw_schedule schedule = {TW_SCHEDULE_COSINE, golden_number(r.file, "/main", "lr"),
