@@ -19,10 +19,9 @@ tw_status tw_make_folders(const char *path) {
         if (path[i] != '/' && path[i] != '\0') continue;
         memcpy(part, path, i);
         part[i] = '\0';
-        struct stat info;
         if (mkdir(part, 0777) == 0) continue;
         int code = errno;
-        if (code == EEXIST && stat(part, &info) == 0 && S_ISDIR(info.st_mode)) continue;
+        if (code == EEXIST && tw_is_folder(part)) continue;
         return FAIL(TW_ERR_IO, "%s: cannot make this folder: %s", part,
                     code == EEXIST ? "there is a file of that name" : strerror(code));
     }
@@ -37,6 +36,11 @@ tw_status tw_sync_folder(const char *path) {
     /* Some network file systems cannot sync folders; they order renames themselves. */
     if (code && code != EINVAL && code != ENOTSUP) return FAIL(TW_ERR_IO, "%s: %s", path, strerror(code));
     return TW_OK;
+}
+
+bool tw_is_folder(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
 }
 
 char *tw_path_join(const char *folder, const char *name) {

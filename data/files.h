@@ -19,6 +19,8 @@ void tw_remove_folder(const char *path);
 TW_MUST_CHECK tw_status tw_split_path(const char *path, char *parent, char *name, size_t size);
 /* "folder/name" in one string, to be freed by the caller; NULL when memory is out. */
 char *tw_path_join(const char *folder, const char *name);
+/* True for a folder or a link to one. */
+bool tw_is_folder(const char *path);
 /* A whole file into memory, freed with free(). */
 TW_MUST_CHECK tw_status tw_read_file(const char *path, uint8_t **data, size_t *size);
 

@@ -1,5 +1,7 @@
 #include "data/label_folder.h"
 
+#include "data/files.h"
+
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
@@ -51,18 +53,7 @@ static void sort(list *l) {
     if (l->n > 1) qsort(l->at, (size_t)l->n, sizeof *l->at, compare);
 }
 
-static char *join(const char *folder, const char *name) {
-    char *path = NULL;
-    size_t n = strlen(folder);
-    return asprintf(&path, "%s%s%s", folder, n && folder[n - 1] == '/' ? "" : "/", name) < 0 ? NULL : path;
-}
-
 /* ---- reading folders ---- */
-
-static bool is_folder(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
 
 /* The names in a folder, sorted: folders (links to folders too) and all else. Either may be NULL. */
 static tw_status read_folder(const char *path, list *folders, list *files) {
@@ -73,8 +64,8 @@ static tw_status read_folder(const char *path, list *folders, list *files) {
     tw_status status = TW_OK;
     for (struct dirent *entry; status == TW_OK && (errno = 0, entry = readdir(dir));) {
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        char *full = join(path, entry->d_name);
-        list *into = full && is_folder(full) ? folders : files;
+        char *full = tw_path_join(path, entry->d_name);
+        list *into = full && tw_is_folder(full) ? folders : files;
         free(full);
         if (!full) status = FAIL(TW_ERR_MEMORY, "no memory for the names of files");
         if (full && into) status = add(into, strdup(entry->d_name));
@@ -110,7 +101,7 @@ static tw_status find_folders(walk *w, const char *path) {
     tw_status status = add(&w->folders, strdup(path));
     if (status == TW_OK) status = read_folder(path, &names, NULL);
     for (int64_t i = 0; status == TW_OK && i < names.n; i++) {
-        char *below = join(path, names.at[i]);
+        char *below = tw_path_join(path, names.at[i]);
         status = below ? find_folders(w, below) : FAIL(TW_ERR_MEMORY, "no memory for a path");
         free(below);
     }
@@ -136,7 +127,7 @@ static tw_status add_files(const char *folder, list *files, int64_t *ignored) {
     tw_status status = read_folder(folder, NULL, &names);
     for (int64_t i = 0; status == TW_OK && i < names.n; i++) {
         if (is_image(names.at[i]))
-            status = add(files, join(folder, names.at[i]));
+            status = add(files, tw_path_join(folder, names.at[i]));
         else
             ++*ignored;
     }
@@ -162,8 +153,8 @@ static tw_status add_class(const char *path, list *files, int64_t *ignored) {
 
 static tw_status find_classes(const char *folder, tw_label_folder *set) {
     list names = {0};
-    set->path = join(folder, "test");
-    if (set->path && !is_folder(set->path)) {
+    set->path = tw_path_join(folder, "test");
+    if (set->path && !tw_is_folder(set->path)) {
         free(set->path);
         set->path = strdup(folder);
     }
@@ -182,7 +173,7 @@ static tw_status find_images(tw_label_folder *set) {
     int64_t *end = calloc((size_t)set->classes, sizeof *end);
     tw_status status = end ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
     for (int64_t c = 0; status == TW_OK && c < set->classes; c++) {
-        char *path = join(set->path, set->folders[c]);
+        char *path = tw_path_join(set->path, set->folders[c]);
         status = path ? add_class(path, &files, &set->ignored) : FAIL(TW_ERR_MEMORY, "out of memory");
         end[c] = files.n;
         free(path);
@@ -206,8 +197,8 @@ static tw_status find_labels(const char *folder, const char *given, tw_label_fol
     if (given) {
         set->labels_path = strdup(given);
     } else {
-        set->labels_path = join(folder, "label_cn.txt");
-        char *above = join(folder, "../label_cn.txt");
+        set->labels_path = tw_path_join(folder, "label_cn.txt");
+        char *above = tw_path_join(folder, "../label_cn.txt");
         bool classes_here = strcmp(set->path, folder) == 0;
         if (classes_here && !exists(set->labels_path) && exists(above)) {
             free(set->labels_path);

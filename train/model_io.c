@@ -1,10 +1,10 @@
 #include "train/model_io.h"
 
+#include "data/files.h"
 #include "train/model_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *out) {
@@ -85,9 +85,8 @@ void tw_snapshot_free(tw_snapshot *s) {
 
 /* vocab.txt in the folder `beside`, or in the folder of the file `beside`. */
 static bool vocab_beside(const char *beside, char *path, size_t size) {
-    struct stat st;
     if (!beside) return false;
-    if (stat(beside, &st) == 0 && S_ISDIR(st.st_mode)) {
+    if (tw_is_folder(beside)) {
         snprintf(path, size, "%s/vocab.txt", beside);
     } else {
         const char *slash = strrchr(beside, '/');

@@ -1,5 +1,6 @@
 #include "train/model_source.h"
 
+#include "data/files.h"
 #include "train/checkpoint_weights.h"
 #include "train/formats/pt.h"
 #include "train/formats/safetensors.h"
@@ -102,8 +103,7 @@ static tw_status read_config(tw_model_source *s) {
 
 static tw_status set_folder(tw_model_source *s) {
     const char *slash = strrchr(s->path, '/');
-    struct stat st;
-    bool is_folder = stat(s->path, &st) == 0 && S_ISDIR(st.st_mode);
+    bool is_folder = tw_is_folder(s->path);
     int length = is_folder ? (int)strlen(s->path) : slash ? (int)(slash - s->path + (slash == s->path)) : 1;
     if (snprintf(s->folder, sizeof s->folder, "%.*s", length, is_folder || slash ? s->path : ".") >=
         (int)sizeof s->folder)

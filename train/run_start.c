@@ -1,16 +1,11 @@
 /* What a training run starts from: a checkpoint of its own, a whole model, two towers, or random weights. */
+#include "data/files.h"
 #include "train/formats/run_folder.h"
 #include "train/model_file.h"
 #include "train/recognise.h"
 #include "train/run.h"
 
 #include <stdlib.h>
-#include <sys/stat.h>
-
-static bool is_folder(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
-}
 
 static tw_status open_folder(const tw_run *run, const char *folder, tw_checkpoint **out) {
     char *notes = NULL;
@@ -34,7 +29,7 @@ static tw_status refuse_second_run(const tw_config *config) {
 
 static tw_status open_resumed(const tw_run *run, const char *from, tw_run_start *out) {
     tw_checkpoint *c;
-    TRY(is_folder(from) ? open_folder(run, from, &c) : tw_checkpoint_open(from, &c));
+    TRY(tw_is_folder(from) ? open_folder(run, from, &c) : tw_checkpoint_open(from, &c));
     TRY(tw_model_source_of_checkpoint(c, &out->source));
     out->whole = out->resume = true;
     return TW_OK;

@@ -194,9 +194,8 @@ static tw_status info_features(const char *path, json_t *o) {
 /* ---- which of them it is ---- */
 
 static bool is_folder(const char *folder, const char *name) {
-    struct stat info;
     char *path = tw_path_join(folder, name);
-    bool yes = path && stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+    bool yes = path && tw_is_folder(path);
     free(path);
     return yes;
 }

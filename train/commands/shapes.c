@@ -1,16 +1,10 @@
 /* `tuwen shapes`: draws the demonstration data set. */
 #include "data/shapes.h"
+#include "train/clock.h"
 #include "train/commands/commands.h"
 #include "train/options.h"
 
 #include <stdio.h>
-#include <time.h>
-
-static double seconds_since(const struct timespec *start) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)(now.tv_sec - start->tv_sec) + 1e-9 * (double)(now.tv_nsec - start->tv_nsec);
-}
 
 static tw_status parse(int argc, char **argv, tw_shapes_options *shapes, const char **folder, bool *help) {
     int64_t train = shapes->train, valid = shapes->valid, size = shapes->px;
@@ -92,8 +86,7 @@ tw_status tw_command_shapes(int argc, char **argv) {
     bool help = false;
     TRY(parse(argc, argv, &options, &folder, &help));
     if (help) return TW_OK;
-    struct timespec start;
-    clock_gettime(CLOCK_MONOTONIC, &start);
+    double start = tw_seconds();
     TRY(tw_shapes_write(folder, &options, &summary));
     printf("%s: train %d pictures of %d scenes, %d of one object; valid %d pictures of %d scenes, %d of them "
            "siblings\n",
@@ -101,6 +94,6 @@ tw_status tw_command_shapes(int argc, char **argv) {
            summary.siblings);
     printf("%d x %d pixels, %.1f MB of %s, vocabulary of %d, seed %llu, %.1f s\n", options.px, options.px,
            (double)summary.image_bytes / 1e6, options.format == TW_SHAPES_PNG ? "PNG" : "JPEG",
-           summary.vocabulary, (unsigned long long)options.seed, seconds_since(&start));
+           summary.vocabulary, (unsigned long long)options.seed, tw_seconds() - start);
     return TW_OK;
 }

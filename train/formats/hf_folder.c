@@ -219,8 +219,7 @@ static const weight_file *find_file(const char *folder) {
 }
 
 bool tw_hf_is_folder(const char *path) {
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode) && find_file(path);
+    return tw_is_folder(path) && find_file(path);
 }
 
 static tw_status open_files(folder_weights *f, const char *folder) {
