@@ -1,6 +1,7 @@
 #include "autograd/comm.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static tw_status self_all_reduce(tw_comm *c, float *data, int64_t count) {
     (void)c, (void)data, (void)count;
@@ -10,6 +11,18 @@ static tw_status self_all_reduce(tw_comm *c, float *data, int64_t count) {
 static tw_status copy_own(tw_comm *c, const float *in, float *out, const int64_t *counts) {
     if (in == out || counts[0] == 0) return TW_OK;
     return c->device->copy(c->device, TW_QUEUE_COMPUTE, out, in, (size_t)counts[0] * sizeof *out);
+}
+
+static tw_status self_all_to_all(tw_comm *c, const float *in, const int64_t *in_counts, float *out,
+                                 const int64_t *out_counts) {
+    (void)out_counts;
+    return copy_own(c, in, out, in_counts);
+}
+
+static tw_status self_gather_all(tw_comm *c, const void *in, size_t bytes, void *out) {
+    (void)c;
+    memcpy(out, in, bytes);
+    return TW_OK;
 }
 
 static tw_status self_broadcast(tw_comm *c, void *data, size_t bytes, int root) {
@@ -38,8 +51,10 @@ tw_status tw_comm_self(tw_device *device, tw_comm **out) {
                    .all_reduce = self_all_reduce,
                    .all_gather = copy_own,
                    .reduce_scatter = copy_own,
-                   .broadcast = self_broadcast,
+                   .all_to_all = self_all_to_all,
                    .sync = self_sync,
+                   .broadcast = self_broadcast,
+                   .gather_all = self_gather_all,
                    .abort = self_abort,
                    .destroy = self_destroy};
     return TW_OK;

@@ -1,7 +1,6 @@
 #include "autograd/conv_dnnl.h"
 
-#include <dnnl.h>
-#include <stdlib.h>
+#include "autograd/dnnl_desc.h"
 
 static tw_status ok(dnnl_status_t status, const char *what) {
     if (status == dnnl_success) return TW_OK;
@@ -58,14 +57,8 @@ static void plan_free(plan *p) {
 /* ---- what differs between oneDNN 2 and 3 ---- */
 
 #if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t desc; /* a handle */
-typedef const_dnnl_memory_desc_t desc_ref;
-#define REF(d) (d)
 #define DESC_MAKE dnnl_memory_desc_create_with_tag
 #else
-typedef dnnl_memory_desc_t desc;
-typedef const dnnl_memory_desc_t *desc_ref;
-#define REF(d) (&(d))
 #define DESC_MAKE dnnl_memory_desc_init_by_tag
 #endif
 
@@ -84,10 +77,6 @@ typedef struct extent {
 } extent;
 
 #if DNNL_VERSION_MAJOR >= 3
-static void desc_free(desc d) {
-    if (d) dnnl_memory_desc_destroy(d);
-}
-
 static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnnl_primitive_desc_t *out) {
     const desc *d = q->wanted;
     if (way == FORWARD)
@@ -103,10 +92,6 @@ static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnn
                                                                    e->padding, e->padding, q->hint, q->attr);
 }
 #else
-static void desc_free(desc d) {
-    (void)d;
-}
-
 static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnnl_primitive_desc_t *out) {
     const desc *d = q->wanted;
     dnnl_convolution_desc_t conv;
@@ -226,17 +211,6 @@ static tw_status plan_find(const tw_conv *c, conv_way way, plan **out) {
     return plan_make(*out, &k);
 }
 
-static tw_status grow_scratch(size_t bytes) {
-    if (bytes <= scratch_size) return TW_OK;
-    free(scratch);
-    scratch_size = 0;
-    size_t rounded = (bytes + 63) / 64 * 64;
-    scratch = aligned_alloc(64, rounded);
-    if (!scratch) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes for a convolution", rounded);
-    scratch_size = rounded;
-    return TW_OK;
-}
-
 static tw_status set(dnnl_memory_t memory, const void *data) {
     return ok(dnnl_memory_set_data_handle(memory, (void *)(uintptr_t)data), "set a handle of");
 }
@@ -281,20 +255,20 @@ static tw_status run(const plan *p, const void *const data[OPERANDS]) {
 tw_status tw_conv_forward(const tw_conv *c, const void *x, const void *w, void *y) {
     plan *p = NULL;
     TRY(plan_find(c, FORWARD, &p));
-    TRY(grow_scratch(plan_bytes(p)));
+    TRY(grow_scratch(&scratch, &scratch_size, plan_bytes(p), "convolution"));
     return run(p, (const void *[]){x, w, y});
 }
 
 tw_status tw_conv_backward_x(const tw_conv *c, const void *dy, const void *w, void *dx) {
     plan *p = NULL;
     TRY(plan_find(c, BACKWARD_X, &p));
-    TRY(grow_scratch(plan_bytes(p)));
+    TRY(grow_scratch(&scratch, &scratch_size, plan_bytes(p), "convolution"));
     return run(p, (const void *[]){dx, w, dy});
 }
 
 static tw_status add_weights(const plan *p, const void *x, const void *dy, int64_t n, bool add, float *dw) {
     size_t used = plan_bytes(p);
-    TRY(grow_scratch(used + (size_t)n * sizeof *dw));
+    TRY(grow_scratch(&scratch, &scratch_size, used + (size_t)n * sizeof *dw, "convolution"));
     if (!add) return run(p, (const void *[]){x, dw, dy});
     float *part = (float *)(void *)(scratch + used);
     TRY(run(p, (const void *[]){x, part, dy}));

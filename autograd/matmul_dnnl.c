@@ -1,7 +1,6 @@
 #include "autograd/matmul_dnnl.h"
 
-#include <dnnl.h>
-#include <stdlib.h>
+#include "autograd/dnnl_desc.h"
 
 static tw_status ok(dnnl_status_t status, const char *what) {
     if (status == dnnl_success) return TW_OK;
@@ -28,7 +27,7 @@ static _Thread_local product *cache; /* [CACHED] */
 static _Thread_local int next;
 static _Thread_local dnnl_engine_t engine;
 static _Thread_local dnnl_stream_t stream;
-static _Thread_local void *scratch;
+static _Thread_local char *scratch;
 static _Thread_local size_t scratch_size;
 
 static void product_free(product *p) {
@@ -43,17 +42,9 @@ static void product_free(product *p) {
 /* ---- what differs between oneDNN 2 and 3 ---- */
 
 #if DNNL_VERSION_MAJOR >= 3
-typedef dnnl_memory_desc_t desc; /* a handle */
-typedef const_dnnl_memory_desc_t desc_ref;
-#define REF(d) (d)
-
 static dnnl_status_t desc_make(desc *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                                const dnnl_dims_t strides) {
     return dnnl_memory_desc_create_with_strides(d, 2, dims, type, strides);
-}
-
-static void desc_free(desc d) {
-    if (d) dnnl_memory_desc_destroy(d);
 }
 
 static dnnl_status_t append_sum(dnnl_post_ops_t ops) {
@@ -65,17 +56,9 @@ static dnnl_status_t plan(dnnl_primitive_desc_t *out, desc_ref a, desc_ref b, de
     return dnnl_matmul_primitive_desc_create(out, engine, a, b, NULL, c, attr);
 }
 #else
-typedef dnnl_memory_desc_t desc;
-typedef const dnnl_memory_desc_t *desc_ref;
-#define REF(d) (&(d))
-
 static dnnl_status_t desc_make(desc *d, const dnnl_dims_t dims, dnnl_data_type_t type,
                                const dnnl_dims_t strides) {
     return dnnl_memory_desc_init_by_strides(d, 2, dims, type, strides);
-}
-
-static void desc_free(desc d) {
-    (void)d;
 }
 
 static dnnl_status_t append_sum(dnnl_post_ops_t ops) {
@@ -173,17 +156,6 @@ static tw_status product_find(const shape *s, product **out) {
     return product_make(*out, s);
 }
 
-static tw_status grow_scratch(size_t bytes) {
-    if (bytes <= scratch_size) return TW_OK;
-    free(scratch);
-    scratch_size = 0;
-    size_t rounded = (bytes + 63) / 64 * 64;
-    scratch = aligned_alloc(64, rounded);
-    if (!scratch) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes for a product", rounded);
-    scratch_size = rounded;
-    return TW_OK;
-}
-
 tw_status tw_matmul_dnnl(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, bool add, void *c,
                          tw_dtype c_dtype, int64_t c_stride) {
     shape s = {m,       n,       k,       a.stride,     b.stride,     c_stride,
@@ -195,7 +167,7 @@ tw_status tw_matmul_dnnl(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix
     if (s.c_stride < n) s.c_stride = n;
     product *p = NULL;
     TRY(product_find(&s, &p));
-    TRY(grow_scratch(p->scratch_bytes));
+    TRY(grow_scratch(&scratch, &scratch_size, p->scratch_bytes, "product"));
     TRY(ok(dnnl_memory_set_data_handle(p->a, (void *)a.data), "set a handle"));
     TRY(ok(dnnl_memory_set_data_handle(p->b, (void *)b.data), "set a handle"));
     TRY(ok(dnnl_memory_set_data_handle(p->c, c), "set a handle"));
