@@ -8,11 +8,11 @@ static int64_t units_of(int64_t elements) {
     return (elements + UNIT - 1) / UNIT;
 }
 
-/* Cuts one bucket: the first ranks get the units that are left over, the slab's end may cut the last unit. */
+/* Cuts one bucket. The last ranks get the units that are left over: the slab's end may cut the last unit. */
 static void cut(tw_partition *p, tw_bucket *b) {
     int64_t units = units_of(b->count), at = b->offset, end = b->offset + b->count;
     for (int r = 0; r < p->ranks; r++) {
-        int64_t size = (units / p->ranks + (r < units % p->ranks)) * UNIT;
+        int64_t size = (units / p->ranks + (p->ranks - r <= units % p->ranks)) * UNIT;
         if (size > end - at) size = end - at;
         b->counts[r] = size;
         b->pairs[r] = size / 2;
