@@ -145,13 +145,13 @@ static tw_status search(const job *j, tw_direction direction) {
 
 static tw_status run(job *j) {
     TRY(find_prefix(j));
+    TRY(tw_device_cpu((int)j->threads, &j->device)); /* sets the threads that read as well */
     TRY(load(j->images_path, TW_FEATURES_IMAGE, &j->images));
     TRY(load(j->texts_path, TW_FEATURES_TEXT, &j->texts));
     if (j->images->dim != j->texts->dim)
         return FAIL(TW_ERR_SHAPE, "%s has %lld values a feature, %s has %lld: they are of different models",
                     j->images_path, (long long)j->images->dim, j->texts_path, (long long)j->texts->dim);
     TRY(tw_make_folders(j->output));
-    TRY(tw_device_cpu((int)j->threads, &j->device));
     if (j->direction != TW_IMAGE_TO_TEXT) TRY(search(j, TW_TEXT_TO_IMAGE));
     return j->direction != TW_TEXT_TO_IMAGE ? search(j, TW_IMAGE_TO_TEXT) : TW_OK;
 }

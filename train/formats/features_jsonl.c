@@ -1,6 +1,7 @@
 #include "train/formats/features_private.h"
 
 #include "data/lines.h"
+#include "train/formats/features_line.h"
 #include "train/formats/python_float.h"
 
 #include <jansson.h>
@@ -42,6 +43,15 @@ typedef struct table {
     int64_t capacity;
 } table;
 
+static tw_status reserve(table *t, int64_t rows, int64_t dim, const char *where) {
+    if (rows <= t->capacity) return TW_OK;
+    int64_t capacity = rows > 2 * t->capacity ? rows : 2 * t->capacity;
+    float *values = realloc(t->f->values, (size_t)(capacity * dim) * sizeof *values);
+    if (!values) return FAIL(TW_ERR_MEMORY, "%s: no memory for %lld rows", where, (long long)capacity);
+    t->f->values = values, t->capacity = capacity;
+    return TW_OK;
+}
+
 static tw_status add_row(table *t, const json_t *feature, const char *where) {
     tw_features *f = t->f;
     int64_t dim = (int64_t)json_array_size(feature);
@@ -49,12 +59,7 @@ static tw_status add_row(table *t, const json_t *feature, const char *where) {
     if (dim == 0 || dim != f->dim)
         return FAIL(TW_ERR_FORMAT, "%s: the feature has %lld values, %lld are expected", where,
                     (long long)dim, (long long)(f->n ? f->dim : 1));
-    if (f->n == t->capacity) {
-        int64_t capacity = t->capacity ? 2 * t->capacity : 256;
-        float *values = realloc(f->values, (size_t)(capacity * dim) * sizeof *values);
-        if (!values) return FAIL(TW_ERR_MEMORY, "%s: no memory for %lld rows", where, (long long)capacity);
-        f->values = values, t->capacity = capacity;
-    }
+    TRY(reserve(t, f->n + 1, dim, where));
     for (int64_t k = 0; k < dim; k++) {
         const json_t *value = json_array_get(feature, (size_t)k);
         float x = (float)json_number_value(value);
@@ -98,21 +103,108 @@ static tw_status add_record(table *t, const json_t *record, const char *where) {
     return add_row(t, feature, where);
 }
 
-static tw_status read_lines(tw_lines *lines, table *t) {
-    for (;;) {
-        char *line, where[512];
-        size_t size;
-        json_error_t error;
-        TRY(tw_lines_next(lines, &line, &size));
-        if (!line) return TW_OK;
-        if (tw_lines_is_blank(line, size)) continue;
-        snprintf(where, sizeof where, "%.400s:%lld", tw_lines_path(lines), (long long)tw_lines_number(lines));
-        json_t *record = json_loadb(line, size, JSON_REJECT_DUPLICATES, &error);
-        if (!record) return FAIL(TW_ERR_FORMAT, "%s: no JSON: %s", where, error.text);
-        tw_status status = add_record(t, record, where);
-        json_decref(record);
-        if (status != TW_OK) return status;
+/* ---- reading ----
+ *
+ * Lines are gathered into a batch and parsed side by side (features_line.h); what is unusual about a line or
+ * wrong with it is found out by jansson, line after line, so that the first one is reported. */
+
+enum { BATCH_BYTES = 4 << 20 };
+
+typedef struct line {
+    size_t at, size; /* in the batch's text */
+    int64_t number;  /* in the file */
+    bool plain;      /* parsed, with: */
+    tw_features_kind kind;
+    tw_id id;
+} line;
+
+typedef struct batch {
+    char *text;
+    size_t bytes, room;
+    line *lines;
+    int64_t n, capacity;
+} batch;
+
+static tw_status add_line(batch *b, const char *text, size_t size, int64_t number, const char *path) {
+    if (b->n == b->capacity) {
+        int64_t capacity = b->capacity ? 2 * b->capacity : 256;
+        line *lines = realloc(b->lines, (size_t)capacity * sizeof *lines);
+        if (!lines) return FAIL(TW_ERR_MEMORY, "%s: no memory for %lld lines", path, (long long)capacity);
+        b->lines = lines, b->capacity = capacity;
     }
+    if (size > b->room - b->bytes) {
+        size_t room = b->bytes + size > BATCH_BYTES ? b->bytes + size : BATCH_BYTES;
+        char *grown = realloc(b->text, room);
+        if (!grown)
+            return FAIL(TW_ERR_MEMORY, "%s:%lld: no memory for %zu bytes", path, (long long)number, room);
+        b->text = grown, b->room = room;
+    }
+    memcpy(b->text + b->bytes, text, size);
+    b->lines[b->n++] = (line){.at = b->bytes, .size = size, .number = number};
+    b->bytes += size;
+    return TW_OK;
+}
+
+/* Lines that are not blank, to the end of the file or until there are enough. */
+static tw_status fill(tw_lines *lines, batch *b) {
+    b->n = 0, b->bytes = 0;
+    while (b->bytes < BATCH_BYTES) {
+        char *text;
+        size_t size;
+        TRY(tw_lines_next(lines, &text, &size));
+        if (!text) return TW_OK;
+        if (!tw_lines_is_blank(text, size))
+            TRY(add_line(b, text, size, tw_lines_number(lines), tw_lines_path(lines)));
+    }
+    return TW_OK;
+}
+
+static tw_status add_unusual(table *t, const batch *b, const line *l, const char *path) {
+    char where[512];
+    json_error_t error;
+    snprintf(where, sizeof where, "%.400s:%lld", path, (long long)l->number);
+    json_t *record = json_loadb(b->text + l->at, l->size, JSON_REJECT_DUPLICATES, &error);
+    if (!record) return FAIL(TW_ERR_FORMAT, "%s: no JSON: %s", where, error.text);
+    tw_status status = add_record(t, record, where);
+    json_decref(record);
+    return status;
+}
+
+/* Every line becomes the row after those before it, or an error. */
+static tw_status add_batch(table *t, const batch *b, const char *path) {
+    tw_features *f = t->f;
+    int64_t first = 0;
+    if (b->n == 0) return TW_OK;
+    if (f->n == 0) TRY(add_unusual(t, b, &b->lines[first++], path)); /* says kind and dim */
+    TRY(reserve(t, f->n + b->n - first, f->dim, path));
+    float *values = f->values + (f->n - first) * f->dim;
+#pragma omp parallel for schedule(dynamic, 16)
+    for (int64_t i = first; i < b->n; i++) {
+        line *l = &b->lines[i];
+        l->plain = tw_features_line(b->text + l->at, l->size, f->dim, values + i * f->dim, &l->kind, &l->id);
+    }
+    for (int64_t i = first; i < b->n; i++) {
+        const line *l = &b->lines[i];
+        if (!l->plain || l->kind != f->kind) {
+            TRY(add_unusual(t, b, l, path));
+            continue;
+        }
+        TRY(tw_id_list_add(&t->ids, &l->id));
+        f->n++;
+    }
+    return TW_OK;
+}
+
+static tw_status read_lines(tw_lines *lines, table *t) {
+    batch b = {0};
+    tw_status status;
+    do {
+        status = fill(lines, &b);
+        if (status == TW_OK) status = add_batch(t, &b, tw_lines_path(lines));
+    } while (status == TW_OK && b.n > 0);
+    free(b.text);
+    free(b.lines);
+    return status;
 }
 
 static tw_status load(const char *path, tw_features *f) {
