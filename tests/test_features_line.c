@@ -8,6 +8,7 @@
 #include "train/formats/json_number.h"
 #include "train/formats/python_float.h"
 
+#include <float.h>
 #include <jansson.h>
 #include <math.h>
 #include <unistd.h>
@@ -126,6 +127,48 @@ START_TEST(what_is_no_json_number_is_left_alone) {
     const char digits[8] = "12345678";
     ck_assert_ptr_eq(tw_json_number(digits, digits + 3, &x), digits + 3);
     ck_assert_double_eq(x, 123);
+}
+END_TEST
+
+/* No shorter decimal reads back, and of those of this length none is nearer: by trying them with the C
+ * library. */
+static void check_shortest(double x) {
+    char text[TW_PYTHON_FLOAT_BYTES], shorter[64], other[64];
+    int n = tw_python_float(x, text), count = 0, zeros = 0;
+    ck_assert_msg(strtod(text, NULL) == x && n == (int)strlen(text), "%s for %.17g", text, x);
+    for (const char *c = text; *c && *c != 'e'; c++) {
+        if (*c < '0' || *c > '9' || (count == 0 && *c == '0')) continue;
+        count++;
+        zeros = *c == '0' ? zeros + 1 : 0;
+    }
+    count -= zeros; /* significant digits; "100.0" has one */
+    if (count > 1) {
+        snprintf(shorter, sizeof shorter, "%.*e", count - 2, x);
+        ck_assert_msg(strtod(shorter, NULL) != x, "%s for %s", text, shorter);
+    }
+    snprintf(other, sizeof other, "%.*e", count - 1, x); /* the nearest of this length */
+    long double far = strtold(text, NULL) - (long double)x, near = strtold(other, NULL) - (long double)x;
+    if (strtod(other, NULL) == x)
+        ck_assert_msg((far < 0 ? -far : far) <= (near < 0 ? -near : near), "%s, not %s", text, other);
+}
+
+START_TEST(numbers_are_written_as_short_as_they_can_be) {
+    for (int e = -40; e < 60; e++) {
+        double x = ldexp(1.0, e);
+        check_shortest(x), check_shortest(nextafter(x, 0)), check_shortest(nextafter(x, 1e300));
+    }
+    check_shortest(-7.2904775137787e-310), check_shortest(5e-324), check_shortest(DBL_MAX);
+    for (int e = -14; e < 20; e++) {
+        double x = pow(10, e);
+        check_shortest(x), check_shortest(nextafter(x, 0)), check_shortest(nextafter(x, 1e300));
+    }
+    for (uint32_t i = 0; i < 100000; i++) {
+        uint64_t r = draw(i, 4);
+        double x = ldexp((double)(r >> 11), (int)(draw(i, 5) % 100) - 100);
+        check_shortest(x);
+        check_shortest((double)(float)x);
+        check_shortest((double)(r >> 40) / 1e6);
+    }
 }
 END_TEST
 
@@ -251,5 +294,6 @@ START_TEST(a_file_of_both_kinds_of_lines) {
 END_TEST
 
 TW_TEST_MAIN("features_line", floats_of_features_are_read_exactly, any_decimal_is_read_as_strtod_does,
-             what_is_no_json_number_is_left_alone, usual_lines_are_accepted,
-             changed_lines_are_read_alike_or_not_at_all, a_file_of_both_kinds_of_lines)
+             what_is_no_json_number_is_left_alone, numbers_are_written_as_short_as_they_can_be,
+             usual_lines_are_accepted, changed_lines_are_read_alike_or_not_at_all,
+             a_file_of_both_kinds_of_lines)

@@ -15,18 +15,26 @@ static tw_status begin(tw_features_writer *w) {
     return tw_atomic_file_open(&w->file, w->path);
 }
 
+/* "v, v, ...]}" */
+static void put_values(FILE *out, const float *values, int64_t n) {
+    char text[8192];
+    size_t used = 0;
+    for (int64_t k = 0; k < n; k++) {
+        if (used > sizeof text - TW_PYTHON_FLOAT_BYTES - 8) fwrite(text, 1, used, out), used = 0;
+        if (k) text[used++] = ',', text[used++] = ' ';
+        used += (size_t)tw_python_float((double)values[k], text + used);
+    }
+    fwrite(text, 1, used, out);
+    fputs("]}\n", out);
+}
+
 static tw_status append(tw_features_writer *w, const tw_id *ids, const float *values, int64_t n) {
     FILE *out = w->file.stream;
-    char number[TW_PYTHON_FLOAT_BYTES];
     for (int64_t i = 0; i < n; i++) {
         fprintf(out, "{\"%s\": ", KEYS[w->kind]);
         TRY(tw_id_print(out, ids[i].text, ids[i].is_integer));
         fputs(", \"feature\": [", out);
-        for (int64_t k = 0; k < w->dim; k++) {
-            if (k) fwrite(", ", 1, 2, out);
-            fwrite(number, 1, (size_t)tw_python_float((double)values[i * w->dim + k], number), out);
-        }
-        fputs("]}\n", out);
+        put_values(out, values + i * w->dim, w->dim);
     }
     if (ferror(out)) return FAIL(TW_ERR_IO, "%s: cannot be written (disk full?)", w->path);
     return TW_OK;
