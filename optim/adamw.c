@@ -3,15 +3,27 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* A run of the slab that this rank updates with one call: its moments lie together, from `state` on. */
+typedef struct range {
+    int64_t offset, count, state;
+    int64_t segments, n_segments; /* the segments' offsets count from the range's start */
+} range;
+
 struct tw_adamw {
     tw_params *params;
     tw_device *device;
+    tw_comm *comm, *own_comm; /* own: of one made for a single rank */
+    const tw_partition *partition;
+    tw_partition *own_partition;
+    bool sharded;
     tw_adamw_config config; /* no_decay is not kept */
     int64_t steps;
-    int64_t count; /* segments: one a trainable parameter */
-    tw_segment *segments, *device_segments;
-    const tw_param **owners; /* of the segments */
-    float *m, *v, *device_norms, *norms;
+    float *decay; /* (parameters) */
+    range *ranges;
+    int64_t n_ranges;
+    tw_segment *device_segments;
+    float *m, *v;
+    tw_gradient_norm *norm;
 };
 
 static bool name_contains_any(const char *name, const char *const *parts, int n) {
@@ -20,35 +32,82 @@ static bool name_contains_any(const char *name, const char *const *parts, int n)
     return false;
 }
 
-static void make_segments(tw_adamw *a, const tw_adamw_config *config) {
-    for (int i = 0; i < tw_params_count(a->params); i++) {
-        const tw_param *p = tw_params_at(a->params, i);
-        if (!tw_param_is_trained(p)) continue;
-        bool decay = !name_contains_any(p->name, config->no_decay, config->n_no_decay);
-        tw_segment s = {.offset = p->offset,
-                        .count = p->count,
-                        .weight_decay = decay ? config->weight_decay : 0.0f,
-                        .low = -INFINITY,
-                        .high = INFINITY};
-        if (strcmp(p->name, "logit_scale") == 0) s.low = 0.0f, s.high = config->logit_scale_max;
-        a->owners[a->count] = p;
-        a->segments[a->count++] = s;
+static bool is_sharded(const tw_adamw *a) {
+    return a->sharded && a->partition->ranks > 1;
+}
+
+static int64_t state_count(const tw_adamw *a) {
+    return is_sharded(a) ? a->partition->state : a->partition->elements;
+}
+
+/* The part of parameter p inside a range; count <= 0: none. */
+static tw_segment overlap(const range *r, const tw_param *p) {
+    int64_t begin = p->offset > r->offset ? p->offset : r->offset, end = p->offset + p->count;
+    if (end > r->offset + r->count) end = r->offset + r->count;
+    return (tw_segment){
+        .offset = begin - r->offset, .count = end - begin, .low = -INFINITY, .high = INFINITY};
+}
+
+static void make_ranges(tw_adamw *a) {
+    const tw_partition *p = a->partition;
+    if (!is_sharded(a)) {
+        a->ranges[a->n_ranges++] = (range){.count = p->elements};
+        return;
     }
+    for (int i = 0; i < p->count; i++)
+        a->ranges[a->n_ranges++] = (range){
+            .offset = p->buckets[i].own, .count = p->buckets[i].own_count, .state = p->buckets[i].state};
+}
+
+/* Cuts the parameters at the ranges; `segments` has room for one a parameter and one a range. */
+static int64_t make_segments(tw_adamw *a, tw_segment *segments) {
+    int64_t n = 0;
+    for (int64_t k = 0; k < a->n_ranges; k++) {
+        range *r = &a->ranges[k];
+        r->segments = n;
+        for (int i = 0; i < tw_params_count(a->params); i++) {
+            const tw_param *p = tw_params_at(a->params, i);
+            if (!tw_param_is_trained(p)) continue;
+            tw_segment s = overlap(r, p);
+            if (s.count <= 0) continue;
+            s.weight_decay = a->decay[i];
+            if (strcmp(p->name, "logit_scale") == 0) s.low = 0.0f, s.high = a->config.logit_scale_max;
+            segments[n++] = s;
+        }
+        r->n_segments = n - r->segments;
+    }
+    return n;
+}
+
+static tw_status upload(tw_adamw *a, const tw_segment *host, int64_t n, tw_segment **out) {
+    tw_device *d = a->device;
+    size_t bytes = (size_t)n * sizeof *host;
+    TRY(d->alloc(d, bytes, (void **)out));
+    TRY(d->upload(d, TW_QUEUE_COMPUTE, *out, host, bytes));
+    return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
 static tw_status allocate(tw_adamw *a, const tw_adamw_config *config) {
     tw_device *d = a->device;
-    size_t n = (size_t)tw_params_count(a->params) + 1,
-           bytes = (size_t)tw_params_trainable(a->params) * sizeof(float);
-    a->segments = calloc(n, sizeof *a->segments);
-    a->owners = calloc(n, sizeof *a->owners);
-    a->norms = calloc(n, sizeof *a->norms);
-    if (!a->segments || !a->owners || !a->norms) return FAIL(TW_ERR_MEMORY, "out of memory");
-    make_segments(a, config);
-    TRY(d->alloc(d, n * sizeof *a->segments, (void **)&a->device_segments));
-    TRY(d->alloc(d, n * sizeof *a->norms, (void **)&a->device_norms));
-    TRY(d->upload(d, TW_QUEUE_COMPUTE, a->device_segments, a->segments,
-                  (size_t)a->count * sizeof *a->segments));
+    const tw_partition *p = a->partition;
+    size_t params = (size_t)tw_params_count(a->params) + 1, bytes = (size_t)state_count(a) * sizeof(float);
+    size_t most = params + (size_t)p->count;
+    a->decay = calloc(params, sizeof *a->decay);
+    a->ranges = calloc((size_t)p->count + 1, sizeof *a->ranges);
+    tw_segment *segments = calloc(most, sizeof *segments);
+    tw_status status = TW_OK;
+    if (!a->decay || !a->ranges || !segments)
+        status = FAIL(TW_ERR_MEMORY, "out of memory: the optimizer's lists");
+    for (int i = 0; status == TW_OK && i < tw_params_count(a->params); i++)
+        if (!name_contains_any(tw_params_at(a->params, i)->name, config->no_decay, config->n_no_decay))
+            a->decay[i] = config->weight_decay;
+    if (status == TW_OK) {
+        make_ranges(a);
+        status = upload(a, segments, make_segments(a, segments), &a->device_segments);
+    }
+    free(segments);
+    TRY(status);
+    TRY(tw_gradient_norm_create(a->params, d, a->comm, p, &a->norm));
     TRY(d->alloc(d, bytes, (void **)&a->m));
     TRY(d->alloc(d, bytes, (void **)&a->v));
     TRY(d->zero(d, TW_QUEUE_COMPUTE, a->m, bytes));
@@ -56,18 +115,26 @@ static tw_status allocate(tw_adamw *a, const tw_adamw_config *config) {
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
-tw_status tw_adamw_create(tw_params *params, tw_device *device, const tw_adamw_config *config,
-                          tw_adamw **out) {
+/* Without a communicator and a partition: those of a single rank. */
+static tw_status create(tw_params *params, tw_device *device, tw_comm *comm, const tw_partition *partition,
+                        bool sharded, const tw_adamw_config *config, tw_adamw **out) {
     *out = NULL;
     if (!tw_params_gradients(params))
         return FAIL(TW_ERR_ARGUMENT, "the parameters are not allocated for training");
+    if (partition && partition->elements != tw_params_trainable(params))
+        return FAIL(TW_ERR_ARGUMENT, "a partition of %lld elements for a slab of %lld",
+                    (long long)partition->elements, (long long)tw_params_trainable(params));
     tw_adamw *a = calloc(1, sizeof *a);
     if (!a) return FAIL(TW_ERR_MEMORY, "out of memory");
-    a->params = params;
-    a->device = device;
-    a->config = *config;
+    *a = (tw_adamw){.params = params, .device = device, .sharded = sharded, .config = *config};
     a->config.no_decay = NULL;
-    tw_status status = allocate(a, config);
+    tw_status status = TW_OK;
+    if (!comm) status = tw_comm_self(device, &a->own_comm);
+    if (status == TW_OK && !partition)
+        status = tw_partition_create(tw_params_trainable(params), 0, 1, INT64_MAX / 2, &a->own_partition);
+    a->comm = comm ? comm : a->own_comm;
+    a->partition = partition ? partition : a->own_partition;
+    if (status == TW_OK) status = allocate(a, config);
     if (status != TW_OK) {
         tw_adamw_free(a);
         return status;
@@ -76,43 +143,40 @@ tw_status tw_adamw_create(tw_params *params, tw_device *device, const tw_adamw_c
     return TW_OK;
 }
 
-void tw_adamw_free(tw_adamw *adamw) {
-    if (!adamw) return;
-    tw_device *d = adamw->device;
-    d->release(d, adamw->device_segments);
-    d->release(d, adamw->device_norms);
-    d->release(d, adamw->m);
-    d->release(d, adamw->v);
-    free(adamw->segments);
-    free(adamw->owners);
-    free(adamw->norms);
-    free(adamw);
+tw_status tw_adamw_create(tw_params *params, tw_device *device, const tw_adamw_config *config,
+                          tw_adamw **out) {
+    return create(params, device, NULL, NULL, false, config, out);
 }
 
-/* A slab as a vector for the kernels. */
-static tw_tensor slab(const tw_adamw *a, void *data, tw_dtype dtype) {
-    int64_t n = tw_params_trainable(a->params);
-    return tw_tensor_of(data, dtype, 1, &n);
+tw_status tw_adamw_create_ranks(tw_params *params, tw_device *device, tw_comm *comm,
+                                const tw_partition *partition, bool sharded, const tw_adamw_config *config,
+                                tw_adamw **out) {
+    return create(params, device, comm, partition, sharded, config, out);
 }
+
+void tw_adamw_free(tw_adamw *a) {
+    if (!a) return;
+    tw_device *d = a->device;
+    d->release(d, a->device_segments);
+    d->release(d, a->m);
+    d->release(d, a->v);
+    tw_gradient_norm_free(a->norm);
+    tw_partition_free(a->own_partition);
+    tw_comm_free(a->own_comm);
+    free(a->decay);
+    free(a->ranges);
+    free(a);
+}
+
+/* ---- the step ---- */
 
 tw_status tw_adamw_inspect(tw_adamw *a, tw_gradient_report *report) {
-    tw_finite_norm_attr attr = {a->device_segments, a->count};
-    tw_call call = {.op = TW_OP_finite_norm, .device = a->device, .attr = &attr, .n_inputs = 1};
-    call.input[0] = slab(a, tw_params_gradients(a->params), TW_F32);
-    TRY(tw_op_prepare(&call));
-    call.output[0].data = a->device_norms;
-    TRY(tw_op_forward(&call));
-    tw_device *d = a->device;
-    TRY(d->download(d, TW_QUEUE_COMPUTE, a->norms, a->device_norms, (size_t)a->count * sizeof *a->norms));
-    TRY(d->sync(d, TW_QUEUE_COMPUTE));
-    *report = (tw_gradient_report){0};
-    double square = 0;
-    for (int64_t i = 0; i < a->count; i++) {
-        square += (double)a->norms[i] * (double)a->norms[i];
-        if (!report->offender && !isfinite(a->norms[i])) report->offender = a->owners[i]->name;
-    }
-    report->norm = sqrt(square);
-    return TW_OK;
+    const tw_partition *p = a->partition;
+    TRY(tw_gradient_norm_measure(a->norm, report));
+    if (report->offender || p->ranks == 1 || a->sharded) return TW_OK;
+    for (int i = 0; i < p->count; i++)
+        TRY(tw_partition_gather(p, a->comm, i, tw_params_gradients(a->params)));
+    return a->comm->sync(a->comm);
 }
 
 /* Batch norm's running averages: PyTorch's momentum, for every model of the family. */
@@ -128,6 +192,31 @@ static tw_status move_statistics(const tw_adamw *a, const tw_step *step) {
     return tw_op_forward(&call);
 }
 
+static tw_status update(const tw_adamw *a, const range *r, const tw_step *step) {
+    uint16_t *copies = tw_params_copies(a->params);
+    tw_adamw_attr attr = {a->device_segments + r->segments, r->n_segments, a->config.beta1, a->config.beta2,
+                          a->config.eps};
+    tw_call call = {.op = TW_OP_adamw, .device = a->device, .attr = &attr, .n_inputs = 5, .step = step};
+    float *slabs[] = {tw_params_values(a->params) + r->offset, tw_params_gradients(a->params) + r->offset,
+                      a->m + r->state, a->v + r->state};
+    for (int i = 0; i < 4; i++) call.input[i] = tw_tensor_of(slabs[i], TW_F32, 1, &r->count);
+    call.input[4] = copies ? tw_tensor_of(copies + r->offset, TW_BF16, 1, &r->count) : tw_absent();
+    TRY(tw_op_prepare(&call));
+    return tw_op_forward(&call);
+}
+
+/* Each bucket's values are on their way while the next one is computed. */
+static tw_status update_all(tw_adamw *a, const tw_step *step, bool skip) {
+    uint16_t *copies = tw_params_copies(a->params);
+    bool gather = is_sharded(a) && !skip;
+    for (int64_t k = 0; k < a->n_ranges; k++) {
+        TRY(update(a, &a->ranges[k], step));
+        if (gather) TRY(tw_partition_gather(a->partition, a->comm, (int)k, tw_params_values(a->params)));
+        if (gather && copies) TRY(tw_partition_gather_bf16(a->partition, a->comm, (int)k, copies));
+    }
+    return gather ? a->comm->sync(a->comm) : TW_OK;
+}
+
 tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr, tw_step *step) {
     tw_device *d = a->device;
     tw_step host;
@@ -141,15 +230,7 @@ tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr
     host.gradient_scale = clip ? (float)((double)a->config.clip / (report->norm + 1e-6)) : 1.0f;
     host.skip = report->offender != NULL;
     TRY(d->upload(d, TW_QUEUE_COMPUTE, step, &host, sizeof host));
-    tw_adamw_attr attr = {a->device_segments, a->count, a->config.beta1, a->config.beta2, a->config.eps};
-    tw_call call = {.op = TW_OP_adamw, .device = d, .attr = &attr, .n_inputs = 5, .step = step};
-    call.input[0] = slab(a, tw_params_values(a->params), TW_F32);
-    call.input[1] = slab(a, tw_params_gradients(a->params), TW_F32);
-    call.input[2] = slab(a, a->m, TW_F32);
-    call.input[3] = slab(a, a->v, TW_F32);
-    call.input[4] = tw_params_copies(a->params) ? slab(a, tw_params_copies(a->params), TW_BF16) : tw_absent();
-    TRY(tw_op_prepare(&call));
-    TRY(tw_op_forward(&call));
+    TRY(update_all(a, step, host.skip));
     TRY(move_statistics(a, step));
     TRY(d->sync(d, TW_QUEUE_COMPUTE)); /* `host` is read until here */
     if (!host.skip) a->steps++;
@@ -165,32 +246,77 @@ void tw_adamw_set_steps(tw_adamw *adamw, int64_t steps) {
 }
 
 bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param) {
-    for (int64_t i = 0; i < adamw->count; i++)
-        if (adamw->owners[i] == param) return adamw->segments[i].weight_decay != 0.0f;
+    for (int i = 0; i < tw_params_count(adamw->params); i++)
+        if (tw_params_at(adamw->params, i) == param)
+            return tw_param_is_trained(param) && adamw->decay[i] != 0.0f;
     return false;
 }
 
-static tw_status check_has_moments(const tw_param *param) {
+/* ---- the moments ---- */
+
+tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, const float *values) {
+    tw_device *d = a->device;
     if (!tw_param_is_trained(param))
         return FAIL(TW_ERR_ARGUMENT, "%s is %s: it has no moments", param->name,
                     param->frozen ? "frozen" : "a statistic");
+    for (int64_t k = 0; k < a->n_ranges; k++) {
+        const range *r = &a->ranges[k];
+        tw_segment s = overlap(r, param);
+        if (s.count <= 0) continue;
+        TRY(d->upload(d, TW_QUEUE_COMPUTE, (second ? a->v : a->m) + r->state + s.offset,
+                      values + (r->offset + s.offset - param->offset), (size_t)s.count * sizeof *values));
+    }
+    return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+/* One bucket's pieces to rank 0's `whole`, device memory. */
+static tw_status collect(const tw_adamw *a, const tw_bucket *b, const float *state, float *whole,
+                         int64_t *counts) {
+    const tw_partition *p = a->partition;
+    int64_t *in = counts, *out = counts + p->ranks;
+    for (int r = 0; r < p->ranks; r++) {
+        in[r] = r == 0 ? b->own_count : 0;
+        out[r] = p->rank == 0 ? b->counts[r] : 0;
+    }
+    TRY(a->comm->all_to_all(a->comm, state + b->state, in, whole, out));
+    return a->comm->sync(a->comm);
+}
+
+static tw_status collect_all(const tw_adamw *a, const float *state, float *whole, int64_t *counts,
+                             float *out) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    for (int i = 0; i < p->count; i++) {
+        const tw_bucket *b = &p->buckets[i];
+        TRY(collect(a, b, state, whole, counts));
+        if (p->rank != 0) continue;
+        TRY(d->download(d, TW_QUEUE_COMPUTE, out + b->offset, whole, (size_t)b->count * sizeof *out));
+        TRY(d->sync(d, TW_QUEUE_COMPUTE));
+    }
     return TW_OK;
 }
 
-tw_status tw_adamw_get_moment(const tw_adamw *a, const tw_param *param, bool second, float *out) {
-    TRY(check_has_moments(param));
-    const float *at = (second ? a->v : a->m) + param->offset;
-    TRY(a->device->download(a->device, TW_QUEUE_COMPUTE, out, at, (size_t)param->count * sizeof *at));
-    return a->device->sync(a->device, TW_QUEUE_COMPUTE);
-}
-
-tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, const float *values) {
-    TRY(check_has_moments(param));
-    float *at = (second ? a->v : a->m) + param->offset;
-    TRY(a->device->upload(a->device, TW_QUEUE_COMPUTE, at, values, (size_t)param->count * sizeof *at));
-    return a->device->sync(a->device, TW_QUEUE_COMPUTE);
+tw_status tw_adamw_get_moments(const tw_adamw *a, bool second, float *out) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    const float *state = second ? a->v : a->m;
+    if (!is_sharded(a)) {
+        if (p->rank != 0) return TW_OK;
+        TRY(d->download(d, TW_QUEUE_COMPUTE, out, state, (size_t)p->elements * sizeof *out));
+        return d->sync(d, TW_QUEUE_COMPUTE);
+    }
+    float *whole = NULL;
+    int64_t largest = p->bucket < p->elements ? p->bucket : p->elements;
+    int64_t *counts = calloc((size_t)p->ranks, 2 * sizeof *counts);
+    tw_status status = counts ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    if (status == TW_OK)
+        status = d->alloc(d, p->rank == 0 ? (size_t)largest * sizeof *out : 0, (void **)&whole);
+    if (status == TW_OK) status = collect_all(a, state, whole, counts, out);
+    d->release(d, whole);
+    free(counts);
+    return status;
 }
 
 size_t tw_adamw_bytes(const tw_adamw *adamw) {
-    return (size_t)tw_params_trainable(adamw->params) * 2 * sizeof(float);
+    return (size_t)state_count(adamw) * 2 * sizeof(float);
 }

@@ -1,10 +1,16 @@
 /* AdamW over a parameter set, with the finite check, gradient clipping and clamping around it. The moments
- * live in two slabs beside the parameters' trainable slab. */
+ * live in two slabs beside the parameters' trainable slab.
+ *
+ * With several ranks every function that says so is collective: all ranks call it, in the same order. Sharded
+ * (as ZeRO stage 1), a rank keeps the moments of its pieces only, updates those, and gets the others' values;
+ * else each rank keeps and updates all. Both give the same bits, and the norm does not depend on the number
+ * of ranks. */
 #ifndef TW_OPTIM_ADAMW_H
 #define TW_OPTIM_ADAMW_H
 
 #include "autograd/op.h"
 #include "autograd/param.h"
+#include "optim/gradient_norm.h"
 
 typedef struct tw_adamw_config {
     float beta1, beta2, eps, weight_decay;
@@ -19,20 +25,22 @@ typedef struct tw_adamw tw_adamw;
 /* The set must be allocated for training. Moments start at zero. Both must outlive the optimizer. */
 tw_status tw_adamw_create(tw_params *params, tw_device *device, const tw_adamw_config *config,
                           tw_adamw **out) TW_MUST_CHECK;
+/* The same over the ranks of comm; the partition is of the set's trainable slab and made for this rank. Both
+ * must outlive the optimizer. */
+tw_status tw_adamw_create_ranks(tw_params *params, tw_device *device, tw_comm *comm,
+                                const tw_partition *partition, bool sharded, const tw_adamw_config *config,
+                                tw_adamw **out) TW_MUST_CHECK;
 void tw_adamw_free(tw_adamw *adamw);
 
-/* What the gradient looks like. */
-typedef struct tw_gradient_report {
-    double norm; /* of all trainable parameters; not finite if any element is not */
-    const char *
-        offender; /* the first parameter, in the set's order, whose gradient is not finite; NULL if all are */
-} tw_gradient_report;
-
+/* Collective. Expects the sums over all ranks in this rank's pieces of the gradient slab
+ * (tw_partition_reduce) and this rank's own part in the rest. Not sharded, all pieces are gathered here,
+ * unless there is an offender. */
 tw_status tw_adamw_inspect(tw_adamw *adamw, tw_gradient_report *report) TW_MUST_CHECK;
 
-/* One step at rate lr with the gradients in the set, whose norm `report` gives. A gradient that is not finite
- * changes nothing: weights, moments, statistics and the counter stay. The set's statistics move towards those
- * of the step's batch. step is the device's step record; its optimizer fields are written. */
+/* Collective. One step at rate lr with the gradients in the set, whose norm `report` gives; after it every
+ * rank has all values. A gradient that is not finite changes nothing: weights, moments, statistics and the
+ * counter stay. The set's statistics move towards those of the step's batch. step is the device's step
+ * record; its optimizer fields are written. */
 tw_status tw_adamw_step(tw_adamw *adamw, const tw_gradient_report *report, double lr,
                         tw_step *step) TW_MUST_CHECK;
 
@@ -42,12 +50,14 @@ void tw_adamw_set_steps(tw_adamw *adamw, int64_t steps);
 /* Whether weight decay applies to this parameter. */
 bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param);
 
-/* The moments of a trainable parameter, to and from the host; second chooses v instead of m. */
-tw_status tw_adamw_get_moment(const tw_adamw *adamw, const tw_param *param, bool second,
-                              float *out) TW_MUST_CHECK;
+/* Sets the moments of a trainable parameter from the host; second chooses v instead of m. Each rank is given
+ * all of the parameter and keeps what is its own. */
 tw_status tw_adamw_set_moment(tw_adamw *adamw, const tw_param *param, bool second,
                               const float *values) TW_MUST_CHECK;
-/* Bytes of the moments. */
+/* Collective. The moments of the whole trainable slab to rank 0's `out`, host memory of tw_params_trainable
+ * elements in which a parameter begins at its offset; other ranks' out is not used. */
+tw_status tw_adamw_get_moments(const tw_adamw *adamw, bool second, float *out) TW_MUST_CHECK;
+/* Bytes of the moments that this rank keeps. */
 size_t tw_adamw_bytes(const tw_adamw *adamw);
 
 #endif

@@ -236,11 +236,12 @@ START_TEST(moments_go_out_and_in) {
     for (int t = 0; t < 3; t++) take_step(&a, t, 1e-2);
     open_rig(&b, TW_F32, 0);
     ck_assert_uint_eq(tw_adamw_bytes(a.adamw), (size_t)tw_params_trainable(a.set) * 8);
+    float *slab = calloc((size_t)tw_params_trainable(a.set), sizeof *slab);
     for (int i = 0; i < N; i++) {
-        float x[MOST];
+        float *x = slab + a.p[i]->offset;
         if (i == FROZEN) continue;
         for (int second = 0; second < 2; second++) {
-            TW_ASSERT_OK(tw_adamw_get_moment(a.adamw, a.p[i], second, x));
+            TW_ASSERT_OK(tw_adamw_get_moments(a.adamw, second, slab));
             for (int64_t k = 0; k < a.p[i]->count; k++)
                 ck_assert_double_eq_tol((double)x[k], second ? a.v[i][k] : a.m[i][k], 1e-6);
             TW_ASSERT_OK(tw_adamw_set_moment(b.adamw, b.p[i], second, x));
@@ -255,9 +256,8 @@ START_TEST(moments_go_out_and_in) {
         ck_assert_mem_eq(tw_params_values(a.set), tw_params_values(b.set),
                          (size_t)tw_params_trainable(a.set) * 4);
     }
-    float x[MOST];
-    TW_ASSERT_FAILS(tw_adamw_get_moment(a.adamw, a.p[FROZEN], false, x), TW_ERR_ARGUMENT, "frozen.weight");
-    TW_ASSERT_FAILS(tw_adamw_set_moment(a.adamw, a.p[FROZEN], true, x), TW_ERR_ARGUMENT, "no moments");
+    TW_ASSERT_FAILS(tw_adamw_set_moment(a.adamw, a.p[FROZEN], true, slab), TW_ERR_ARGUMENT, "frozen.weight");
+    free(slab);
     close_rig(&b);
     close_rig(&a);
 }

@@ -43,8 +43,8 @@ tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mo
     return status;
 }
 
-static tw_status copy_values(const tw_dual_encoder *model, const tw_adamw *adamw,
-                             tw_checkpoint_tensor *tensors, float *at) {
+static tw_status copy_values(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, float *at,
+                             const float *m, const float *v) {
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
         tw_checkpoint_tensor *t = &tensors[i];
@@ -52,27 +52,37 @@ static tw_status copy_values(const tw_dual_encoder *model, const tw_adamw *adamw
         memcpy(t->shape, p->shape, sizeof t->shape);
         TRY(tw_params_get(model->params, p, at));
         at += p->count;
-        if (!adamw || !tw_param_is_trained(p)) continue;
-        t->m = at;
-        TRY(tw_adamw_get_moment(adamw, p, false, at));
-        at += p->count;
-        t->v = at;
-        TRY(tw_adamw_get_moment(adamw, p, true, at));
-        at += p->count;
+        if (!m || !tw_param_is_trained(p)) continue;
+        t->m = m + p->offset;
+        t->v = v + p->offset;
     }
     return TW_OK;
 }
 
-tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, tw_snapshot *out) {
-    int n = tw_params_count(model->params);
+static int64_t count_values(const tw_dual_encoder *model) {
     int64_t total = 0;
-    for (int i = 0; i < n; i++) total += tw_params_at(model->params, i)->count * (adamw ? 3 : 1);
-    *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors),
-                         .n = n,
-                         .values = malloc((size_t)total * sizeof *out->values)};
-    tw_status status = out->tensors && out->values
-                           ? copy_values(model, adamw, out->tensors, out->values)
-                           : FAIL(TW_ERR_MEMORY, "out of memory: a copy of the model to save");
+    for (int i = 0; i < tw_params_count(model->params); i++) total += tw_params_at(model->params, i)->count;
+    return total;
+}
+
+tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep,
+                            tw_snapshot *out) {
+    int n = tw_params_count(model->params);
+    int64_t values = count_values(model), moments = adamw ? tw_params_trainable(model->params) : 0;
+    *out = (tw_snapshot){0};
+    float *m = NULL, *v = NULL;
+    tw_status status = TW_OK;
+    if (keep) {
+        *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors),
+                             .n = n,
+                             .values = malloc((size_t)(values + 2 * moments) * sizeof *out->values)};
+        if (!out->tensors || !out->values)
+            status = FAIL(TW_ERR_MEMORY, "out of memory: a copy of the model to save");
+        if (status == TW_OK && adamw) m = out->values + values, v = m + moments;
+    }
+    if (status == TW_OK && adamw) status = tw_adamw_get_moments(adamw, false, m);
+    if (status == TW_OK && adamw) status = tw_adamw_get_moments(adamw, true, v);
+    if (status == TW_OK && keep) status = copy_values(model, out->tensors, out->values, m, v);
     if (status != TW_OK) tw_snapshot_free(out);
     return status;
 }

@@ -114,7 +114,7 @@ tw_status tw_run_save(tw_run *run, bool is_best) {
     tw_snapshot snapshot = {0};
     tw_checkpoint_meta_init(&meta);
     tw_status status = fill_meta(run, &meta);
-    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, &snapshot);
+    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, true, &snapshot);
     if (status == TW_OK)
         status = tw_run_folder_save(run->config->output, &meta, snapshot.tensors, snapshot.n, is_best,
                                     (int)run->config->keep);

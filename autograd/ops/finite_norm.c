@@ -32,7 +32,7 @@ tw_status tw_finite_norm_forward_cpu(const tw_call *c) {
     const tw_finite_norm_attr *attr = c->attr;
     const float *g = c->input[0].data;
     float *norm = c->output[0].data;
-#pragma omp parallel for schedule(dynamic)
+#pragma omp parallel for schedule(dynamic, 16) /* the optimizer's segments are many and small */
     for (int64_t k = 0; k < attr->count; k++)
         norm[k] = (float)sqrt(sum_of_squares(g + attr->segments[k].offset, attr->segments[k].count));
     return TW_OK;

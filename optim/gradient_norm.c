@@ -1,0 +1,191 @@
+#include "optim/gradient_norm.h"
+
+#include "autograd/op.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { UNIT = TW_PARTITION_UNIT };
+
+struct tw_gradient_norm {
+    tw_params *params;
+    tw_device *device;
+    tw_comm *comm;
+    const tw_partition *partition;
+    tw_segment *device_units;      /* this rank's units, in the order of its pieces */
+    int64_t n_units, *unit_counts; /* of the slab; (ranks) */
+    int32_t *unit_at;              /* (n_units) where the norm of the slab's unit u is after the gather */
+    float *device_norms, *norms;   /* (n_units), gathered by ranks */
+};
+
+/* Finds where every unit's norm will be, and lists this rank's units into `own`. */
+static void make_units(tw_gradient_norm *a, tw_segment *own) {
+    const tw_partition *p = a->partition;
+    int32_t at = 0;
+    int64_t n = 0;
+    for (int r = 0; r < p->ranks; r++) {
+        int32_t first = at;
+        for (int i = 0; i < p->count; i++) {
+            const tw_bucket *b = &p->buckets[i];
+            int64_t begin = b->offset, end;
+            for (int q = 0; q < r; q++) begin += b->counts[q];
+            end = begin + b->counts[r];
+            for (int64_t u = begin; u < end; u += UNIT) {
+                a->unit_at[u / UNIT] = at++;
+                if (r == p->rank)
+                    own[n++] = (tw_segment){.offset = u, .count = end - u < UNIT ? end - u : UNIT};
+            }
+        }
+        a->unit_counts[r] = at - first;
+    }
+}
+
+static tw_status allocate(tw_gradient_norm *a) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    a->n_units = (p->elements + UNIT - 1) / UNIT;
+    size_t n = (size_t)a->n_units + 1;
+    a->unit_counts = calloc((size_t)p->ranks, sizeof *a->unit_counts);
+    a->unit_at = calloc(n, sizeof *a->unit_at);
+    a->norms = calloc(n, sizeof *a->norms);
+    TRY(d->alloc(d, n * sizeof *a->norms, (void **)&a->device_norms));
+    tw_segment *own = calloc(n, sizeof *own);
+    tw_status status = TW_OK;
+    if (!a->unit_counts || !a->unit_at || !a->norms || !own)
+        status = FAIL(TW_ERR_MEMORY, "out of memory: the gradient's norms");
+    if (status == TW_OK) make_units(a, own);
+    size_t bytes = status == TW_OK ? (size_t)a->unit_counts[p->rank] * sizeof *own : 0;
+    if (status == TW_OK) status = d->alloc(d, bytes, (void **)&a->device_units);
+    if (status == TW_OK) status = d->upload(d, TW_QUEUE_COMPUTE, a->device_units, own, bytes);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    free(own);
+    return status;
+}
+
+tw_status tw_gradient_norm_create(tw_params *params, tw_device *device, tw_comm *comm,
+                                  const tw_partition *partition, tw_gradient_norm **out) {
+    *out = NULL;
+    tw_gradient_norm *a = calloc(1, sizeof *a);
+    if (!a) return FAIL(TW_ERR_MEMORY, "out of memory");
+    *a = (tw_gradient_norm){.params = params, .device = device, .comm = comm, .partition = partition};
+    tw_status status = allocate(a);
+    if (status != TW_OK) {
+        tw_gradient_norm_free(a);
+        return status;
+    }
+    *out = a;
+    return TW_OK;
+}
+
+void tw_gradient_norm_free(tw_gradient_norm *a) {
+    if (!a) return;
+    a->device->release(a->device, a->device_units);
+    a->device->release(a->device, a->device_norms);
+    free(a->unit_counts);
+    free(a->unit_at);
+    free(a->norms);
+    free(a);
+}
+
+/* Every unit's norm, to norms[] on every rank. */
+static tw_status gather_norms(tw_gradient_norm *a) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    int64_t before = 0;
+    for (int r = 0; r < p->rank; r++) before += a->unit_counts[r];
+    float *own = a->device_norms + before;
+    tw_finite_norm_attr attr = {a->device_units, a->unit_counts[p->rank]};
+    tw_call call = {.op = TW_OP_finite_norm, .device = d, .attr = &attr, .n_inputs = 1};
+    call.input[0] = tw_tensor_of(tw_params_gradients(a->params), TW_F32, 1, &p->elements);
+    TRY(tw_op_prepare(&call));
+    call.output[0].data = own;
+    TRY(tw_op_forward(&call));
+    TRY(a->comm->all_gather(a->comm, own, a->device_norms, a->unit_counts));
+    TRY(a->comm->sync(a->comm));
+    TRY(d->download(d, TW_QUEUE_COMPUTE, a->norms, a->device_norms, (size_t)a->n_units * sizeof *a->norms));
+    return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+/* The first of n elements that is not finite; if all are, the largest, whose square overflowed. */
+static int64_t worst_of(const float *g, int64_t n) {
+    int64_t worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(g[i])) return i;
+        if (fabsf(g[i]) > fabsf(g[worst])) worst = i;
+    }
+    return worst;
+}
+
+/* Whether what this rank added to the others' pieces, which is still in its slab, is all finite. */
+static tw_status own_part_is_finite(tw_gradient_norm *a, int32_t *finite) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    const float *slab = tw_params_gradients(a->params);
+    float *host = malloc((size_t)(p->bucket < p->elements ? p->bucket : p->elements) * sizeof *host + 1);
+    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = TW_OK;
+    *finite = 1;
+    for (int k = 0; status == TW_OK && k < p->count; k++) {
+        const tw_bucket *b = &p->buckets[k];
+        status = d->download(d, TW_QUEUE_COMPUTE, host, slab + b->offset, (size_t)b->count * sizeof *host);
+        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+        for (int64_t i = 0; status == TW_OK && i < b->count; i++) {
+            bool own = b->offset + i >= b->own && b->offset + i < b->own + b->own_count;
+            if (!own && !isfinite(host[i])) *finite = 0;
+        }
+    }
+    free(host);
+    return status;
+}
+
+/* Which rank brought it: of the owner's own part only the sum is left, so it is blamed when no other is. */
+static tw_status find_rank(tw_gradient_norm *a, int owner, tw_gradient_report *report) {
+    const tw_partition *p = a->partition;
+    int32_t finite;
+    report->rank = owner;
+    if (p->ranks == 1) return TW_OK;
+    TRY(own_part_is_finite(a, &finite));
+    int32_t *all = calloc((size_t)p->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = a->comm->gather_all(a->comm, &finite, sizeof finite, all);
+    int bad = 0;
+    for (int r = 0; status == TW_OK && r < p->ranks; r++)
+        if (!all[r]) report->rank = bad++ ? -1 : r;
+    free(all);
+    return status;
+}
+
+/* What is wrong in unit u: only its owner has the sum. */
+static tw_status find_offender(tw_gradient_norm *a, int64_t u, tw_gradient_report *report) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    int owner = tw_partition_owner_of(p, u * UNIT);
+    int64_t at = u * UNIT, n = p->elements - at < UNIT ? p->elements - at : UNIT;
+    if (owner == p->rank) {
+        float unit[UNIT];
+        TRY(d->download(d, TW_QUEUE_COMPUTE, unit, tw_params_gradients(a->params) + at,
+                        (size_t)n * sizeof *unit));
+        TRY(d->sync(d, TW_QUEUE_COMPUTE));
+        at += worst_of(unit, n);
+    }
+    TRY(a->comm->broadcast(a->comm, &at, sizeof at, owner));
+    for (int i = 0; i < tw_params_count(a->params); i++) {
+        const tw_param *q = tw_params_at(a->params, i);
+        if (tw_param_is_trained(q) && at >= q->offset) report->offender = q->name;
+    }
+    return find_rank(a, owner, report);
+}
+
+tw_status tw_gradient_norm_measure(tw_gradient_norm *a, tw_gradient_report *report) {
+    *report = (tw_gradient_report){.rank = -1};
+    TRY(gather_norms(a));
+    double square = 0;
+    int64_t bad = -1;
+    for (int64_t u = 0; u < a->n_units; u++) {
+        double norm = (double)a->norms[a->unit_at[u]];
+        square += norm * norm;
+        if (bad < 0 && !isfinite(norm)) bad = u;
+    }
+    report->norm = sqrt(square);
+    return bad < 0 ? TW_OK : find_offender(a, bad, report);
+}
