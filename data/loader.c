@@ -61,6 +61,8 @@ static tw_status start(tw_loader *l) {
 }
 
 static tw_status check_config(const tw_loader_config *c) {
+    if (c->rank < 0 || c->rank >= (c->ranks ? c->ranks : 1))
+        return FAIL(TW_ERR_ARGUMENT, "a loader of rank %d of %d", c->rank, c->ranks);
     if (c->threads < 1 || c->prefetch < 1 || c->resolution < 1 || c->resolution > TW_IMAGE_MAX_SIDE)
         return FAIL(TW_ERR_ARGUMENT, "a loader of %d threads, %d batches ahead, %d pixels a side", c->threads,
                     c->prefetch, c->resolution);
@@ -72,6 +74,7 @@ static tw_status open_loader(const tw_loader *model, tw_loader **out) {
     tw_loader *l = malloc(sizeof *l);
     if (!l) return FAIL(TW_ERR_MEMORY, "out of memory: a loader");
     *l = *model;
+    if (l->config.ranks == 0) l->config.ranks = 1;
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->ready, NULL);
@@ -110,6 +113,7 @@ tw_status tw_loader_open_pairs(const tw_loader_config *config, const tw_dataset 
     int64_t largest, count;
     /* At the start of an epoch the sampler gives its largest batch. */
     TRY(tw_sampler_batch(sampler, epoch, 0, &items, &largest));
+    if (config->ranks > 1) largest = (largest + config->ranks - 1) / config->ranks;
     TRY(tw_sampler_batch(sampler, epoch, position, &items, &count));
     const tw_loader model = {.config = *config,
                              .dataset = dataset,
@@ -132,7 +136,8 @@ tw_status tw_loader_open_images(const tw_loader_config *config, const tw_dataset
     int64_t capacity = end - first < batch ? end - first : batch;
     const tw_loader model = {.config = *config,
                              .dataset = dataset,
-                             .position = first,
+                             .position = first + config->rank * batch,
+                             .batch = batch,
                              .end = end,
                              .capacity = capacity > 0 ? capacity : 1};
     return open_loader(&model, out);
@@ -234,7 +239,9 @@ tw_status tw_loader_next(tw_loader *l, tw_batch *batch) {
     *batch = (tw_batch){.size = size,
                         .requested = s->requested,
                         .epoch = s->epoch,
-                        .position = s->position,
+                        .position = s->position + s->first,
+                        .first = s->first,
+                        .global = s->global,
                         .pixels = s->pixels,
                         .ids = s->ids,
                         .lengths = s->lengths,

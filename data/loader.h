@@ -9,6 +9,7 @@
 #include "data/tokenizer.h"
 
 typedef struct tw_loader_config {
+    int rank, ranks;          /* the loader delivers this rank's part; 0, 0: one rank */
     int threads;              /* >= 1 */
     int prefetch;             /* batches ready or in work ahead of the one in use, >= 1 */
     int resolution;           /* pixels a side */
@@ -29,10 +30,12 @@ typedef struct tw_batch {
     int64_t size;            /* samples delivered */
     int64_t requested;       /* samples asked for; requested - size were bad */
     int64_t epoch, position; /* of the first sample asked for */
-    const uint8_t *pixels;   /* (size, R, R, 3) */
-    const int32_t *ids;      /* (size, context), zero-padded; NULL for images only */
-    const int32_t *lengths;  /* (size) tokens before the padding; NULL for images only */
-    const int64_t *items;    /* (size) pair index, or image index for images only */
+    int64_t first,
+        global; /* pairs: where in the global batch the part begins, and what all ranks asked for */
+    const uint8_t *pixels;  /* (size, R, R, 3) */
+    const int32_t *ids;     /* (size, context), zero-padded; NULL for images only */
+    const int32_t *lengths; /* (size) tokens before the padding; NULL for images only */
+    const int64_t *items;   /* (size) pair index, or image index for images only */
     /* (size) hashes of the image id and of the text's bytes: equal for repeats. text_hash is NULL for images
      * only. */
     const uint64_t *image_hash, *text_hash;
@@ -42,20 +45,23 @@ typedef struct tw_batch {
 
 typedef struct tw_loader tw_loader;
 
-/* Pairs in the sampler's order, from `position` of `epoch` on, epoch after epoch without end. Everything
- * given must outlive the loader; the sampler is used by the loader alone from here on. */
+/* Pairs in the sampler's order, from `position` of `epoch` on, epoch after epoch without end. Of each of the
+ * sampler's batches rank r of R gets the samples from count * r / R to before count * (r + 1) / R: parts
+ * differ by at most one, and may be empty. Everything given must outlive the loader; the sampler is used by
+ * the loader alone from here on. */
 tw_status tw_loader_open_pairs(const tw_loader_config *config, const tw_dataset *dataset,
                                const tw_vocab *vocab, tw_sampler *sampler, int64_t epoch, int64_t position,
                                tw_loader **out) TW_MUST_CHECK;
 /* All images of the set once, by index, `batch` at a time from image `first` to before `end`; no
- * augmentation. */
+ * augmentation. Rank r of R gets the batches r, R + r, 2 R + r ... */
 tw_status tw_loader_open_images(const tw_loader_config *config, const tw_dataset *dataset, int64_t batch,
                                 int64_t first, int64_t end, tw_loader **out) TW_MUST_CHECK;
 /* Stops the threads and frees all; accepts NULL. */
 void tw_loader_close(tw_loader *loader);
 
 /* Waits for the next batch. batch->requested is 0 at the end (images only). A batch may have size 0 when all
- * of its samples were bad. Errors are those of reading the data set (TW_ERR_IO) and memory; they are final.
+ * of its samples were bad, or none were this rank's. Errors are those of reading the data set (TW_ERR_IO) and
+ * memory; they are final.
  */
 tw_status tw_loader_next(tw_loader *loader, tw_batch *batch) TW_MUST_CHECK;
 

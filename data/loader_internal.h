@@ -10,7 +10,7 @@
 /* One batch of the ring. `pending`, `taken` and the error are guarded by the loader's lock; sample i of the
  * arrays belongs to the thread that took it until it has given it back, then to the consumer. */
 typedef struct tw_loader_slot {
-    int64_t requested, epoch, position;
+    int64_t requested, epoch, position, first, global;
     int64_t taken, pending; /* samples handed out; not finished yet */
     uint8_t *pixels;        /* (capacity, R, R, 3) */
     int32_t *ids, *lengths; /* (capacity, context), (capacity); NULL for images only */
@@ -37,7 +37,8 @@ struct tw_loader {
     const tw_vocab *vocab; /* NULL: images only */
     tw_sampler *sampler;   /* NULL: images only */
     int64_t epoch, position, end;
-    int64_t capacity; /* samples of the largest batch */
+    int64_t batch;    /* images only: of one rank */
+    int64_t capacity; /* samples of this rank's largest part */
     size_t image_bytes;
 
     pthread_mutex_t lock;

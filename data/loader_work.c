@@ -22,7 +22,7 @@ static tw_status load_pixels(const tw_loader *l, slot *s, int64_t i, const tw_id
     tw_status status =
         l->sampler && l->config.augment
             ? tw_image_augment(file.data, file.size, resolution, &l->config.policy, l->config.seed,
-                               (uint32_t)s->epoch, (uint32_t)(s->position + i), rgb)
+                               (uint32_t)s->epoch, (uint32_t)(s->position + s->first + i), rgb)
             : tw_image_load(file.data, file.size, resolution, rgb);
     if (status) return tw_fail_context(status, "%s: image %s", tw_dataset_path(l->dataset), id->text);
     s->image_hash[i] = tw_shard_hash(id->text, id->size);
@@ -67,31 +67,44 @@ static void load_sample(const tw_loader *l, tw_reader *reader, slot *s, int64_t 
 
 /* ---- the threads ---- */
 
+/* This rank's part of the sampler's next batch. */
+static void plan_pairs(tw_loader *l, slot *s) {
+    const int64_t *items = NULL;
+    int64_t rank = l->config.rank, ranks = l->config.ranks;
+    if (l->position >= tw_sampler_epoch_samples(l->sampler)) l->epoch++, l->position = 0;
+    s->error = tw_sampler_batch(l->sampler, l->epoch, l->position, &items, &s->global);
+    if (s->error) {
+        (void)snprintf(s->error_message, sizeof s->error_message, "%s", tw_last_error());
+        s->global = 0;
+    }
+    s->epoch = l->epoch, s->position = l->position;
+    s->first = s->global * rank / ranks;
+    s->requested = s->global * (rank + 1) / ranks - s->first;
+    if (s->requested) memcpy(s->items, items + s->first, (size_t)s->requested * sizeof *items);
+    l->position += s->global;
+}
+
+static void plan_images(tw_loader *l, slot *s) {
+    int64_t left = l->end - l->position;
+    s->epoch = s->first = 0, s->position = l->position;
+    s->global = s->requested = left < 0 ? 0 : left < l->batch ? left : l->batch;
+    for (int64_t i = 0; i < s->requested; i++) s->items[i] = l->position + i;
+    l->position += l->batch * l->config.ranks;
+}
+
 /* Begins the next batch in a free slot, or sets `ended`. The lock is held. */
 static void plan_batch(tw_loader *l) {
     slot *s = &l->slots[l->planned % l->slot_count];
-    int64_t count = l->end - l->position < l->capacity ? l->end - l->position : l->capacity;
     s->error = TW_OK;
-    if (l->sampler) {
-        const int64_t *items = NULL;
-        if (l->position >= tw_sampler_epoch_samples(l->sampler)) l->epoch++, l->position = 0;
-        s->error = tw_sampler_batch(l->sampler, l->epoch, l->position, &items, &count);
-        if (s->error) {
-            (void)snprintf(s->error_message, sizeof s->error_message, "%s", tw_last_error());
-            count = 0;
-        } else {
-            memcpy(s->items, items, (size_t)count * sizeof *items);
-        }
-    } else {
-        for (int64_t i = 0; i < count; i++) s->items[i] = l->position + i;
-    }
-    s->epoch = l->epoch, s->position = l->position;
-    s->requested = s->pending = count;
+    if (l->sampler)
+        plan_pairs(l, s);
+    else
+        plan_images(l, s);
+    s->pending = s->requested;
     s->taken = s->error_at = 0;
-    l->position += count;
-    if (count > 0 || s->error) l->planned++;
-    l->ended = count == 0;
-    if (l->ended) pthread_cond_signal(&l->ready);
+    if (s->global > 0 || s->error) l->planned++;
+    l->ended = s->global == 0;
+    if (s->requested == 0) pthread_cond_signal(&l->ready); /* nobody will give back a sample of it */
 }
 
 /* The next sample for a thread; false when there is none any more. The lock is held. */

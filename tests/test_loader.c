@@ -131,29 +131,35 @@ static void check_sample(const tw_batch *b, int64_t at, int64_t item, int64_t ep
     ck_assert_int_eq(b->lengths[at], length);
 }
 
-/* Reads `batches` batches from (epoch, position) and compares each with the sampler's order. */
-static void check_run(int threads, int prefetch, int64_t batch, tw_last_batch last, bool augment,
-                      int64_t epoch, int64_t position, int batches) {
+/* Reads `batches` parts of one rank from (epoch, position) and compares each with the sampler's order. */
+static void check_rank(int rank, int ranks, int threads, int prefetch, int64_t batch, tw_last_batch last,
+                       bool augment, int64_t epoch, int64_t position, int batches) {
     tw_sampler *s, *mine;
     tw_loader *loader;
     tw_loader_config config = config_of(threads, prefetch, augment);
+    config.rank = rank, config.ranks = ranks;
     TW_ASSERT_OK(tw_sampler_create(PAIRS, batch, last, 5, &s));
     TW_ASSERT_OK(tw_sampler_create(PAIRS, batch, last, 5, &mine));
     TW_ASSERT_OK(tw_loader_open_pairs(&config, dataset, vocab, mine, epoch, position, &loader));
     for (int k = 0; k < batches; k++) {
         tw_batch b;
         const int64_t *items;
-        int64_t count, truncated = 0;
+        int64_t global, truncated = 0;
         if (position == tw_sampler_epoch_samples(s)) epoch++, position = 0;
-        TW_ASSERT_OK(tw_sampler_batch(s, epoch, position, &items, &count));
+        TW_ASSERT_OK(tw_sampler_batch(s, epoch, position, &items, &global));
+        int64_t first = global * rank / ranks, count = global * (rank + 1) / ranks - first;
         TW_ASSERT_OK(tw_loader_next(loader, &b));
         ck_assert_int_eq(b.size, count);
         ck_assert_int_eq(b.requested, count);
+        ck_assert_int_eq(b.first, first);
+        ck_assert_int_eq(b.global, global);
         ck_assert_int_eq(b.epoch, epoch);
-        ck_assert_int_eq(b.position, position);
+        ck_assert_int_eq(b.position, position + first);
+        ck_assert(count >= global / ranks && count <= (global + ranks - 1) / ranks);
+        items += first;
         ck_assert(b.waited >= 0 && b.waited < 60);
         for (int64_t i = 0; i < count; i++) {
-            check_sample(&b, i, items[i], epoch, position + i, augment);
+            check_sample(&b, i, items[i], epoch, position + first + i, augment);
             truncated += items[i] % 4 == 0;
             for (int64_t j = 0; j < i; j++) {
                 bool same_image = image_of_pair((int)items[i]) == image_of_pair((int)items[j]);
@@ -163,11 +169,16 @@ static void check_run(int threads, int prefetch, int64_t batch, tw_last_batch la
             }
         }
         ck_assert_int_eq(b.truncated, truncated);
-        position += count;
+        position += global;
     }
     tw_loader_close(loader);
     tw_sampler_free(mine);
     tw_sampler_free(s);
+}
+
+static void check_run(int threads, int prefetch, int64_t batch, tw_last_batch last, bool augment,
+                      int64_t epoch, int64_t position, int batches) {
+    check_rank(0, 1, threads, prefetch, batch, last, augment, epoch, position, batches);
 }
 
 START_TEST(any_threads_give_the_same) {
@@ -190,6 +201,20 @@ START_TEST(any_start_gives_the_same) {
         check_run(3, 2, 5, TW_LAST_SHORT, true, 1, position, 7);
     for (int64_t position = 0; position <= 20; position += 3)
         check_run(2, 1, 5, TW_LAST_DROP, false, 1, position, 7);
+    tear_down();
+}
+END_TEST
+
+START_TEST(each_rank_gets_its_part) {
+    set_up();
+    static const int ranks[] = {2, 3, 4, 7};
+    for (int k = 0; k < 4; k++)
+        for (int r = 0; r < ranks[k]; r++) {
+            check_rank(r, ranks[k], 2, 2, 8, TW_LAST_SHORT, true, 1, 0, 9);
+            check_rank(r, ranks[k], 1, 1, 5, TW_LAST_SHORT, false, 0, PAIRS - 1, 4);
+            check_rank(r, ranks[k], 3, 3, 4, TW_LAST_PAD, true, 2, 8, 12); /* some parts are empty */
+            check_rank(r, ranks[k], 2, 1, 3, TW_LAST_DROP, false, 0, 0, 5);
+        }
     tear_down();
 }
 END_TEST
@@ -308,12 +333,13 @@ END_TEST
 
 /* ---- images only ---- */
 
-static void check_images(int threads, int64_t batch, int64_t first, int64_t end) {
+static void check_rank_images(int rank, int ranks, int threads, int64_t batch, int64_t first, int64_t end) {
     tw_loader *loader;
     tw_batch b;
     tw_loader_config config = config_of(threads, 2, true); /* augmentation has no effect here */
+    config.rank = rank, config.ranks = ranks;
     TW_ASSERT_OK(tw_loader_open_images(&config, dataset, batch, first, end, &loader));
-    for (int64_t at = first; at < end; at += b.requested) {
+    for (int64_t at = first + rank * batch; at < end; at += ranks * batch) {
         TW_ASSERT_OK(tw_loader_next(loader, &b));
         ck_assert_int_eq(b.requested, end - at < batch ? end - at : batch);
         ck_assert_int_eq(b.size, b.requested);
@@ -333,6 +359,11 @@ static void check_images(int threads, int64_t batch, int64_t first, int64_t end)
         ck_assert_int_eq(b.size, 0);
     }
     tw_loader_close(loader);
+}
+
+static void check_images(int threads, int64_t batch, int64_t first, int64_t end) {
+    for (int ranks = 1; ranks <= 4; ranks++)
+        for (int r = 0; r < ranks; r++) check_rank_images(r, ranks, threads, batch, first, end);
 }
 
 START_TEST(images_only_covers_all_once) {
@@ -445,6 +476,10 @@ START_TEST(refuses_a_broken_contract) {
     config = config_of(1, 1, false);
     TW_ASSERT_FAILS(tw_loader_open_pairs(&config, dataset, vocab, s, 0, PAIRS + 1, &loader), TW_ERR_ARGUMENT,
                     "position");
+    config.rank = 2, config.ranks = 2;
+    TW_ASSERT_FAILS(tw_loader_open_images(&config, dataset, 1, 0, 1, &loader), TW_ERR_ARGUMENT,
+                    "rank 2 of 2");
+    config.rank = config.ranks = 0;
     TW_ASSERT_FAILS(tw_loader_open_images(&config, dataset, 0, 0, 1, &loader), TW_ERR_ARGUMENT,
                     "0 at a time");
     TW_ASSERT_FAILS(tw_loader_open_images(&config, dataset, 1, 0, IMAGES + 1, &loader), TW_ERR_ARGUMENT,
@@ -455,6 +490,7 @@ START_TEST(refuses_a_broken_contract) {
 }
 END_TEST
 
-TW_TEST_MAIN("loader", any_threads_give_the_same, any_start_gives_the_same, batch_larger_than_the_set,
-             bad_records_are_left_out_and_named, images_only_covers_all_once, images_only_leaves_out_bad_ones,
-             closes_at_any_moment, errors_that_are_not_records_are_final, refuses_a_broken_contract)
+TW_TEST_MAIN("loader", any_threads_give_the_same, any_start_gives_the_same, each_rank_gets_its_part,
+             batch_larger_than_the_set, bad_records_are_left_out_and_named, images_only_covers_all_once,
+             images_only_leaves_out_bad_ones, closes_at_any_moment, errors_that_are_not_records_are_final,
+             refuses_a_broken_contract)
