@@ -21,6 +21,11 @@ enum tw_config_schedule { TW_CONFIG_SCHEDULE_COSINE, TW_CONFIG_SCHEDULE_CONSTANT
 enum tw_config_precision { TW_CONFIG_PRECISION_F32, TW_CONFIG_PRECISION_BF16 };
 enum tw_config_batch_norm { TW_CONFIG_BATCH_NORM_TRAIN, TW_CONFIG_BATCH_NORM_FROZEN };
 enum tw_config_recompute { TW_CONFIG_RECOMPUTE_NONE, TW_CONFIG_RECOMPUTE_BLOCK };
+enum tw_config_shard_optimizer {
+    TW_CONFIG_SHARD_OPTIMIZER_AUTO,
+    TW_CONFIG_SHARD_OPTIMIZER_TRUE,
+    TW_CONFIG_SHARD_OPTIMIZER_FALSE
+};
 enum tw_config_device { TW_CONFIG_DEVICE_AUTO, TW_CONFIG_DEVICE_CPU, TW_CONFIG_DEVICE_CUDA };
 
 /* TW_CONFIG_KEY_batch and so on, in the table's order. */

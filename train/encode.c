@@ -1,13 +1,10 @@
 #include "train/encode.h"
 
+#include "train/encode_turns.h"
 #include "train/image_list.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-
-static void progress(const tw_encode_options *options, int64_t done, int64_t total) {
-    if (options->on_progress) options->on_progress(options->context, done, total);
-}
 
 /* ---- images of a data set ---- */
 
@@ -52,15 +49,13 @@ static tw_status encode_batch(tw_towers *towers, const tw_batch *batch, rows *r)
     return TW_OK;
 }
 
-static tw_status drain(tw_towers *towers, tw_loader *loader, const tw_encode_options *options, int64_t n,
-                       rows *r, tw_encode_sink sink, void *context) {
+static tw_status drain(tw_towers *towers, tw_loader *loader, rows *r, tw_turns *turns) {
     for (;;) {
         tw_batch batch;
         TRY(tw_loader_next(loader, &batch));
-        if (batch.requested == 0) return TW_OK;
+        if (batch.requested == 0) return tw_turns_finish(turns);
         TRY(encode_batch(towers, &batch, r));
-        TRY(sink(context, &(tw_encoded){batch.position, batch.requested, r->features, r->ok, 0}));
-        progress(options, batch.position + batch.requested, n);
+        TRY(tw_turns_take(turns, &(tw_encoded){batch.position, batch.requested, r->features, r->ok, 0}));
     }
 }
 
@@ -69,18 +64,24 @@ tw_status tw_encode_dataset(tw_towers *towers, const tw_dual_encoder *model, con
                             void *context) {
     int64_t n = tw_dataset_images(dataset);
     rows r;
-    tw_loader_config config = {.threads = options->threads,
+    tw_turns turns;
+    tw_loader *loader = NULL;
+    tw_status status = tw_turns_open(&turns, options, model->config.embed, first, n, sink, context);
+    tw_loader_config config = {.rank = turns.rank,
+                               .ranks = turns.ranks,
+                               .threads = options->threads,
                                .prefetch = options->prefetch,
                                .resolution = model->config.image.resolution,
                                .context = model->config.context,
                                .on_bad = options->on_bad,
                                .on_bad_context = options->context};
-    tw_loader *loader = NULL;
-    tw_status status = open_rows(&r, options->batch, model->config.embed);
+    tw_status opened = open_rows(&r, options->batch, model->config.embed);
+    if (status == TW_OK) status = opened;
     if (status == TW_OK) status = tw_loader_open_images(&config, dataset, options->batch, first, n, &loader);
-    if (status == TW_OK) status = drain(towers, loader, options, n, &r, sink, context);
+    if (status == TW_OK) status = drain(towers, loader, &r, &turns);
     tw_loader_close(loader);
     close_rows(&r);
+    tw_turns_close(&turns);
     return status;
 }
 
@@ -90,11 +91,10 @@ enum { SPAN = 8 }; /* batches that one call of tw_encode_image_list gets */
 
 typedef struct span {
     const tw_encode_options *options;
-    int64_t first, delivered, total, embed; /* of the files; of the span; */
-    float *features;                        /* (SPAN * batch, embed) */
-    bool *ok;                               /* (SPAN * batch) */
-    tw_encode_sink sink;
-    void *context;
+    int64_t delivered, embed; /* of the span */
+    float *features;          /* (SPAN * batch, embed) */
+    bool *ok;                 /* (SPAN * batch) */
+    tw_turns turns;
     tw_status status; /* the sink's first error, with its message */
     char message[1024];
 } span;
@@ -113,12 +113,8 @@ static void files_are_done(void *context, int64_t done, int64_t total) {
     if (s->status != TW_OK) return;
     int64_t at = s->delivered, n = done - at;
     s->delivered = done;
-    s->status =
-        s->sink(s->context, &(tw_encoded){s->first + at, n, s->features + at * s->embed, s->ok + at, 0});
-    if (s->status != TW_OK)
-        snprintf(s->message, sizeof s->message, "%s", tw_last_error());
-    else
-        progress(s->options, s->first + done, s->total);
+    s->status = tw_turns_take(&s->turns, &(tw_encoded){0, n, s->features + at * s->embed, s->ok + at, 0});
+    if (s->status != TW_OK) snprintf(s->message, sizeof s->message, "%s", tw_last_error());
 }
 
 static tw_status encode_span(tw_towers *towers, const tw_dual_encoder *model, const char *const *paths,
@@ -135,21 +131,33 @@ static tw_status encode_span(tw_towers *towers, const tw_dual_encoder *model, co
     return s->status == TW_OK ? TW_OK : FAIL(s->status, "%s", s->message);
 }
 
+/* The paths of this rank's batches, behind each other; returns their number. */
+static int64_t own_paths(const span *s, const char *const *paths, const char **own) {
+    const tw_turns *t = &s->turns;
+    int64_t batch = s->options->batch, count = 0;
+    for (int64_t at = t->first + t->rank * batch; at < t->total; at += t->ranks * batch)
+        for (int64_t i = at; i < at + batch && i < t->total; i++) own[count++] = paths[i];
+    return count;
+}
+
 tw_status tw_encode_files(tw_towers *towers, const tw_dual_encoder *model, const char *const *paths,
                           int64_t n, int64_t first, const tw_encode_options *options, tw_encode_sink sink,
                           void *context) {
-    int64_t embed = model->config.embed, most = SPAN * options->batch;
+    int64_t embed = model->config.embed, most = SPAN * options->batch, count = 0;
     if (most > n - first) most = n > first ? n - first : 1;
     span s = {.options = options,
-              .total = n,
               .embed = embed,
               .features = malloc((size_t)(most * embed) * sizeof *s.features),
-              .ok = malloc((size_t)most),
-              .sink = sink,
-              .context = context};
-    tw_status status = s.features && s.ok ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
-    for (s.first = first; status == TW_OK && s.first < n; s.first += most)
-        status = encode_span(towers, model, paths + s.first, n - s.first < most ? n - s.first : most, &s);
+              .ok = malloc((size_t)most)};
+    const char **own = malloc((size_t)(n > first ? n - first : 1) * sizeof *own);
+    tw_status status = tw_turns_open(&s.turns, options, embed, first, n, sink, context);
+    if (status == TW_OK && !(s.features && s.ok && own)) status = FAIL(TW_ERR_MEMORY, "out of memory");
+    if (status == TW_OK) count = own_paths(&s, paths, own);
+    for (int64_t at = 0; status == TW_OK && at < count; at += most)
+        status = encode_span(towers, model, own + at, count - at < most ? count - at : most, &s);
+    if (status == TW_OK) status = tw_turns_finish(&s.turns);
+    tw_turns_close(&s.turns);
+    free(own);
     free(s.features);
     free(s.ok);
     return status;
@@ -171,29 +179,45 @@ static tw_status tokenize_batch(const tw_vocab *vocab, const tw_text *texts, int
     return TW_OK;
 }
 
+/* What one batch of texts needs. */
+typedef struct text_rows {
+    int32_t *ids, *lengths; /* (batch, context), (batch) */
+    float *features;        /* (batch, embed) */
+} text_rows;
+
+static tw_status encode_text_batch(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
+                                   const tw_text *texts, const tw_encode_options *options, const text_rows *r,
+                                   tw_encoded *out) {
+    const tw_tower_tape *t;
+    TRY(tokenize_batch(vocab, texts, out->first, out->n, options->as_is, model->config.context, r->ids,
+                       r->lengths, &out->truncated));
+    TRY(tw_towers_get(towers, TW_TOWER_TEXT, out->n, &t));
+    TRY(tw_tape_upload(t->tape, t->ids, r->ids));
+    TRY(tw_tape_upload(t->tape, t->lengths, r->lengths));
+    TRY(tw_tape_forward(t->tape, NULL));
+    return tw_tape_download(t->tape, t->text, r->features);
+}
+
 tw_status tw_encode_some_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
                                const tw_text *texts, int64_t n, int64_t first,
                                const tw_encode_options *options, tw_encode_sink sink, void *context) {
     int64_t embed = model->config.embed, batch = options->batch;
-    int tokens = model->config.context;
-    int32_t *ids = malloc((size_t)(batch * (tokens + 1)) * sizeof *ids), *lengths = ids + batch * tokens;
-    float *features = malloc((size_t)(batch * embed) * sizeof *features);
-    tw_status status = ids && features ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
-    for (int64_t at = first; status == TW_OK && at < n; at += batch) {
-        tw_encoded out = {.first = at, .n = n - at < batch ? n - at : batch, .features = features};
-        const tw_tower_tape *t = NULL;
-        status =
-            tokenize_batch(vocab, texts, at, out.n, options->as_is, tokens, ids, lengths, &out.truncated);
-        if (status == TW_OK) status = tw_towers_get(towers, TW_TOWER_TEXT, out.n, &t);
-        if (status == TW_OK) status = tw_tape_upload(t->tape, t->ids, ids);
-        if (status == TW_OK) status = tw_tape_upload(t->tape, t->lengths, lengths);
-        if (status == TW_OK) status = tw_tape_forward(t->tape, NULL);
-        if (status == TW_OK) status = tw_tape_download(t->tape, t->text, features);
-        if (status == TW_OK) status = sink(context, &out);
-        if (status == TW_OK) progress(options, at + out.n, n);
+    tw_turns turns;
+    tw_status status = tw_turns_open(&turns, options, embed, first, n, sink, context);
+    text_rows r = {.ids = malloc((size_t)(batch * model->config.context) * sizeof *r.ids),
+                   .lengths = malloc((size_t)batch * sizeof *r.lengths),
+                   .features = malloc((size_t)(batch * embed) * sizeof *r.features)};
+    if (status == TW_OK && !(r.ids && r.lengths && r.features)) status = FAIL(TW_ERR_MEMORY, "out of memory");
+    for (int64_t at = first + turns.rank * batch; status == TW_OK && at < n; at += turns.ranks * batch) {
+        tw_encoded out = {.first = at, .n = n - at < batch ? n - at : batch, .features = r.features};
+        status = encode_text_batch(towers, model, vocab, texts, options, &r, &out);
+        if (status == TW_OK) status = tw_turns_take(&turns, &out);
     }
-    free(ids);
-    free(features);
+    if (status == TW_OK) status = tw_turns_finish(&turns);
+    tw_turns_close(&turns);
+    free(r.ids);
+    free(r.lengths);
+    free(r.features);
     return status;
 }
 

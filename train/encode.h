@@ -1,11 +1,17 @@
-/* Features of a split's images and of texts, in host memory: what validation and extraction share. */
+/* Features of a split's images and of texts, in host memory: what validation and extraction share.
+ *
+ * Over several ranks each call is collective: the ranks take batches in turn and send their rows to rank 0,
+ * which gets what it would get alone, in the same order and with the same bits. On the others no sink and no
+ * progress is called and nothing is written; on_bad is called on the rank that met the bad image. */
 #ifndef TW_TRAIN_ENCODE_H
 #define TW_TRAIN_ENCODE_H
 
+#include "autograd/comm.h"
 #include "data/loader.h"
 #include "train/towers.h"
 
 typedef struct tw_encode_options {
+    tw_comm *comm; /* NULL: this rank alone */
     int64_t batch;
     int threads, prefetch;
     bool as_is; /* texts are neither lower-cased nor their quotes replaced first: the quick API's way */
@@ -31,7 +37,8 @@ typedef struct tw_encoded {
     int64_t truncated;     /* texts longer than the context */
 } tw_encoded;
 
-/* Receives the batches in order, on the caller's thread. What it returns ends the work unless it is TW_OK. */
+/* Receives the batches in order, on the caller's thread of rank 0. What it returns ends the work unless it is
+ * TW_OK. */
 typedef tw_status (*tw_encode_sink)(void *context, const tw_encoded *batch);
 
 /* The images of a data set, in the order of their keys, or files by their paths, or texts, from number
@@ -51,12 +58,12 @@ tw_status tw_encode_some_texts(tw_towers *towers, const tw_dual_encoder *model, 
 /* ---- all in memory ---- */
 
 /* features (n_images, embed), images in the order of their keys; ok[i] says whether image i could be decoded
- * (may be NULL); *bad counts those that could not. */
+ * (may be NULL); *bad counts those that could not. features may be NULL on other ranks than 0. */
 tw_status tw_encode_all_images(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
                                const tw_encode_options *options, float *features, bool *ok,
                                int64_t *bad) TW_MUST_CHECK;
 
-/* features (n, embed); *truncated counts texts longer than the context. */
+/* features (n, embed), may be NULL on other ranks than 0; *truncated counts texts longer than the context. */
 tw_status tw_encode_texts(tw_towers *towers, const tw_dual_encoder *model, const tw_vocab *vocab,
                           const tw_text *texts, int64_t n, const tw_encode_options *options, float *features,
                           int64_t *truncated) TW_MUST_CHECK;

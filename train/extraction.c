@@ -6,6 +6,7 @@
 #include "train/feature_part.h"
 #include "train/formats/xxhash64.h"
 #include "train/model_file.h"
+#include "train/params_hash.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -50,18 +51,6 @@ static void mix(uint64_t *hash, const void *data, size_t size) {
     *hash = tw_xxh64(data, size, *hash);
 }
 
-static tw_status mix_params(uint64_t *hash, const tw_params *params) {
-    for (int i = 0; i < tw_params_count(params); i++) {
-        const tw_param *p = tw_params_at(params, i);
-        float *values = malloc((size_t)p->count * sizeof *values + 1);
-        tw_status status = values ? tw_params_get(params, p, values) : FAIL(TW_ERR_MEMORY, "out of memory");
-        if (status == TW_OK) mix(hash, values, (size_t)p->count * sizeof *values);
-        free(values);
-        TRY(status);
-    }
-    return TW_OK;
-}
-
 static tw_status mix_model(uint64_t *hash, const tw_extraction *e) {
     const tw_loaded_model *m = &e->encoder->loaded;
     size_t size;
@@ -75,7 +64,7 @@ static tw_status mix_model(uint64_t *hash, const tw_extraction *e) {
     const int64_t options[] = {e->options->precision, e->options->batch, tw_threads(),
                                e->encoder->encode.as_is, e->texts != NULL};
     mix(hash, options, sizeof options);
-    return mix_params(hash, m->model->params);
+    return tw_params_hash(m->model->params, hash);
 }
 
 /* Ids, and what is cheap to know of the content. */

@@ -29,7 +29,7 @@ struct tw_log {
     bool terminal;
     double progress_seconds;
     progress bar;
-    char path[PATH_BYTES];
+    char path[PATH_BYTES], prefix[64];
     int write_errno; /* of the first failed write */
 };
 
@@ -99,6 +99,7 @@ tw_status tw_log_open(const tw_log_options *options, tw_log **log) {
     pthread_mutex_init(&fresh->lock, NULL);
     fresh->console = options->console;
     fresh->terminal = options->console && isatty(fileno(options->console));
+    snprintf(fresh->prefix, sizeof fresh->prefix, "%s", options->prefix ? options->prefix : "");
     fresh->progress_seconds = options->progress_seconds;
     *log = fresh;
     return TW_OK;
@@ -178,7 +179,7 @@ static void print_console(tw_log *log, const char *text) {
     localtime_r(&now, &local);
     strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &local);
     bool redraw = log->terminal && log->bar.active;
-    int n = fprintf(log->console, "%s%s | %s\n", redraw ? "\r\033[K" : "", stamp, text);
+    int n = fprintf(log->console, "%s%s | %s%s\n", redraw ? "\r\033[K" : "", stamp, log->prefix, text);
     if ((n < 0 || fflush(log->console) != 0) && !log->write_errno) log->write_errno = errno;
     if (redraw) draw_bar(log, seconds(CLOCK_MONOTONIC));
 }

@@ -18,6 +18,7 @@ typedef struct tw_log tw_log;
 typedef struct tw_log_options {
     const char *run_dir;     /* folder for log.jsonl, made with its parents if missing; NULL: no file */
     FILE *console;           /* stays the caller's; NULL: none. A bar is drawn if it is a terminal */
+    const char *prefix;      /* before every line on the console, as "rank 2: "; copied; NULL: none */
     double progress_seconds; /* elsewhere: least time between plain progress lines; 0: none are printed */
 } tw_log_options;
 

@@ -13,6 +13,7 @@
 #include "train/log.h"
 #include "train/model_io.h"
 #include "train/pool.h"
+#include "train/run_exchange.h"
 #include "train/step.h"
 #include "train/towers.h"
 
@@ -22,21 +23,25 @@ typedef struct tw_run {
     const tw_config *config;
     const char *name;
     char stop_file[4096];
-    tw_log *log;
+    tw_log *log;      /* NULL on other ranks than 0: what all ranks know is said once */
+    tw_log *rank_log; /* this rank's own troubles; the same on rank 0 */
     tw_device *device;
     tw_comm *comm;
     tw_vocab *vocab;
     tw_dual_encoder *model;
     tw_towers *towers;
     tw_stepper *stepper;
+    tw_partition *partition;
     tw_adamw *adamw;
+    tw_exchange *exchange;
     tw_dataset *train, *val; /* val NULL: no validation */
     tw_pool *pool;
-    float *val_image, *val_text; /* features of the last validation, (n_images, embed) and (n_texts, embed) */
-    bool validated;              /* they are there */
+    float *val_image,
+        *val_text;  /* features of the last validation, (n_images, embed) and (n_texts, embed); on rank 0 */
+    bool validated; /* they are there */
     tw_sampler *sampler;
     tw_loader *loader;
-    FILE *sample_log;
+    FILE *sample_log; /* rank 0's */
     tw_schedule schedule;
     int64_t total_steps;
     int64_t step;            /* completed optimizer steps, skipped ones included */
@@ -53,6 +58,15 @@ typedef struct tw_run {
     } window;
     bool repeats_warned;
 } tw_run;
+
+/* run_ranks.c */
+tw_status tw_run_open_log(tw_run *run) TW_MUST_CHECK;
+/* Collective. That all ranks have the same weights, data and position. Errors: TW_ERR_FORMAT, on all. */
+tw_status tw_run_check_start(const tw_run *run) TW_MUST_CHECK;
+
+/* run_samples.c: rank 0's. A resumed run goes on behind the line of its last step. */
+tw_status tw_run_open_sample_log(tw_run *run) TW_MUST_CHECK;
+tw_status tw_run_log_samples(const tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
 
 /* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
@@ -82,15 +96,16 @@ tw_status tw_run_start_load(const tw_run_start *start, tw_run *run) TW_MUST_CHEC
 /* run_checkpoint.c */
 /* Moments, position and history; the weights are there. */
 tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) TW_MUST_CHECK;
-/* Writes the checkpoint of the present step, moves `latest` (and `best`), removes what keep-N does not keep.
+/* Collective; rank 0 writes. Writes the checkpoint of the present step, moves `latest` (and `best`), removes
+ * what keep-N does not keep.
  */
 tw_status tw_run_save(tw_run *run, bool is_best) TW_MUST_CHECK;
 
-/* run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image R@1 is the
- * best so far. */
+/* Collective. run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image
+ * R@1 is the best so far. */
 tw_status tw_run_validate(tw_run *run, bool *is_best) TW_MUST_CHECK;
 
-/* run_report.c */
+/* run_report.c: rank 0's */
 tw_status tw_run_write_report(tw_run *run) TW_MUST_CHECK;
 
 #endif

@@ -25,9 +25,10 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
     if (tw_config_init(&saved) == TW_OK && meta->config_yaml &&
         tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK) {
-        static const char *const harmless[] = {
-            "resume",     "init",   "init_image", "init_text", "num_workers", "prefetch",  "log_interval",
-            "sample_log", "report", "name",       "output",    "keep",        "stop_file", "val_at_start"};
+        static const char *const harmless[] = {"resume",      "init",         "init_image",     "init_text",
+                                               "num_workers", "prefetch",     "log_interval",   "sample_log",
+                                               "report",      "name",         "output",         "keep",
+                                               "stop_file",   "val_at_start", "shard_optimizer"};
         const char *key = tw_config_difference(&saved, run->config);
         bool matters = key != NULL;
         for (size_t i = 0; key && i < sizeof harmless / sizeof *harmless; i++)
@@ -113,9 +114,10 @@ tw_status tw_run_save(tw_run *run, bool is_best) {
     tw_checkpoint_meta meta;
     tw_snapshot snapshot = {0};
     tw_checkpoint_meta_init(&meta);
-    tw_status status = fill_meta(run, &meta);
-    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, true, &snapshot);
-    if (status == TW_OK)
+    bool writes = run->comm->rank == 0;
+    tw_status status = writes ? fill_meta(run, &meta) : TW_OK;
+    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, writes, &snapshot);
+    if (status == TW_OK && writes)
         status = tw_run_folder_save(run->config->output, &meta, snapshot.tensors, snapshot.n, is_best,
                                     (int)run->config->keep);
     if (status == TW_OK)

@@ -11,12 +11,10 @@ static tw_status open_device(tw_run *run) {
     return tw_comm_self(run->device, &run->comm);
 }
 
-static tw_status open_log(tw_run *run) {
+static tw_status name_run(tw_run *run) {
     const tw_config *c = run->config;
     TRY(tw_config_require(c, "train_data"));
     TRY(tw_config_require(c, "output"));
-    tw_log_options options = {.run_dir = c->output, .console = stdout};
-    TRY(tw_log_open(&options, &run->log));
     if (*c->stop_file)
         snprintf(run->stop_file, sizeof run->stop_file, "%s", c->stop_file);
     else
@@ -88,7 +86,11 @@ static tw_status make_optimizer(tw_run *run) {
                               .n_no_decay = (int)c->no_decay.count,
                               .clip = (float)c->grad_clip,
                               .logit_scale_max = (float)c->logit_scale_max};
-    return tw_adamw_create(run->model->params, run->device, &config, &run->adamw);
+    bool sharded = c->shard_optimizer != TW_CONFIG_SHARD_OPTIMIZER_FALSE;
+    TRY(tw_partition_create(tw_params_trainable(run->model->params), run->comm->rank, run->comm->ranks,
+                            c->bucket_mb << 20, &run->partition));
+    return tw_adamw_create_ranks(run->model->params, run->device, run->comm, run->partition, sharded, &config,
+                                 &run->adamw);
 }
 
 static tw_status make_model(tw_run *run, const tw_run_start *start) {
@@ -138,15 +140,21 @@ static tw_status make_schedule(tw_run *run) {
 static void report_bad(void *context, const char *message) {
     enum { SHOWN = 20 };
     tw_run *run = context;
-    run->history.bad_images++;
     if (run->bad_reported++ < SHOWN)
-        tw_log_warning(run->log, "left out: %s%s", message,
+        tw_log_warning(run->rank_log, "left out: %s%s", message,
                        run->bad_reported == SHOWN ? " (further ones are counted, not shown)" : "");
+}
+
+/* The largest part of a batch that a rank gets. */
+static int64_t largest_part(const tw_run *run) {
+    return (run->config->batch + run->comm->ranks - 1) / run->comm->ranks;
 }
 
 static tw_status open_loader(tw_run *run) {
     const tw_config *c = run->config;
-    tw_loader_config config = {.threads = (int)c->num_workers,
+    tw_loader_config config = {.rank = run->comm->rank,
+                               .ranks = run->comm->ranks,
+                               .threads = (int)c->num_workers,
                                .prefetch = (int)c->prefetch,
                                .resolution = run->model->config.image.resolution,
                                .context = run->model->config.context,
@@ -155,10 +163,8 @@ static tw_status open_loader(tw_run *run) {
                                .seed = (uint64_t)c->seed,
                                .on_bad = report_bad,
                                .on_bad_context = run};
-    if (*c->sample_log) {
-        run->sample_log = fopen(c->sample_log, run->step ? "a" : "w");
-        if (!run->sample_log) return FAIL(TW_ERR_IO, "sample_log %s: %s", c->sample_log, strerror(errno));
-    }
+    if (run->comm->rank == 0) TRY(tw_run_open_sample_log(run));
+    TRY(tw_exchange_create(run->comm, largest_part(run), &run->exchange));
     return tw_loader_open_pairs(&config, run->train, run->vocab, run->sampler, run->epoch, run->position,
                                 &run->loader);
 }
@@ -185,10 +191,16 @@ static void describe(const tw_run *run) {
 static tw_status plan_memory(tw_run *run) {
     const tw_config *c = run->config;
     const tw_tower_tape *t;
-    int64_t micro = c->micro_batch && c->micro_batch < c->batch ? c->micro_batch : c->batch;
+    char share[96] = "", ranks[32] = "";
+    int64_t part = largest_part(run), micro = c->micro_batch && c->micro_batch < part ? c->micro_batch : part;
     TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
-    tw_log_line(run->log, "memory: weights and gradients %.1f MB, moments %.1f MB, activations %.1f MB",
-                (double)tw_params_bytes(run->model->params) / 1e6, (double)tw_adamw_bytes(run->adamw) / 1e6,
+    double moments = (double)tw_adamw_bytes(run->adamw) / 1e6,
+           all = (double)tw_params_trainable(run->model->params) * 8 / 1e6;
+    if (run->comm->ranks > 1) snprintf(ranks, sizeof ranks, " of each of %d ranks", run->comm->ranks);
+    if (run->comm->ranks > 1 && moments < all)
+        snprintf(share, sizeof share, " (this rank's share of %.1f MB)", all);
+    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB",
+                ranks, (double)tw_params_bytes(run->model->params) / 1e6, moments, share,
                 (double)tw_towers_bytes(run->towers) / 1e6);
     return TW_OK;
 }
@@ -200,13 +212,15 @@ static tw_status open_with(tw_run *run, const tw_run_start *start) {
     TRY(make_schedule(run));
     describe(run);
     TRY(plan_memory(run));
+    TRY(tw_run_check_start(run));
     return open_loader(run);
 }
 
 tw_status tw_run_open(tw_run *run, const tw_config *config) {
     *run = (tw_run){.config = config, .best_r1 = -1, .best_step = -1};
-    TRY(open_log(run));
+    TRY(name_run(run));
     TRY(open_device(run));
+    TRY(tw_run_open_log(run));
     tw_run_start start;
     tw_status status = tw_run_start_open(run, &start);
     if (status == TW_OK) status = open_with(run, &start);
@@ -216,10 +230,12 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 
 tw_status tw_run_close(tw_run *run) {
     tw_loader_close(run->loader);
+    tw_exchange_free(run->exchange);
     tw_sampler_free(run->sampler);
     tw_stepper_free(run->stepper);
     tw_towers_free(run->towers);
     tw_adamw_free(run->adamw);
+    tw_partition_free(run->partition);
     tw_dual_encoder_free(run->model);
     tw_vocab_free(run->vocab);
     tw_pool_free(run->pool);
@@ -231,6 +247,6 @@ tw_status tw_run_close(tw_run *run) {
     free(run->val_image);
     free(run->val_text);
     bool failed = run->sample_log && fclose(run->sample_log) != 0;
-    TRY(tw_log_close(run->log));
+    TRY(tw_log_close(run->rank_log));
     return failed ? FAIL(TW_ERR_IO, "sample_log %s: %s", run->config->sample_log, strerror(errno)) : TW_OK;
 }

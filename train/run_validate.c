@@ -6,11 +6,12 @@
 
 static void report_bad(void *context, const char *message) {
     tw_run *run = context;
-    tw_log_warning(run->log, "validation: %s", message);
+    tw_log_warning(run->rank_log, "validation: %s", message);
 }
 
 static tw_status allocate(tw_run *run) {
     size_t row = (size_t)run->model->config.embed * sizeof(float);
+    if (run->comm->rank != 0) return TW_OK;
     if (!run->val_image) run->val_image = malloc((size_t)run->pool->n_images * row);
     if (!run->val_text) run->val_text = malloc((size_t)run->pool->n_texts * row);
     return run->val_image && run->val_text
@@ -20,7 +21,8 @@ static tw_status allocate(tw_run *run) {
 
 static tw_status encode(tw_run *run) {
     const tw_config *c = run->config;
-    tw_encode_options options = {.batch = c->val_batch,
+    tw_encode_options options = {.comm = run->comm,
+                                 .batch = c->val_batch,
                                  .threads = (int)c->num_workers,
                                  .prefetch = (int)c->prefetch,
                                  .on_bad = report_bad,
@@ -62,9 +64,12 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
     double start = tw_seconds();
     TRY(allocate(run));
     TRY(encode(run));
-    tw_recall t2i, i2t;
-    TRY(tw_recall_pool(run->device, run->pool, run->val_image, run->val_text, run->model->config.embed, &t2i,
-                       &i2t));
+    tw_recall found[2] = {0}, t2i, i2t;
+    if (run->comm->rank == 0)
+        TRY(tw_recall_pool(run->device, run->pool, run->val_image, run->val_text, run->model->config.embed,
+                           &found[0], &found[1]));
+    TRY(run->comm->broadcast(run->comm, found, sizeof found, 0));
+    t2i = found[0], i2t = found[1];
     run->validated = true;
     tw_report_validation v = {.step = run->step,
                               .t2i = {t2i.r1, t2i.r5, t2i.r10, t2i.mean},

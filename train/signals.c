@@ -35,6 +35,13 @@ bool tw_stop_requested(const char *stop_file) {
     return atomic_load(&file_seen);
 }
 
+void tw_stop_note(int signal_number) {
+    if (signal_number)
+        note_signal(signal_number);
+    else
+        atomic_store(&file_seen, true);
+}
+
 int tw_stop_signal(void) {
     return atomic_load(&first_signal);
 }

@@ -15,6 +15,8 @@ tw_status tw_signals_install(void) TW_MUST_CHECK;
 bool tw_stop_requested(const char *stop_file);
 /* The first signal that asked to stop; 0 if none did (or a file alone). */
 int tw_stop_signal(void);
+/* Notes a request that came to another rank: its signal, or 0 for a stop file. One noted earlier stays. */
+void tw_stop_note(int signal_number);
 /* "SIGTERM", "the stop file" or, when nothing asked, "nothing". */
 const char *tw_stop_reason(void);
 /* The exit code of a command that returned TW_ERR_INTERRUPTED: 130 for SIGINT, 143 for SIGTERM, else 0. */

@@ -23,7 +23,7 @@ static int64_t count_repeats(const uint64_t *hashes, int64_t n, uint64_t *sorted
 
 /* In-batch repeats are negatives of each other although they match: worth a warning once their rate is known.
  */
-static tw_status watch_repeats(tw_run *run, const tw_batch *batch) {
+static tw_status watch_repeats(tw_run *run, const tw_global_batch *batch) {
     uint64_t *sorted = malloc((size_t)batch->size * sizeof *sorted + 1);
     if (!sorted) return FAIL(TW_ERR_MEMORY, "out of memory");
     int64_t images = count_repeats(batch->image_hash, batch->size, sorted);
@@ -31,14 +31,6 @@ static tw_status watch_repeats(tw_run *run, const tw_batch *batch) {
     free(sorted);
     run->window.repeated += images > texts ? images : texts;
     return TW_OK;
-}
-
-static void log_samples(const tw_run *run, const tw_batch *batch) {
-    if (!run->sample_log) return;
-    for (int64_t i = 0; i < batch->size; i++)
-        fprintf(run->sample_log, i ? " %lld" : "%lld", (long long)batch->items[i]);
-    fputc('\n', run->sample_log);
-    fflush(run->sample_log);
 }
 
 /* A gradient that is not finite changes nothing but the position in the data. */
@@ -49,48 +41,60 @@ static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
     }
     run->skipped_in_row++;
     run->skipped_total++;
+    char on[32] = "";
+    if (run->comm->ranks > 1 && report->rank >= 0) snprintf(on, sizeof on, " on rank %d", report->rank);
     tw_log_warning(run->log,
-                   "step %lld skipped: the gradient of %s is not finite (%lld in a row, %lld in all)",
-                   (long long)run->step + 1, report->offender, (long long)run->skipped_in_row,
+                   "step %lld skipped: the gradient of %s%s is not finite (%lld in a row, %lld in all)",
+                   (long long)run->step + 1, report->offender, on, (long long)run->skipped_in_row,
                    (long long)run->skipped_total);
     if (run->skipped_in_row < run->config->max_skipped) return TW_OK;
     return FAIL(TW_ERR_NUMERIC,
-                "%lld steps in a row had a gradient that is not finite, last in %s at step %lld: lower lr, "
+                "%lld steps in a row had a gradient that is not finite, last in %s%s at step %lld: lower lr, "
                 "set grad_clip, or use "
                 "precision f32",
-                (long long)run->skipped_in_row, report->offender, (long long)run->step + 1);
+                (long long)run->skipped_in_row, report->offender, on, (long long)run->step + 1);
 }
 
-static tw_status one_step(tw_run *run) {
-    double start = tw_seconds();
-    tw_batch batch;
-    TRY(tw_loader_next(run->loader, &batch));
-    log_samples(run, &batch);
-    TRY(watch_repeats(run, &batch));
-    tw_samples samples = {batch.size, batch.pixels, batch.ids, batch.lengths};
-    double loss;
-    int64_t global;
-    TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &loss, &global));
+/* The gradient of this rank's samples into the step of all. */
+static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
+    tw_samples samples = {batch->size, batch->pixels, batch->ids, batch->lengths};
+    TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &run->loss, global));
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
     TRY(watch_skips(run, &report));
-    if (global > 0)
-        TRY(tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
-                          tw_stepper_record(run->stepper)));
+    run->window.norm = report.norm;
+    if (*global == 0) return TW_OK;
+    return tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
+                         tw_stepper_record(run->stepper));
+}
+
+/* *stop: a rank was asked to, and the step was dropped before it began. */
+static tw_status one_step(tw_run *run, bool *stop) {
+    double start = tw_seconds();
+    bool asked = tw_stop_requested(run->comm->rank == 0 ? run->stop_file : NULL);
+    tw_batch batch;
+    tw_global_batch all;
+    int64_t global;
+    TRY(tw_loader_next(run->loader, &batch));
+    TRY(tw_exchange_batch(run->exchange, &batch, asked, &all));
+    *stop = all.stop;
+    if (all.stop) return TW_OK;
+    TRY(tw_run_log_samples(run, &all));
+    TRY(watch_repeats(run, &all));
+    TRY(compute(run, &batch, &global));
     run->step++;
-    run->position = batch.position + batch.requested;
+    run->position = batch.position - batch.first + batch.global;
     run->epoch = batch.epoch;
     if (run->position >= tw_sampler_epoch_samples(run->sampler)) run->position = 0, run->epoch++;
     double seconds = tw_seconds() - start;
     run->window.steps++;
     run->window.pairs += global;
-    run->window.truncated += batch.truncated;
-    run->window.waited += batch.waited;
+    run->window.truncated += all.truncated;
+    run->window.waited += all.waited;
     run->window.seconds += seconds;
-    run->loss = loss;
-    run->window.norm = report.norm;
     run->history.train_seconds += seconds;
     run->history.pairs += global;
+    run->history.bad_images += all.bad;
     return TW_OK;
 }
 
@@ -172,7 +176,7 @@ static tw_status after_step(tw_run *run) {
 static tw_status stop(tw_run *run) {
     tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
     TRY(tw_run_save(run, false));
-    TRY(tw_stop_file_remove(run->stop_file));
+    if (run->comm->rank == 0) TRY(tw_stop_file_remove(run->stop_file));
     return FAIL(TW_ERR_INTERRUPTED, "stopped by %s after step %lld of %lld; go on with --resume latest",
                 tw_stop_reason(), (long long)run->step, (long long)run->total_steps);
 }
@@ -201,15 +205,15 @@ static tw_status conclude(const tw_run *run) {
 }
 
 static tw_status train(tw_run *run) {
-    bool best;
+    bool best, asked;
     if (run->pool && run->config->val_at_start && run->step == 0) TRY(tw_run_validate(run, &best));
     while (run->step < run->total_steps) {
-        if (tw_stop_requested(run->stop_file)) return stop(run);
-        TRY(one_step(run));
+        TRY(one_step(run, &asked));
+        if (asked) return stop(run);
         TRY(after_step(run));
     }
     TRY(conclude(run));
-    return run->config->report ? tw_run_write_report(run) : TW_OK;
+    return run->config->report && run->comm->rank == 0 ? tw_run_write_report(run) : TW_OK;
 }
 
 tw_status tw_train(const tw_config *config) {
