@@ -14,6 +14,7 @@ typedef struct tw_image_config {
     int heads;                         /* of attention; of a ResNet's attention pool */
     int patch;                         /* ViT: pixels a side */
     int layers;                        /* ViT: blocks */
+    double mask_ratio;                 /* ViT: share of the patches left out in training; 0: none */
     int stages[TW_RESNET_STAGES];      /* ResNet: bottlenecks of each stage */
     float pixel_mean[3], pixel_std[3]; /* of channel values in [0, 1] */
 } tw_image_config;

@@ -117,6 +117,11 @@ static tw_status init_pool(tw_resnet *r, tw_params *params, int64_t embed) {
 }
 
 static tw_status check(const tw_image_config *c) {
+    if (c->mask_ratio != 0.0)
+        return FAIL(TW_ERR_CONFIG,
+                    "mask_ratio %g: only a vision transformer's patches can be masked, this image tower is a "
+                    "ResNet; use 0",
+                    c->mask_ratio);
     bool fits = c->resolution >= REDUCTION && c->resolution % REDUCTION == 0 && c->width >= 2 &&
                 c->width % 2 == 0 && c->heads >= 1 && FINAL_WIDTH * c->width % c->heads == 0;
     for (int s = 0; s < TW_RESNET_STAGES; s++) fits = fits && c->stages[s] >= 1;

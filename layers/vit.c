@@ -44,6 +44,20 @@ static tw_status init_block(tw_vit_block *b, tw_params *params, int index, int d
     return tw_linear_init(&b->proj, params, at, hidden, d, uniform(hidden), uniform(hidden));
 }
 
+int tw_vit_kept(const tw_image_config *config) {
+    int side = config->resolution / config->patch;
+    return (int)((double)(side * side) * (1.0 - config->mask_ratio));
+}
+
+static tw_status check_mask(const tw_image_config *config) {
+    if (!(config->mask_ratio >= 0.0 && config->mask_ratio < 1.0))
+        return FAIL(TW_ERR_CONFIG, "mask_ratio %g is not in [0, 1)", config->mask_ratio);
+    if (tw_vit_kept(config) >= 1) return TW_OK;
+    int side = config->resolution / config->patch;
+    return FAIL(TW_ERR_CONFIG, "mask_ratio %g leaves nothing of an image's %d patches: use a smaller one",
+                config->mask_ratio, side * side);
+}
+
 tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *config, int embed) {
     *vit = (tw_vit){.config = *config};
     int64_t d = config->width, side = config->resolution / config->patch;
@@ -52,6 +66,7 @@ tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *con
         return FAIL(TW_ERR_CONFIG,
                     "image tower: resolution %d, patch %d, width %d, %d heads do not fit together",
                     config->resolution, config->patch, config->width, config->heads);
+    TRY(check_mask(config));
     int64_t conv[4] = {d, 3, config->patch, config->patch}, positions[2] = {side * side + 1, d};
     tw_init narrow = {TW_INIT_NORMAL, (float)(1.0 / sqrt((double)d))};
     tw_param *p;
@@ -89,15 +104,24 @@ static tw_tensor *block_forward(tw_tape *tape, const tw_vit *vit, const tw_vit_b
     return x;
 }
 
+/* NULL: all. */
+static tw_tensor *choose_patches(tw_tape *tape, const tw_vit *vit, tw_tensor *pixels) {
+    if (!tw_tape_is_training(tape) || vit->config.mask_ratio == 0.0) return NULL;
+    int side = vit->config.resolution / vit->config.patch;
+    tw_choose_patches_attr attr = {.patches = side * side, .keep = tw_vit_kept(&vit->config)};
+    return tw_tape_record(tape, TW_OP_choose_patches, &attr, 1, &pixels);
+}
+
 tw_tensor *tw_vit_forward(tw_tape *tape, const tw_vit *vit, tw_tensor *pixels, tw_dtype compute_type) {
     tw_patchify_attr patchify = {.patch = vit->config.patch, .type = compute_type};
     memcpy(patchify.mean, vit->config.pixel_mean, sizeof patchify.mean);
     memcpy(patchify.std, vit->config.pixel_std, sizeof patchify.std);
-    tw_tensor *patches = tw_tape_record(tape, TW_OP_patchify, &patchify, 1, &pixels);
+    tw_tensor *kept = choose_patches(tape, vit, pixels);
+    tw_tensor *patches = tw_tape_record(tape, TW_OP_patchify, &patchify, 2, (tw_tensor *[]){pixels, kept});
     tw_tensor *embedded[] = {tw_linear_forward(tape, &vit->conv1, patches, TW_IDENTITY, NULL),
                              tw_tape_param(tape, vit->class_embedding),
-                             tw_tape_param(tape, vit->positional_embedding)};
-    tw_tensor *x = tw_tape_record(tape, TW_OP_embed_patches, NULL, 3, embedded);
+                             tw_tape_param(tape, vit->positional_embedding), kept};
+    tw_tensor *x = tw_tape_record(tape, TW_OP_embed_patches, NULL, 4, embedded);
     x = tw_norm_forward(tape, &vit->ln_pre, x);
     for (int i = 0; i < vit->config.layers; i++) x = block_forward(tape, vit, &vit->blocks[i], x);
     x = tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);

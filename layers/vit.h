@@ -26,7 +26,13 @@ typedef struct tw_vit {
 tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *config, int embed) TW_MUST_CHECK;
 void tw_vit_free(tw_vit *vit);
 
-/* pixels: u8 (B,R,R,3), or f32 (B,3,R,R) already normalised -> (B, embed) f32, not normalised. */
+/* Patches of an image that a training step computes: floor(n (1 - mask_ratio)) of n, the class token aside.
+ */
+int tw_vit_kept(const tw_image_config *config);
+
+/* pixels: u8 (B,R,R,3), or f32 (B,3,R,R) already normalised -> (B, embed) f32, not normalised. On a training
+ * tape each sample leaves out a share mask_ratio of its patches, drawn anew each step (FLIP: Li et al. 2022);
+ * what is kept has the positional embeddings of its places, and the class token always stays. */
 tw_tensor *tw_vit_forward(tw_tape *tape, const tw_vit *vit, tw_tensor *pixels, tw_dtype compute_type);
 
 #endif

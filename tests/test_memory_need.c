@@ -44,6 +44,22 @@ START_TEST(foretells_what_is_taken) {
 }
 END_TEST
 
+/* Half of the patches: nearly half of the image tower's activations in training, all of them in inference. */
+START_TEST(knows_of_masked_patches) {
+    tw_model_config c = described("ViT-B-16");
+    tw_memory_need all, half;
+    TW_ASSERT_OK(tw_memory_needed(&c, TW_BF16, 64, &all));
+    c.image.mask_ratio = 0.5;
+    TW_ASSERT_OK(tw_memory_needed(&c, TW_BF16, 64, &half));
+    ck_assert_uint_eq(half.image, all.image);
+    ck_assert_uint_eq(half.text, all.text);
+    ck_assert_uint_eq(half.training_weights, all.training_weights);
+    ck_assert_uint_lt(half.training, all.training * 65 / 100); /* the text tower stays as it is */
+    ck_assert_uint_gt(half.training, all.training * 50 / 100);
+    ck_assert_uint_lt(half.training_recomputed, all.training_recomputed);
+}
+END_TEST
+
 /* Four terabytes are planned without being there. */
 START_TEST(plans_what_does_not_fit) {
     tw_model_config c = described("ViT-H-14");
@@ -55,4 +71,4 @@ START_TEST(plans_what_does_not_fit) {
 }
 END_TEST
 
-TW_TEST_MAIN("memory_need", foretells_what_is_taken, plans_what_does_not_fit)
+TW_TEST_MAIN("memory_need", foretells_what_is_taken, knows_of_masked_patches, plans_what_does_not_fit)

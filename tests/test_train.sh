@@ -49,6 +49,18 @@ holds "augmented again" train "$work/f" --use_augment --num_workers 4
 same "augmentation does not depend on threads" "$work/e/latest" "$work/f/latest"
 if [ "$($hash "$work/a/latest")" = "$($hash "$work/e/latest")" ]; then fail "augmentation changes nothing"; else ok; fi
 
+# Patch masks are draws like any other: in micro-batches, stopped and resumed they are the same.
+holds "masked" train "$work/m" --mask_ratio 0.5 --micro_batch 10
+grep -q "2 of 4 patches" "$work/out" && ok || fail "the log does not say how many patches are kept"
+if [ "$($hash "$work/a/latest")" = "$($hash "$work/m/latest")" ]; then fail "masking changes nothing"; else ok; fi
+run "$work/mstop" --mask_ratio 0.5 --micro_batch 10 --stop_file "$work/stopm" >"$work/out" 2>"$work/err" &
+pid=$!
+until grep -qs "Global Steps: 6/" "$work/out" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+touch "$work/stopm"
+wait $pid
+holds "resume masked" train "$work/mstop" --mask_ratio 0.5 --micro_batch 10 --resume auto
+same "masked, stopped and resumed" "$work/m/latest" "$work/mstop/latest"
+
 # Killed at random instants, checkpoint writing included; resumed each time.
 kills=0
 rm -rf "$work/k"
@@ -94,6 +106,7 @@ touch "$work/stoprn"
 wait $pid
 holds "resume a ResNet" train "$work/rnstop" "${resnet[@]}" --val_interval 1 --resume auto
 same "a ResNet stopped, validated and resumed" "$work/rn/latest" "$work/rnstop/latest"
+refuses "masked ResNet" 2 "mask_ratio 0.5: only a vision transformer's patches" train "$work/rnmask" "${resnet[@]}" --mask_ratio 0.5
 holds "frozen statistics" train "$work/rnfrozen" "${resnet[@]}" --batch_norm frozen --init "$work/rn/latest"
 "$tuwen" info "$work/rn/latest" >"$work/out" 2>&1
 grep -q "running_statistics: [1-9]" "$work/out" && ok || fail "info does not count running statistics"
@@ -113,6 +126,7 @@ refuses "missing split" 1 "nowhere" "$tuwen" train --model micro --output "$work
 refuses "batch larger than the data set" 2 "has only 96 pairs" train "$work/x2" --batch 97
 refuses "unknown key" 2 "did you mean" train "$work/x3" --batchsize 3
 refuses "out of range" 2 "--lr" train "$work/x4" --lr -1
+refuses "nothing left of an image" 2 "mask_ratio 0.9 leaves nothing of an image's 4 patches" train "$work/x9" --mask_ratio 0.9
 refuses "unknown model" 2 "no such file, and no nomodel.yaml" train "$work/x5" --model nomodel
 refuses "no vocabulary" 1 "no vocabulary" "$tuwen" train --model micro --train_data "$data/lmdb/train" --output "$work/x6" --batch 20
 refuses "cuda in a build without it" 1 "no CUDA" train "$work/x7" --device cuda

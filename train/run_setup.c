@@ -55,6 +55,7 @@ static tw_status describe_model(tw_run *run, const tw_run_start *start, tw_model
     out->text.padding_id = tw_vocab_pad(run->vocab);
     if (config->resolution) out->image.resolution = (int)config->resolution;
     if (config->origin[TW_CONFIG_KEY_context_length]) out->context = (int)config->context_length;
+    out->image.mask_ratio = config->mask_ratio;
     out->text.hidden_dropout = (float)config->text_dropout;
     out->text.attention_dropout = (float)config->attention_dropout;
     return TW_OK;
@@ -180,6 +181,12 @@ static void describe(const tw_run *run) {
     tw_log_line(run->log, "model %s: %lld parameters, %lld trained; %d px, context %d, %s", m->name,
                 (long long)total, (long long)trainable, m->image.resolution, m->context,
                 run->model->compute_type == TW_BF16 ? "bf16" : "f32");
+    if (m->image.mask_ratio > 0) {
+        int side = m->image.resolution / m->image.patch;
+        tw_log_line(run->log,
+                    "mask_ratio %g: a step sees %d of %d patches of each image, drawn anew each time",
+                    m->image.mask_ratio, tw_vit_kept(&m->image), side * side);
+    }
     double batch = (double)run->config->batch;
     tw_log_line(run->log, "%lld steps of %lld pairs; chance: loss ln(%lld) = %.4f",
                 (long long)run->total_steps, (long long)run->config->batch, (long long)run->config->batch,

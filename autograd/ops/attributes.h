@@ -78,6 +78,10 @@ typedef struct tw_contrastive_loss_attr {
     char unused;
 } tw_contrastive_loss_attr;
 
+typedef struct tw_choose_patches_attr {
+    int patches, keep; /* of an image; of them to keep: 1 <= keep <= patches */
+} tw_choose_patches_attr;
+
 typedef struct tw_patchify_attr {
     int patch;     /* pixels a side */
     bool grid;     /* the result is (B,R/P,R/P,3PP), not (B,n,3PP) */

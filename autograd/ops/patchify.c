@@ -1,10 +1,12 @@
+#include "autograd/ops/kept.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
 /* Pixels to the rows of the patch product: y[b, patch, (channel, py, px)], patches row by row, the element
  * order of a flattened convolution weight (width, 3, P, P). input: u8 (B,R,R,3), normalised here as the
  * reference does it in f32: (p / 255 - mean) / std; or f32 (B,3,R,R), taken as normalised already. R a
- * multiple of P. With P = 1 and `grid` the result is the image as convolutions read it, (B,R,R,3). */
+ * multiple of P. With P = 1 and `grid` the result is the image as convolutions read it, (B,R,R,3). With the
+ * input kept (B,k) i32 only the patches it numbers are cut out, in its order: (B,k,3PP). */
 
 tw_status tw_patchify_shape(tw_call *c) {
     const tw_patchify_attr *attr = c->attr;
@@ -21,7 +23,11 @@ tw_status tw_patchify_shape(tw_call *c) {
     }
     if (attr->type != TW_F32 && attr->type != TW_BF16)
         return FAIL(TW_ERR_SHAPE, "patchify: patches of type %s", tw_dtype_name(attr->type));
-    int64_t side = r / p, rows[3] = {x->shape[0], side * side, 3 * p * p};
+    if (tw_present(&c->input[1])) TRY(tw_kept_check(c, 1, x->shape[0], r / p * (r / p)));
+    if (tw_present(&c->input[1]) && attr->grid)
+        return FAIL(TW_ERR_ARGUMENT, "patchify: a grid cannot be of kept patches only");
+    int64_t side = r / p, each = tw_present(&c->input[1]) ? c->input[1].shape[1] : side * side;
+    int64_t rows[3] = {x->shape[0], each, 3 * p * p};
     int64_t grid[4] = {x->shape[0], side, side, 3 * p * p};
     tw_call_output(c, 0, attr->type, attr->grid ? 4 : 3, attr->grid ? grid : rows);
     c->forward_scratch = (size_t)(tw_threads() * 3 * p * p) * 4;
@@ -46,8 +52,10 @@ static void patch_of_floats(const float *image, int64_t r, int64_t p, int64_t py
 tw_status tw_patchify_forward_cpu(const tw_call *c) {
     const tw_patchify_attr *attr = c->attr;
     const tw_tensor *x = &c->input[0], *out = &c->output[0];
-    int64_t r = x->shape[2], p = attr->patch, side = r / p, patches = side * side,
-            rows = x->shape[0] * patches;
+    const int32_t *kept = tw_present(&c->input[1]) ? c->input[1].data : NULL;
+    int64_t r = x->shape[2], p = attr->patch, side = r / p,
+            patches = kept ? c->input[1].shape[1] : side * side, rows = x->shape[0] * patches;
+    if (kept) TRY(tw_kept_check_values(c, 1, side * side));
     float table[3][256];
     for (int ch = 0; ch < 3; ch++)
         for (int v = 0; v < 256; v++) table[ch][v] = ((float)v / 255.0f - attr->mean[ch]) / attr->std[ch];
@@ -56,7 +64,8 @@ tw_status tw_patchify_forward_cpu(const tw_call *c) {
         float *mine = (float *)c->scratch + omp_get_thread_num() * 3 * p * p;
         tw_range range = tw_my_share(rows);
         for (int64_t i = range.begin; i < range.end; i++) {
-            int64_t image = i / patches, py = i % patches / side, px = i % side;
+            int64_t image = i / patches, patch = kept ? kept[i] : i % patches, py = patch / side,
+                    px = patch % side;
             float *row = tw_row_target(out, i, mine);
             if (x->dtype == TW_U8)
                 patch_of_bytes((const uint8_t *)x->data + image * r * r * 3, r, p, py, px, table, row);

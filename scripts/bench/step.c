@@ -1,6 +1,7 @@
 /* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
- * and texts: bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block]]]]]] Prints seconds a step
- * (median, fastest), pairs/s and the process's peak memory. scripts/bench/step.sh runs it beside PyTorch. */
+ * and texts: bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block [MASK_RATIO]]]]]]] Prints seconds
+ * a step (median, fastest), pairs/s and the process's peak memory. scripts/bench/step.sh runs it beside
+ * PyTorch. */
 #include "train/step.h"
 #include "autograd/random.h"
 #include "optim/adamw.h"
@@ -34,11 +35,13 @@ static int compare(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static tw_status open_bench(bench *b, const char *name, tw_dtype type, int threads, tw_recompute recompute) {
+static tw_status open_bench(bench *b, const char *name, tw_dtype type, int threads, tw_recompute recompute,
+                            double mask_ratio) {
     static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
     tw_model_config config;
     TRY(tw_model_config_load(name, &config));
     if (config.text.vocabulary == 0) config.text.vocabulary = 21128;
+    config.image.mask_ratio = mask_ratio;
     config.text.hidden_dropout = config.text.attention_dropout = 0.1f;
     TRY(tw_device_cpu(threads, &b->device));
     TRY(tw_comm_self(b->device, &b->comm));
@@ -83,7 +86,7 @@ static tw_status run(bench *b, int argc, char **argv) {
     int steps = argc > 3 ? atoi(argv[3]) : 5, threads = argc > 5 ? atoi(argv[5]) : 0;
     bool block = argc > 6 && strcmp(argv[6], "block") == 0;
     TRY(open_bench(b, name, strcmp(type, "bf16") == 0 ? TW_BF16 : TW_F32, threads,
-                   block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE));
+                   block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, argc > 7 ? atof(argv[7]) : 0));
     TRY(make_data(b, n));
     double *seconds = malloc((size_t)steps * sizeof *seconds + 1);
     if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");

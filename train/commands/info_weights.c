@@ -23,11 +23,14 @@ static void put_mb(json_t *o, const char *key, size_t bytes) {
 
 tw_status tw_info_memory(const tw_model_config *config, const tw_info_options *options, json_t *o) {
     tw_memory_need need;
-    TRY(tw_memory_needed(config, options->precision ? TW_BF16 : TW_F32, options->batch, &need));
+    tw_model_config masked = *config;
+    masked.image.mask_ratio = options->mask_ratio;
+    TRY(tw_memory_needed(&masked, options->precision ? TW_BF16 : TW_F32, options->batch, &need));
     size_t features = need.image > need.text ? need.image : need.text;
     json_t *m = json_object();
     put_int(m, "batch", options->batch);
     json_object_set_new(m, "precision", json_string(options->precision ? "bf16" : "f32"));
+    if (options->mask_ratio > 0) json_object_set_new(m, "mask_ratio", json_real(options->mask_ratio));
     put_mb(m, "inference_mb", need.weights + features);
     put_mb(m, "training_mb", need.training_weights + need.moments + need.training);
     put_mb(m, "training_recomputed_mb", need.training_weights + need.moments + need.training_recomputed);

@@ -9,6 +9,7 @@
 typedef struct tw_info_options {
     int64_t batch;
     int precision;     /* 0: f32, 1: bf16 */
+    double mask_ratio; /* of training */
     const char *model; /* description, NULL: none */
 } tw_info_options;
 
