@@ -343,9 +343,10 @@ START_TEST(masks_belong_to_sample_and_step) {
         ck_assert(distance(first + i * D, next + i * D, D, &norm) > 1e-3);            /* steps */
     }
     ck_assert_mem_eq(first, again, sizeof first);
-    ck_assert_mem_eq(first + D, shifted, 2 * D * sizeof *first); /* the same samples, elsewhere in a call */
-    ck_assert_mem_eq(encoded, unmasked, sizeof encoded);         /* inference sees every patch */
-    ck_assert_mem_eq(encoded, encoded + D, D * sizeof *encoded);
+    /* the same samples, elsewhere in a call */
+    ck_assert(distance(first + D, shifted, 2 * D, &norm) < 1e-5);
+    ck_assert_mem_eq(encoded, unmasked, sizeof encoded); /* inference sees every patch */
+    ck_assert(distance(encoded, encoded + D, D, &norm) < 1e-5);
     close_fixture(&plain);
     close_fixture(&f);
 }
