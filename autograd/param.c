@@ -190,6 +190,21 @@ static void set_views(const tw_params *set, tw_param *p) {
                            p->shape);
 }
 
+/* The padding behind each parameter; values are for whoever sets them, and a slab of gigabytes is not to be
+ * gone through twice. (Before a parameter that continues another one there is none: what is cleared there is
+ * its own beginning.) */
+static tw_status zero_padding(const tw_params *set) {
+    tw_device *d = set->device;
+    for (int i = 0; i < set->count; i++) {
+        int64_t end = set->params[i]->offset + set->params[i]->count;
+        size_t padding = (size_t)((end + ALIGN - 1) / ALIGN * ALIGN - end);
+        if (padding == 0) continue;
+        if (end < set->values_count) TRY(d->zero(d, TW_QUEUE_COMPUTE, set->values + end, padding * 4));
+        if (set->copies_count) TRY(d->zero(d, TW_QUEUE_COMPUTE, set->copies + end, padding * 2));
+    }
+    return TW_OK;
+}
+
 tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute_type, bool training) {
     if (set->device) return FAIL(TW_ERR_ARGUMENT, "the slabs are allocated already");
     if (compute_type != TW_F32 && compute_type != TW_BF16)
@@ -207,11 +222,8 @@ tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute
     set->copies_count = compute_type == TW_BF16 ? all : 0;
     set->device = device;
     TRY(device->alloc(device, (size_t)set->values_count * 4, (void **)&set->values));
-    TRY(device->zero(device, TW_QUEUE_COMPUTE, set->values, (size_t)set->values_count * 4));
-    if (set->copies_count) {
-        TRY(device->alloc(device, (size_t)set->copies_count * 2, (void **)&set->copies));
-        TRY(device->zero(device, TW_QUEUE_COMPUTE, set->copies, (size_t)set->copies_count * 2));
-    }
+    if (set->copies_count) TRY(device->alloc(device, (size_t)set->copies_count * 2, (void **)&set->copies));
+    TRY(zero_padding(set));
     if (training) {
         TRY(device->alloc(device, (size_t)moving * 4, (void **)&set->gradients));
         TRY(tw_params_zero_gradients(set));

@@ -120,7 +120,7 @@ static tw_h5 *new_file(const char *path, const char *kind) {
         free(f);
         return NULL;
     }
-    f->id = -1, f->fd = -1;
+    f->id = -1, f->fd = -1, f->base = -1;
     snprintf(f->kind, sizeof f->kind, "%s", kind);
     return f;
 }

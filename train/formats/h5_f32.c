@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHUNK_VALUES = 256 << 10, CHECK_BYTES = 4 }; /* 1 MiB of f32 */
+enum { CHUNK_VALUES = 256 << 10, CHECK_BYTES = TW_H5_CHECK_BYTES }; /* 1 MiB of f32 */
 
 /* Chunks go past HDF5's filter and chunk cache, which allocate and copy each one several times. What is in
  * the file is the same: the chunk's values, little-endian, with fletcher32 behind them. */
@@ -23,16 +23,9 @@ static void choose_chunk(int ndim, const hsize_t *shape, hsize_t *chunk) {
     }
 }
 
-/* How an array lies in chunks that are contiguous in memory (see choose_chunk). */
-typedef struct chunk_walk {
-    int cut;                      /* the side that is cut; those before it have chunks of 1 */
-    hsize_t before, side, inside; /* product of the sides before it; itself; product of those behind it */
-    hsize_t step, parts;          /* the chunk's length along it; how many chunks that makes */
-} chunk_walk;
-
 /* False if the chunks are not of this form. */
-static bool plan_walk(int rank, const hsize_t *shape, const hsize_t *chunk, chunk_walk *w) {
-    *w = (chunk_walk){.before = 1, .inside = 1};
+static bool plan_walk(int rank, const hsize_t *shape, const hsize_t *chunk, tw_h5_walk *w) {
+    *w = (tw_h5_walk){.before = 1, .inside = 1};
     while (w->cut < rank - 1 && chunk[w->cut] == 1) w->before *= shape[w->cut++];
     for (int i = w->cut + 1; i < rank; i++) {
         if (chunk[i] != shape[i]) return false;
@@ -71,9 +64,10 @@ static tw_status get_chunk(tw_h5 *f, const char *name, hid_t data, const hsize_t
 /* Writes or reads all chunks of an array. values is only read when writing. */
 static tw_status move_chunks(tw_h5 *f, const char *name, hid_t data, int rank, const hsize_t *shape,
                              const hsize_t *chunk, float *values, bool writing) {
-    chunk_walk w;
+    tw_h5_walk w;
     if (!plan_walk(rank, shape, chunk, &w))
         return FAIL(TW_ERR_FORMAT, "%s: the chunks of %s are not contiguous in memory", f->path, name);
+    if (!writing && tw_h5_read_direct(f, data, shape, &w, values)) return TW_OK;
     size_t size = (size_t)(w.step * w.inside) * sizeof *values;
     unsigned char *buffer = malloc(size + CHECK_BYTES);
     if (!buffer) return FAIL(TW_ERR_MEMORY, "%s: no memory for a chunk of %zu bytes", f->path, size);
@@ -158,7 +152,7 @@ tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5
 static tw_status read_values(tw_h5 *f, const char *name, hid_t data, float *values) {
     hid_t plan = H5Dget_create_plist(data), space = H5Dget_space(data);
     hsize_t shape[TW_H5_MAX_DIMS], chunk[TW_H5_MAX_DIMS];
-    chunk_walk ignored;
+    tw_h5_walk ignored;
     int rank = space < 0 ? -1 : H5Sget_simple_extent_dims(space, shape, NULL);
     unsigned flags, count_of_values[1];
     size_t none = 0;

@@ -10,7 +10,8 @@ struct tw_h5 {
     hid_t id;
     char *path, *temp; /* temp: NULL when opened for reading */
     char kind[32];
-    int fd; /* keeps the checked file open while HDF5 reads it; -1 when writing */
+    int fd;       /* keeps the checked file open while HDF5 reads it; -1 when writing */
+    int64_t base; /* what HDF5's addresses of chunks count from; -1: not known yet */
 };
 
 /* HDF5 has one error stack and no locks of its own: held around every group of its calls. */
@@ -34,6 +35,19 @@ bool tw_h5_is_whole(hid_t data);
  * H5Screate_simple. */
 hid_t tw_h5_create_data(tw_h5 *f, const char *name, hid_t type, int ndim, const hsize_t *shape,
                         const hsize_t *limit, const hsize_t *chunk);
+
+/* How an array lies in chunks that are contiguous in memory. */
+typedef struct tw_h5_walk {
+    int cut;                      /* the side that is cut; those before it have chunks of 1 */
+    hsize_t before, side, inside; /* product of the sides before it; itself; product of those behind it */
+    hsize_t step, parts;          /* the chunk's length along it; how many chunks that makes */
+} tw_h5_walk;
+
+enum { TW_H5_CHECK_BYTES = 4 }; /* fletcher32, behind each chunk's values */
+
+/* Reads all chunks past HDF5, straight to their places, several threads side by side, and compares their
+ * checksums. False if one is not as expected, values are then undefined: HDF5 finds out what is wrong. */
+bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, float *values);
 
 /* An integer attribute of a data set; false on failure. */
 bool tw_h5_set_mark(hid_t data, const char *name, int64_t value);

@@ -83,6 +83,7 @@ static void *digest_thread(void *argument) {
 
 static tw_status digest_of(int fd, const char *path, int64_t length, uint64_t *out) {
     int64_t bytes = length - TW_SEAL_BYTES, blocks = (bytes + BLOCK - 1) / BLOCK;
+    posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
     digest_work w = {.fd = fd, .blocks = blocks, .end = length};
     w.hashes = malloc((size_t)(blocks ? blocks : 1) * sizeof *w.hashes);
     if (!w.hashes) return FAIL(TW_ERR_MEMORY, "%s: no memory to check it", path);
