@@ -9,8 +9,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* HDF5 1.10 finds a chunk by going through all of them: beyond this many that takes longer than it saves. */
-enum { MOST_CHUNKS = 1024 };
+/* HDF5 1.10 finds a chunk by going through all of them: beyond this many that takes longer than it saves.
+ * Chunks of tuwen have 1 MiB; each thread may hold one. */
+enum { MOST_CHUNKS = 1024, MOST_BYTES = 2 << 20 };
 
 typedef struct chunk {
     int64_t at; /* in the file */
@@ -84,8 +85,8 @@ static bool find_base(tw_h5 *f, const chunk *first, size_t size) {
 
 bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, float *values) {
     hsize_t n = w->before * w->parts;
-    if (f->fd < 0 || n == 0 || n > MOST_CHUNKS) return false;
     size_t size = (size_t)(w->step * w->inside) * sizeof *values;
+    if (f->fd < 0 || n == 0 || n > MOST_CHUNKS || size > MOST_BYTES) return false;
     chunk *chunks = malloc((size_t)n * sizeof *chunks);
     bool good = chunks && find_chunks(data, shape, w, size, values, chunks) && find_base(f, &chunks[0], size);
     if (!good) {
