@@ -6,6 +6,7 @@
 
 #include "autograd/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -61,6 +62,16 @@ struct tw_device {
 /* The CPU with `threads` compute threads (0: one a core this process may use). One CPU device a process at a
  * time: the thread count is the process's. The caller frees it with tw_device_free. */
 tw_status tw_device_cpu(int threads, tw_device **out) TW_MUST_CHECK;
+#ifdef TW_WITH_CUDA
+/* CUDA device `index` (0 the first). TW_ERR_UNSUPPORTED where there is none, or the driver or a library is
+ * too old: the message says what is needed. The caller frees it with tw_device_free. */
+tw_status tw_device_cuda(int index, tw_device **out) TW_MUST_CHECK;
+#endif
 void tw_device_free(tw_device *d);
+
+/* Whether the host can read and write the device's memory, and operations use OpenMP's threads. */
+static inline bool tw_on_cpu(const tw_device *d) {
+    return d->kind == TW_CPU;
+}
 
 #endif

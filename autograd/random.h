@@ -8,6 +8,8 @@
 #ifndef TW_AUTOGRAD_RANDOM_H
 #define TW_AUTOGRAD_RANDOM_H
 
+#include "autograd/host_device.h"
+
 #include <stdint.h>
 
 typedef enum tw_purpose {
@@ -30,7 +32,7 @@ typedef struct tw_draw {
 
 /* Four independent uniform 32-bit words for block `block` of the draw; element e is word e % 4 of block e
  * / 4. */
-static inline void tw_random4(const tw_draw *d, uint32_t block, uint32_t out[4]) {
+TW_HOST_DEVICE void tw_random4(const tw_draw *d, uint32_t block, uint32_t out[4]) {
     uint32_t c0 = block, c1 = d->sample, c2 = d->step, c3 = (d->purpose << 24) | d->layer;
     uint32_t k0 = (uint32_t)d->seed, k1 = (uint32_t)(d->seed >> 32);
     for (int round = 0; round < 10; round++) {

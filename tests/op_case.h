@@ -72,9 +72,9 @@ struct op_case {
 /* Fails the running test unless the value has this shape. */
 void op_expect_shape(const op_value *value, int ndim, const int64_t *shape);
 
-/* Checks one configuration of operation `op` through `info` (tw_op_table's row, or a stand-in of it). Returns
- * false with a message if anything is wrong. */
-bool op_check(const tw_op_info *info, tw_op op, const op_case *c, const op_config *config, char *message,
-              size_t size);
+/* Checks one configuration of operation `op` on a device of this kind, through `info` (tw_op_table's row, or,
+ * on the CPU, a stand-in of it). Returns false with a message if anything is wrong. */
+bool op_check(const tw_op_info *info, tw_op op, tw_device_kind kind, const op_case *c,
+              const op_config *config, char *message, size_t size);
 
 #endif

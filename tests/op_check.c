@@ -1,4 +1,5 @@
-/* Checks of one configuration of one operation, for 1 and 2 threads, f32 and bf16:
+/* Checks of one configuration of one operation, f32 and bf16, on the CPU with 1 and 2 threads or on a CUDA
+ * device:
  *
  *   shape rule; forward with and without a gradient to follow, into outputs poisoned with NaN, against the
  *   f64 reference; backward against central differences of the f64 reference, written over NaN and added to
@@ -8,13 +9,14 @@
  * runs; every buffer has a guard behind it; inputs must keep their bits; a repeated run must give the same
  * bits. */
 #include "op_case.h"
+#include "op_device.h"
 
 #include "tw_test.h"
 
 #include <math.h>
 #include <stdarg.h>
 
-enum { GUARD = 64, PER_ELEMENT = 400, DIRECTIONS = 4, SAMPLES = 12, MAX_BLOCKS = 4096 };
+enum { GUARD = OP_GUARD, PER_ELEMENT = 400, DIRECTIONS = 4, SAMPLES = 12, MAX_BLOCKS = 4096 };
 static const double step_size = 1e-5;
 
 typedef struct check {
@@ -47,8 +49,8 @@ static bool complain(check *k, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    snprintf(k->message, k->size, "%s, '%s' (%s, %d threads): %s", k->info->name, k->config->name,
-             k->coarse ? "bf16" : "f32", k->threads, text);
+    snprintf(k->message, k->size, "%s, '%s' (%s, %s, %d threads): %s", k->info->name, k->config->name,
+             k->coarse ? "bf16" : "f32", k->device ? k->device->name : "no device", k->threads, text);
     return false;
 }
 #define NEED(condition, ...)                                                                                 \
@@ -189,7 +191,7 @@ static tw_status prepare(check *k, bool needs_grad) {
     memcpy(inputs, k->call.input, sizeof inputs);
     for (int i = 0; i < TW_MAX_INPUTS; i++) k->call.input[i].data = NULL;
     tw_status status;
-    if (k->info == &tw_op_table[k->call.op]) {
+    if (k->call.op < TW_OP_COUNT && k->info == &tw_op_table[k->call.op]) {
         status = tw_op_prepare(&k->call);
     } else {
         k->call.n_outputs = 0, k->call.n_results = 1;
@@ -237,6 +239,21 @@ static bool inputs_kept(check *k, void *const copies[TW_MAX_INPUTS], const char 
     return true;
 }
 
+/* Whether k->info is a row of the table, not a stand-in of it. */
+static bool of_table(const check *k) {
+    return k->call.op < TW_OP_COUNT && k->info == &tw_op_table[k->call.op];
+}
+
+static tw_status run(check *k, bool backward) {
+    tw_call *call = &k->call;
+    if (!of_table(k)) return backward ? k->info->backward[0](call) : k->info->forward[0](call);
+    if (tw_on_cpu(k->device)) return backward ? tw_op_backward(call) : tw_op_forward(call);
+    size_t bytes[TW_MAX_INPUTS] = {0};
+    for (int i = 0; i < k->n_inputs; i++)
+        if (k->in[i].v) bytes[i] = input_bytes(k, i);
+    return op_run_on_device(call, backward, bytes);
+}
+
 /* One forward into fresh poisoned outputs; fills call.output[].data. */
 static bool forward(check *k) {
     tw_call *call = &k->call;
@@ -249,7 +266,7 @@ static bool forward(check *k) {
     for (int o = 0; o < call->n_outputs; o++)
         call->output[o].data = poisoned(k, tw_tensor_bytes(&call->output[o]));
     call->scratch = poisoned(k, call->forward_scratch);
-    tw_status status = k->info == &tw_op_table[call->op] ? tw_op_forward(call) : k->info->forward[0](call);
+    tw_status status = run(k, false);
     NEED(status == TW_OK, "forward failed: %s", status ? tw_last_error() : "");
     NEED(guard_intact(call->scratch, call->forward_scratch), "forward wrote behind its scratch");
     for (int o = 0; o < call->n_outputs; o++) {
@@ -487,7 +504,7 @@ static bool run_backward(check *k, variant v, double *base[TW_MAX_INPUTS]) {
     for (int o = 0; o < call->n_outputs; o++)
         if (!(call->saved_outputs >> o & 1))
             call->output[o].data = poisoned(k, tw_tensor_bytes(&call->output[o]));
-    tw_status status = k->info == &tw_op_table[call->op] ? tw_op_backward(call) : k->info->backward[0](call);
+    tw_status status = run(k, true);
     NEED(status == TW_OK, "backward failed: %s (%s)", status ? tw_last_error() : "", variant_text(v, text));
     bool kept = inputs_kept(k, copies, "backward");
     memcpy(call->input, input, sizeof input), memcpy(call->output, output, sizeof output);
@@ -570,9 +587,17 @@ static bool check_fails(check *k) {
     return true;
 }
 
-static bool check_pass(check *k) {
-    for (k->threads = 1; k->threads <= 2; k->threads++) {
-        NEED(tw_device_cpu(k->threads, &k->device) == TW_OK, "no device: %s", tw_last_error());
+static tw_status make_device(tw_device_kind kind, int threads, tw_device **out) {
+#ifdef TW_WITH_CUDA
+    if (kind == TW_CUDA) return tw_device_cuda(0, out);
+#endif
+    (void)kind;
+    return tw_device_cpu(threads, out);
+}
+
+static bool check_pass(check *k, tw_device_kind kind) {
+    for (k->threads = 1; k->threads <= (kind == TW_CPU ? 2 : 1); k->threads++) {
+        NEED(make_device(kind, k->threads, &k->device) == TW_OK, "no device: %s", tw_last_error());
         k->call.device = k->device;
         bool ok = false;
         if (k->config->fails) {
@@ -589,13 +614,14 @@ static bool check_pass(check *k) {
             }
         }
         tw_device_free(k->device);
+        k->device = NULL;
         if (!ok) return false;
     }
     return true;
 }
 
-bool op_check(const tw_op_info *info, tw_op op, const op_case *c, const op_config *config, char *message,
-              size_t size) {
+bool op_check(const tw_op_info *info, tw_op op, tw_device_kind kind, const op_case *c,
+              const op_config *config, char *message, size_t size) {
     bool ok = true, both = false;
     for (int i = 0; i < TW_MAX_INPUTS; i++)
         both |= config->input[i].present && config->input[i].dtype == OP_FLOAT;
@@ -610,7 +636,7 @@ bool op_check(const tw_op_info *info, tw_op op, const op_case *c, const op_confi
             if (config->input[i].present) k->n_inputs = i + 1;
         }
         k->call.n_inputs = k->n_inputs;
-        ok = check_pass(k);
+        ok = check_pass(k, kind);
         release_from(k, 0);
         free(k);
     }

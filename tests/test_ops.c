@@ -155,7 +155,7 @@ START_TEST(faults_are_found) {
             /* A change in the last bits of an f32 value is nothing in bf16. */
             if (type == OP_BF16 && f == FORWARD_IRREPRODUCIBLE) continue;
             present_fault = f;
-            bool ok = op_check(&faulty_info, TW_OP_COUNT, &c, &config, message, sizeof message);
+            bool ok = op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &config, message, sizeof message);
             ck_assert_msg(ok == (f == SOUND), "fault %d, type %d: %s", (int)f, type, ok ? "unseen" : message);
             ck_assert_msg(strstr(message, complaints[f]), "fault %d, type %d: '%s' lacks '%s'", (int)f, type,
                           message, complaints[f]);
@@ -170,13 +170,15 @@ START_TEST(faults_in_large_tensors_are_found) {
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
         char message[1024] = "";
         present_fault = faults[i];
-        ck_assert_msg(!op_check(&faulty_info, TW_OP_COUNT, &c, &faulty_configs[1], message, sizeof message),
-                      "fault %d was not seen", (int)faults[i]);
+        ck_assert_msg(
+            !op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &faulty_configs[1], message, sizeof message),
+            "fault %d was not seen", (int)faults[i]);
     }
     present_fault = SOUND;
     char message[1024] = "";
-    ck_assert_msg(op_check(&faulty_info, TW_OP_COUNT, &c, &faulty_configs[1], message, sizeof message), "%s",
-                  message);
+    ck_assert_msg(
+        op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &faulty_configs[1], message, sizeof message), "%s",
+        message);
 }
 END_TEST
 
@@ -185,36 +187,73 @@ START_TEST(expected_failures_are_demanded) {
     op_config config = {.name = "cube", .input = {{OP_SHAPE(2, 2, 2)}, {OP_SHAPE(2, 2)}}};
     const op_case c = {.reference = faulty_reference, .configs = &config, .n_configs = 1};
     present_fault = SOUND;
-    ck_assert(!op_check(&faulty_info, TW_OP_COUNT, &c, &config, message, sizeof message));
+    ck_assert(!op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &config, message, sizeof message));
     config.fails = TW_ERR_SHAPE, config.message = "not a matrix";
-    ck_assert(op_check(&faulty_info, TW_OP_COUNT, &c, &config, message, sizeof message));
+    ck_assert(op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &config, message, sizeof message));
     config.fails = TW_ERR_ARGUMENT;
-    ck_assert(!op_check(&faulty_info, TW_OP_COUNT, &c, &config, message, sizeof message));
+    ck_assert(!op_check(&faulty_info, TW_OP_COUNT, TW_CPU, &c, &config, message, sizeof message));
 }
 END_TEST
 
-/* One iteration of the loop test an operation, so that a failure names it and the others still run. */
-START_TEST(every_operation_holds) {
-    const tw_op_info *info = &tw_op_table[_i];
-    const op_case *c = cases[_i];
-    const char *only = getenv("TW_OP"); /* one operation's name, while working on it */
-    if (only && strcmp(only, info->name) != 0) return;
+static void check_operation(int op, tw_device_kind kind) {
+    const tw_op_info *info = &tw_op_table[op];
+    const op_case *c = cases[op];
     ck_assert_msg(c != NULL, "%s has no case: write tests/op_cases/%s.c", info->name, info->name);
-    ck_assert_msg(info->shape && info->forward[TW_CPU], "%s has no shape rule or no forward", info->name);
-    ck_assert_msg(!info->has_gradient || info->backward[TW_CPU], "%s has no backward", info->name);
+    ck_assert_msg(info->shape && info->forward[kind], "%s has no shape rule or no forward", info->name);
+    ck_assert_msg(!info->has_gradient || info->backward[kind], "%s has no backward", info->name);
     ck_assert_msg(c->reference && c->n_configs > 0, "%s has a case without reference or configurations",
                   info->name);
     char message[1024] = "";
     int run = 0;
     for (int i = 0; i < c->n_configs; i++) {
-        ck_assert_msg(op_check(info, (tw_op)_i, c, &c->configs[i], message, sizeof message), "%s", message);
+        ck_assert_msg(op_check(info, (tw_op)op, kind, c, &c->configs[i], message, sizeof message), "%s",
+                      message);
         run += !c->configs[i].fails;
     }
     ck_assert_msg(run > 0, "%s has only configurations that fail", info->name);
-    const char *wrong = c->also ? c->also() : NULL;
+    const char *wrong = kind == TW_CPU && c->also ? c->also() : NULL;
     ck_assert_msg(!wrong, "%s: %s", info->name, wrong ? wrong : "");
 }
+
+static bool left_out(int op) {
+    const char *only = getenv("TW_OP"); /* one operation's name, while working on it */
+    return only && strcmp(only, tw_op_table[op].name) != 0;
+}
+
+/* One iteration of the loop test an operation, so that a failure names it and the others still run. */
+#ifndef TW_CUDA_SHIM
+START_TEST(every_operation_holds) {
+    if (!left_out(_i)) check_operation(_i, TW_CPU);
+}
 END_TEST
+#endif
+
+#ifdef TW_WITH_CUDA
+static const bool missing_on_cuda[TW_OP_COUNT + 1] = {
+#define OP(name) [TW_OP_##name] = true,
+#define KERNEL(name) OP(name)
+#include <cuda_missing.def>
+#undef OP
+#undef KERNEL
+    [TW_OP_COUNT] = false, /* in case none is missing */
+};
+
+START_TEST(every_operation_holds_on_cuda) {
+    tw_device *device;
+    if (left_out(_i)) return;
+    tw_status status = tw_device_cuda(0, &device);
+    if (status == TW_ERR_UNSUPPORTED) TW_SKIP(tw_last_error());
+    TW_ASSERT_OK(status);
+    tw_device_free(device);
+    if (missing_on_cuda[_i]) {
+        printf("SKIP %s: %s has no CUDA kernel yet\n", __func__, tw_op_table[_i].name);
+        fflush(stdout);
+        return;
+    }
+    check_operation(_i, TW_CUDA);
+}
+END_TEST
+#endif
 
 int main(void) {
     Suite *suite = suite_create("ops");
@@ -223,7 +262,12 @@ int main(void) {
     tcase_add_test(tcase, faults_are_found);
     tcase_add_test(tcase, faults_in_large_tensors_are_found);
     tcase_add_test(tcase, expected_failures_are_demanded);
+#ifndef TW_CUDA_SHIM /* which is there for the kernels only */
     tcase_add_loop_test(tcase, every_operation_holds, 0, TW_OP_COUNT);
+#endif
+#ifdef TW_WITH_CUDA
+    tcase_add_loop_test(tcase, every_operation_holds_on_cuda, 0, TW_OP_COUNT);
+#endif
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

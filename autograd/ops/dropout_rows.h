@@ -1,26 +1,9 @@
-/* Inverted dropout on runs of a sample's elements: element e is kept iff word e of the draw is at least p
- * 2^32, and then scaled by 1 / (1 - p). The draw depends on what the element is, so forward, recomputation
- * and backward agree. */
+/* Inverted dropout on runs of a sample's elements (dropout_math.h). The draw depends on what the element is,
+ * so forward, recomputation and backward agree. */
 #ifndef TW_AUTOGRAD_OPS_DROPOUT_ROWS_H
 #define TW_AUTOGRAD_OPS_DROPOUT_ROWS_H
 
-#include "autograd/op.h"
-#include "autograd/random.h"
-
-#include <math.h>
-
-static inline tw_draw tw_dropout_draw(const tw_step *step, uint32_t layer, int64_t sample) {
-    return (tw_draw){.seed = step->seed,
-                     .purpose = TW_DRAW_DROPOUT,
-                     .layer = layer,
-                     .step = step->step,
-                     .sample = step->sample + (uint32_t)sample};
-}
-
-static inline uint32_t tw_dropout_threshold(float p) {
-    double t = ceil((double)p * 4294967296.0); /* a small p is no whole number of 2^-32 */
-    return t >= 4294967295.0 ? UINT32_MAX : (uint32_t)t;
-}
+#include "autograd/ops/dropout_math.h"
 
 /* out[i] = in[i] * mask(first + i) / (1 - p), i < n; in may be out. */
 static inline void tw_dropout_run(const tw_draw *draw, float p, int64_t first, int64_t n, const float *in,

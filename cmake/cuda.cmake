@@ -1,0 +1,56 @@
+# The CUDA device: TW_CUDA (the preset `cuda`). Everything in autograd/cuda/ and autograd/ops/*.cu.
+
+# Which operations have no .cu file: they link to a forward and backward that say so.
+set(TW_MISSING_CUDA ${CMAKE_BINARY_DIR}/cuda_missing.def)
+file(STRINGS autograd/ops.def operations REGEX "^(OP|KERNEL)\\(")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS autograd/ops.def)
+file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu)
+set(missing)
+set(missing_names)
+foreach(line ${operations})
+  string(REGEX MATCH "^(OP|KERNEL)\\(([a-z0-9_]+)" ignored "${line}")
+  if(NOT EXISTS ${CMAKE_SOURCE_DIR}/autograd/ops/${CMAKE_MATCH_2}.cu)
+    string(APPEND missing "${CMAKE_MATCH_1}(${CMAKE_MATCH_2})\n")
+    list(APPEND missing_names ${CMAKE_MATCH_2})
+  endif()
+endforeach()
+file(CONFIGURE OUTPUT ${TW_MISSING_CUDA} CONTENT "${missing}" @ONLY)
+
+if(NOT TW_CUDA)
+  return()
+endif()
+list(JOIN missing_names ", " missing_names)
+if(missing_names)
+  message(STATUS "Operations without a CUDA kernel: ${missing_names}")
+endif()
+
+# One GPU generation as machine code and as PTX, from which the driver makes the code of later ones.
+if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 90)
+endif()
+find_program(TW_NVCC nvcc HINTS ENV CUDA_HOME PATHS /usr/local/cuda PATH_SUFFIXES bin)
+if(NOT TW_NVCC)
+  message(FATAL_ERROR "TW_CUDA needs nvcc: install the CUDA toolkit (13.0 or later) or set CUDA_HOME; "
+                      "the preset release builds without")
+endif()
+set(CMAKE_CUDA_COMPILER ${TW_NVCC})
+enable_language(CUDA)
+set(CMAKE_CUDA_STANDARD 17)
+set(CMAKE_CUDA_STANDARD_REQUIRED ON)
+find_package(CUDAToolkit REQUIRED)
+
+# cuDNN and NCCL have no CMake package of their own.
+function(tw_cuda_library target header library)
+  string(MAKE_C_IDENTIFIER ${target} id)
+  find_path(${id}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(${id}_LIBRARY ${library} HINTS ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib64)
+  if(NOT ${id}_INCLUDE OR NOT ${id}_LIBRARY)
+    message(FATAL_ERROR "${library} was not found beside the CUDA toolkit: install its development package")
+  endif()
+  add_library(${target} UNKNOWN IMPORTED GLOBAL)
+  set_target_properties(${target} PROPERTIES IMPORTED_LOCATION ${${id}_LIBRARY}
+                        INTERFACE_INCLUDE_DIRECTORIES ${${id}_INCLUDE})
+endfunction()
+tw_cuda_library(cudnn::cudnn cudnn.h cudnn)
+
+add_compile_definitions(TW_WITH_CUDA)

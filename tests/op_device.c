@@ -1,0 +1,77 @@
+#include "op_device.h"
+
+enum { MAX_MIRRORS = 2 * (TW_MAX_INPUTS + TW_MAX_OUTPUTS) + 4 };
+
+typedef struct mirror {
+    void *host, *device;
+    size_t bytes;
+} mirror;
+
+typedef struct mirrors {
+    tw_device *device;
+    mirror list[MAX_MIRRORS];
+    int count;
+} mirrors;
+
+/* Replaces *pointer by device memory with the same contents. */
+static tw_status to_device(mirrors *m, void **pointer, size_t bytes) {
+    if (!*pointer) return TW_OK;
+    if (m->count == MAX_MIRRORS) return FAIL(TW_ERR_ARGUMENT, "too many buffers");
+    mirror *new = &m->list[m->count];
+    *new = (mirror){.host = *pointer, .bytes = bytes};
+    TRY(m->device->alloc(m->device, bytes, &new->device));
+    m->count++;
+    *pointer = new->device;
+    return m->device->upload(m->device, TW_QUEUE_COMPUTE, new->device, new->host, bytes);
+}
+
+static tw_status tensors_to_device(mirrors *m, tw_tensor *tensors, int n, const size_t *bytes) {
+    for (int i = 0; i < n; i++)
+        TRY(to_device(m, &tensors[i].data, (bytes ? bytes[i] : tw_tensor_bytes(&tensors[i])) + OP_GUARD));
+    return TW_OK;
+}
+
+static tw_status call_to_device(mirrors *m, tw_call *c, bool backward, const size_t *input_bytes) {
+    TRY(tensors_to_device(m, c->input, c->n_inputs, input_bytes));
+    TRY(tensors_to_device(m, c->output, c->n_outputs, NULL));
+    if (backward) {
+        TRY(tensors_to_device(m, c->input_grad, c->n_inputs, NULL));
+        TRY(tensors_to_device(m, c->output_grad, c->n_results, NULL));
+    }
+    size_t scratch = backward ? c->backward_scratch : c->forward_scratch;
+    TRY(to_device(m, &c->scratch, scratch + OP_GUARD));
+    void *step = (void *)c->step;
+    TRY(to_device(m, &step, sizeof *c->step));
+    c->step = step;
+    return TW_OK;
+}
+
+/* The segments of adamw and finite_norm are device memory too. */
+static tw_status attr_to_device(mirrors *m, tw_call *c, tw_adamw_attr *adamw, tw_finite_norm_attr *norm) {
+    if (c->op == TW_OP_adamw) {
+        *adamw = *(const tw_adamw_attr *)c->attr;
+        c->attr = adamw;
+        return to_device(m, (void **)&adamw->segments, (size_t)adamw->count * sizeof *adamw->segments);
+    }
+    if (c->op != TW_OP_finite_norm) return TW_OK;
+    *norm = *(const tw_finite_norm_attr *)c->attr;
+    c->attr = norm;
+    return to_device(m, (void **)&norm->segments, (size_t)norm->count * sizeof *norm->segments);
+}
+
+tw_status op_run_on_device(const tw_call *call, bool backward, const size_t input_bytes[TW_MAX_INPUTS]) {
+    tw_device *d = call->device;
+    mirrors m = {.device = d};
+    tw_call c = *call;
+    tw_adamw_attr adamw;
+    tw_finite_norm_attr norm;
+    tw_status status = call_to_device(&m, &c, backward, input_bytes);
+    if (status == TW_OK) status = attr_to_device(&m, &c, &adamw, &norm);
+    if (status == TW_OK) status = backward ? tw_op_backward(&c) : tw_op_forward(&c);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    for (int i = 0; status == TW_OK && i < m.count; i++)
+        status = d->download(d, TW_QUEUE_COMPUTE, m.list[i].host, m.list[i].device, m.list[i].bytes);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    for (int i = 0; i < m.count; i++) d->release(d, m.list[i].device);
+    return status;
+}
