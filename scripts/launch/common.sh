@@ -1,0 +1,35 @@
+# What the launch scripts share; sourced.
+die() {
+    echo "$(basename "$0"): $*" >&2
+    exit 2
+}
+show() { printf '%q ' "$@" && echo; }
+is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+
+# TUWEN, the build beside this script, or the PATH's.
+find_program() {
+    local built
+    built=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/build/release/tuwen
+    if [ -n "${TUWEN:-}" ]; then
+        command -v "$TUWEN" || die "TUWEN=$TUWEN is no program"
+    elif [ -x "$built" ]; then
+        echo "$built"
+    else
+        command -v tuwen || die "no tuwen: build it (cmake --preset release && cmake --build --preset release), or set TUWEN"
+    fi
+}
+
+need_mpirun() { command -v mpirun >/dev/null || die "mpirun is not installed: several ranks need Open MPI (openmpi-bin)"; }
+
+count_gpus() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
+
+default_ranks() {
+    local gpus nodes
+    gpus=$(count_gpus)
+    if [ "$gpus" -gt 0 ]; then echo "$gpus"; return; fi
+    nodes=$(lscpu 2>/dev/null | sed -n 's/^NUMA node(s): *//p')
+    echo "${nodes:-1}"
+}
+
+# Whether there is a first argument that is no option.
+has_operand() { [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; }

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# tuwen train on several hosts that this one reaches by ssh without a password.
+#     scripts/launch/hosts.sh HOSTFILE [--interface NAME] [--print] -- --config recipe.yaml --output runs/first ...
+# HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes). # begins a comment.
+# Program, data and the run folder must have the same path on every host (a shared file system); this is looked at
+# before the start. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
+# TUWEN, --print, stopping: as in one_host.sh.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/common.sh"
+
+has_operand "$@" || die "the first argument is the host file: lines of the form 'name slots=8'"
+hostfile=$1 interface="" run=exec
+shift
+while [ $# -gt 0 ]; do
+    case $1 in
+    --interface) interface=${2:?--interface needs a name} && shift 2 ;;
+    --print) run=show && shift ;;
+    --) shift && break ;;
+    *) break ;;
+    esac
+done
+[ $# -gt 0 ] || die "give the options of tuwen train after --, for example: -- --config recipe.yaml --output runs/first"
+[ -r "$hostfile" ] || die "$hostfile: no such host file"
+
+# Every line is checked here, where the line can be named.
+ranks=0 hosts=0 number=0
+while IFS= read -r line || [ -n "$line" ]; do
+    number=$((number + 1))
+    line=${line%%#*}
+    [[ $line =~ ^[[:space:]]*$ ]] && continue
+    [[ $line =~ ^[[:space:]]*[^[:space:]=]+[[:space:]]+slots=([1-9][0-9]*)[[:space:]]*$ ]] ||
+        die "$hostfile:$number: '$line' is not of the form 'name slots=8'"
+    ranks=$((ranks + BASH_REMATCH[1])) hosts=$((hosts + 1))
+done <"$hostfile"
+[ $hosts -gt 0 ] || die "$hostfile names no host"
+program=$(find_program)
+need_mpirun
+
+options=(--hostfile "$hostfile" --bind-to none -x PATH -x LD_LIBRARY_PATH)
+[ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
+if [ -n "$interface" ]; then
+    options+=(--mca btl_tcp_if_include "$interface" --mca oob_tcp_if_include "$interface" -x "NCCL_SOCKET_IFNAME=$interface")
+fi
+# shellcheck disable=SC2016 # expanded on the hosts
+if [ $run = exec ] &&
+    ! mpirun "${options[@]}" --map-by ppr:1:node sh -c 'test -x "$0" && test -d "$1" || { echo "$(hostname) has no $0, or no folder $1" >&2; exit 1; }' \
+        "$program" "$PWD"; then
+    die "a host of $hostfile cannot be reached by ssh, or does not see $program and $PWD: use a shared file system"
+fi
+$run mpirun "${options[@]}" -n "$ranks" --wdir "$PWD" "$here/rank.sh" --share-cores "$program" train "$@"

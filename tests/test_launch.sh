@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# scripts/launch: what they start, with stand-ins for mpirun, srun and scontrol that write down how they were called.
+# The real mpirun starts two ranks of the micro model, where this build and machine have MPI. Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+launch=scripts/launch
+export TUWEN=$tuwen
+
+for script in "$launch"/*; do holds "$script parses" bash -n "$script"; done
+if command -v shellcheck >/dev/null; then
+    holds "shellcheck" shellcheck -x -P $launch -s bash $launch/*
+else
+    echo "SKIP shellcheck: it is not installed"
+fi
+says() { # NAME TEXT: the last command's output contains TEXT
+    if grep -qF -- "$2" "$work/out"; then ok; else fail "$1: no '$2' in the output"; fi
+}
+
+# Stand-ins first on the PATH.
+mkdir "$work/bin"
+stand_in() { # NAME BODY
+    printf '#!/bin/bash\nprintf "%%q " "$(basename "$0")" "$@" >>%q; echo >>%q\n%s\n' "$work/calls" "$work/calls" "$2" >"$work/bin/$1"
+    chmod +x "$work/bin/$1"
+}
+with() { : >"$work/calls" && PATH="$work/bin:$PATH" "$@"; }
+called() { # NAME TEXT: a stand-in was called so
+    if grep -qF -- "$2" "$work/calls"; then ok; else fail "$1: no '$2' in $(cat "$work/calls")"; fi
+}
+stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
+stand_in nvidia-smi 'printf "GPU 0: a\nGPU 1: b\nGPU 2: c\n"'
+
+# One host.
+holds "one rank" with $launch/one_host.sh -n 1 --print -- --config a.yaml
+says "one rank needs no launcher" "$tuwen train --config a.yaml"
+holds "as many ranks as GPUs" with $launch/one_host.sh -- --config a.yaml --name 'two words'
+called "as many ranks as GPUs" "mpirun -n 3 "
+called "options arrive as they are" "--share-cores $tuwen train --config a.yaml --name two\\ words"
+holds "more ranks than cores" with $launch/one_host.sh -n 1000 -- --config a.yaml
+called "more ranks than cores" "--oversubscribe"
+refuses "no options" 2 "give the options of tuwen train" $launch/one_host.sh
+refuses "no number" 2 "-n x: a number" $launch/one_host.sh -n x -- --config a.yaml
+refuses "no program" 2 "TUWEN=/nowhere is no program" env TUWEN=/nowhere $launch/one_host.sh -n 1 -- --config a.yaml
+MPIRUN_CODE=7 with $launch/one_host.sh -n 2 -- --config a.yaml >"$work/out" 2>"$work/err"
+code=$?
+[ $code = 7 ] && ok || fail "mpirun's exit code is lost: $code"
+
+# Several hosts.
+printf '# the cluster\n\nfirst slots=8\n  second slots=4  # half of it\nthird slots=1' >"$work/hosts"
+holds "hosts" with $launch/hosts.sh "$work/hosts" --interface ib0 -- --config a.yaml
+called "one rank a slot" "-n 13 --wdir $PWD $PWD/$launch/rank.sh --share-cores $tuwen train --config a.yaml"
+called "the interface" "--mca btl_tcp_if_include ib0 --mca oob_tcp_if_include ib0 -x NCCL_SOCKET_IFNAME=ib0"
+called "hosts are looked at first" "--map-by ppr:1:node"
+[ "$(wc -l <"$work/calls")" = 2 ] && ok || fail "two calls of mpirun, not $(wc -l <"$work/calls")"
+refuses "a host that does not answer" 2 "cannot be reached by ssh" with env MPIRUN_CODE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
+for line in 'second' 'second slots=0' 'second slots=x' 'second slot=4' 'two words slots=4'; do
+    printf 'first slots=8\n%s\n' "$line" >"$work/bad"
+    refuses "host file with '$line'" 2 "bad:2: '$line' is not of the form" with $launch/hosts.sh "$work/bad" -- --config a.yaml
+done
+: >"$work/bad"
+refuses "an empty host file" 2 "names no host" with $launch/hosts.sh "$work/bad" -- --config a.yaml
+refuses "no host file" 2 "no such host file" with $launch/hosts.sh "$work/nowhere" -- --config a.yaml
+refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
+
+# What a rank gets.
+rank() { env OMPI_COMM_WORLD_LOCAL_RANK="$1" OMPI_COMM_WORLD_LOCAL_SIZE="$2" "${@:3}"; }
+# shellcheck disable=SC2016
+show='echo "gpu $CUDA_VISIBLE_DEVICES cores $(nproc)"'
+holds "its own GPU" rank 1 2 $launch/rank.sh sh -c "$show"
+says "its own GPU" "gpu 1 cores $(nproc)"
+holds "its GPU of a list" rank 1 2 env CUDA_VISIBLE_DEVICES=4,7 $launch/rank.sh sh -c "$show"
+says "its GPU of a list" "gpu 7 "
+holds "the launcher's GPU" rank 1 2 env CUDA_VISIBLE_DEVICES=5 $launch/rank.sh sh -c "$show"
+says "the launcher's GPU" "gpu 5 "
+refuses "fewer GPUs than ranks" 2 "3 ranks on" rank 2 3 env CUDA_VISIBLE_DEVICES=4,7 $launch/rank.sh true
+if command -v taskset >/dev/null && [ "$(nproc)" -ge 2 ]; then
+    holds "its share of the cores" rank 1 2 $launch/rank.sh --share-cores sh -c "$show"
+    says "its share of the cores" "cores $((($(nproc) + 1) / 2))"
+    holds "more ranks than cores" rank 1 1000 $launch/rank.sh --share-cores sh -c "$show"
+    says "more ranks than cores share all" "cores $(nproc)"
+else
+    echo "SKIP shares of cores: needs taskset and two cores"
+fi
+
+# Slurm: the job is resumed by itself, and goes back into the queue when its time is nearly over.
+slurm() { with env SLURM_JOB_ID=42 SLURM_SUBMIT_DIR="$PWD" SLURM_CPUS_PER_TASK=8 bash $launch/slurm.sbatch "$@"; }
+stand_in srun 'exit "${SRUN_CODE:-0}"'
+stand_in scontrol ''
+mkdir "$work/run"
+touch "$work/run/stop" # left behind
+holds "a job" slurm "$work/run" --config a.yaml
+called "a job" "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=8 scripts/launch/rank.sh $tuwen train --output $work/run --resume auto --config a.yaml"
+grep -q scontrol "$work/calls" && fail "a job that is done goes back into the queue" || ok
+[ -e "$work/run/stop" ] && fail "an old stop file ends the new job" || ok
+SRUN_CODE=1 slurm "$work/run" --config a.yaml >"$work/out" 2>"$work/err"
+code=$?
+[ $code = 1 ] && ok || fail "srun's exit code is lost: $code"
+stand_in srun 'touch '"$work/started"'; for i in $(seq 300); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
+for code in 0 1; do # what the run ends with after it was asked to stop
+    rm -f "$work/started" "$work/run/stop"
+    : >"$work/calls"
+    PATH="$work/bin:$PATH" SRUN_CODE=$code SLURM_JOB_ID=42 SLURM_SUBMIT_DIR=$PWD TUWEN=$tuwen \
+        bash $launch/slurm.sbatch "$work/run" --config a.yaml >"$work/out" 2>"$work/err" &
+    pid=$!
+    until [ -e "$work/started" ]; do sleep 0.05; done
+    kill -USR1 $pid
+    wait $pid
+    got=$?
+    [ $got = $code ] && ok || fail "after the signal: exit code $got, expected $code"
+    if [ $code = 0 ]; then called "the job goes back into the queue" "scontrol requeue 42"; else
+        grep -q scontrol "$work/calls" && fail "a job that failed goes back into the queue" || ok
+    fi
+done
+refuses "no run folder" 2 "first argument is the run folder" slurm --config a.yaml
+refuses "submitted elsewhere" 2 "submit from the project's folder" with env SLURM_SUBMIT_DIR="$work" bash $launch/slurm.sbatch "$work/run" --config a.yaml
+
+# The real thing.
+if ! command -v mpirun >/dev/null || ! ldd "$tuwen" | grep -q libmpi; then
+    echo "SKIP two ranks: mpirun is not installed or this build has no MPI"
+else
+    data=$work/data
+    export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
+    holds "shapes" "$tuwen" shapes "$data" --train 40 --valid 8 --size 32
+    holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train,valid
+    options=(--model micro --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --batch 20 --max_steps 3 --warmup 1
+        --mask_ratio 0.5 --log_interval 1)
+    holds "one rank" $launch/one_host.sh -n 1 -- "${options[@]}" --output "$work/one" --threads 1
+    holds "two ranks" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/two"
+    losses() { grep -o '"loss": *[0-9.]*' "$1/log.jsonl" | sed 's/.*: *//'; }
+    if [ "$(losses "$work/two" | wc -l)" = 3 ] && paste <(losses "$work/one") <(losses "$work/two") |
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > 1e-4 * $1) bad = 1 } END { exit bad }'; then ok; else
+        fail "two ranks give other losses than one: $(losses "$work/one" | xargs) and $(losses "$work/two" | xargs)"
+    fi
+    if "$tuwen" info "$work/two/latest" 2>/dev/null | grep -q "ranks: 2"; then ok; else fail "the checkpoint was not made by two ranks"; fi
+    refuses "an error of a rank ends the job" 2 "unknown key" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/no" --batchsize 3
+fi
+finish
