@@ -36,7 +36,7 @@ tw_status tw_op_prepare(tw_call *call) {
                     info->max_inputs);
     for (int i = call->n_inputs; i < TW_MAX_INPUTS; i++) call->input[i] = tw_absent();
     call->n_outputs = 0, call->n_results = 1;
-    call->saved_inputs = call->saved_outputs = 0;
+    call->saved_inputs = call->saved_outputs = call->no_gradient = 0;
     call->forward_scratch = call->backward_scratch = 0;
     return info->shape(call);
 }

@@ -37,7 +37,7 @@ typedef enum tw_accumulate { TW_WRITE, TW_ADD } tw_accumulate;
  * Shape rule: reads attr, the inputs' types and shapes (data is NULL; an absent input has ndim -1) and
  * needs_grad; checks them; sets outputs (count, type, shape), saved_inputs and saved_outputs (bit i: backward
  * reads that value) and the scratch sizes. outputs[0 .. n_results) are results that may be used by others
- * and, unless they are integers, may have gradients; the rest are kept for backward only.
+ * and, unless they are integers or in no_gradient, may have gradients; the rest are kept for backward only.
  *
  * Forward: writes every output. Backward: reads output_grad[i] (data NULL: no gradient reaches it), delivers
  * the gradient of every input whose input_grad[i].data is not NULL by writing or adding, as input_mode[i]
@@ -57,6 +57,7 @@ typedef struct tw_call {
     tw_accumulate input_mode[TW_MAX_INPUTS];
     tw_tensor output_grad[TW_MAX_OUTPUTS];
     uint32_t saved_inputs, saved_outputs;
+    uint32_t no_gradient;   /* bit i: result i has none though it is no integer */
     bool needs_grad;        /* a backward will follow */
     const tw_step *step;    /* device memory */
     void *scratch;          /* device memory, 64-byte aligned */

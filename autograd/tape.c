@@ -157,7 +157,8 @@ tw_tensor *tw_tape_record(tw_tape *tape, tw_op op, const void *attr, int n_input
         tw_value *v = add_value(tape, node->call.output[i]);
         if (!v) return NULL;
         v->node = tape->n_nodes - 1;
-        v->requires_grad = node->call.needs_grad && i < node->call.n_results && v->tensor.dtype != TW_I32;
+        v->requires_grad = node->call.needs_grad && i < node->call.n_results && v->tensor.dtype != TW_I32 &&
+                           !(node->call.no_gradient >> i & 1u);
         node->outputs[i] = v->tensor.value;
     }
     return &tape->values[node->outputs[0]]->tensor;
@@ -292,5 +293,11 @@ tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook 
         TRY(e->kind == TW_ENTRY_BACKWARD ? tw_op_backward(&e->call) : tw_op_forward(&e->call));
         for (int k = 0; hook && k < e->n_final; k++) TRY(hook(context, e->final[k]));
     }
+    return TW_OK;
+}
+
+tw_status tw_tape_each_gradient(const tw_tape *tape, tw_gradient_hook hook, void *context) {
+    for (int i = tape->n_forward; i < tape->n_entries; i++)
+        for (int k = 0; k < tape->entries[i].n_final; k++) TRY(hook(context, tape->entries[i].final[k]));
     return TW_OK;
 }

@@ -77,5 +77,8 @@ tw_tensor tw_tape_gradient(const tw_tape *tape, const tw_tensor *tensor);
 typedef tw_status (*tw_gradient_hook)(void *context, const tw_param *param);
 tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook,
                            void *context) TW_MUST_CHECK;
+/* Runs nothing: calls the hook as backward would, for every parameter that a backward of this finished tape
+ * brings a gradient to. */
+tw_status tw_tape_each_gradient(const tw_tape *tape, tw_gradient_hook hook, void *context) TW_MUST_CHECK;
 
 #endif

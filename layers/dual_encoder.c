@@ -62,9 +62,3 @@ tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor
     x = tw_linear_forward(tape, &model->text_projection, x, TW_IDENTITY, NULL);
     return tw_tape_record(tape, TW_OP_l2_normalise, NULL, 1, &x);
 }
-
-tw_tensor *tw_contrastive_loss(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *image,
-                               tw_tensor *text) {
-    tw_tensor *inputs[] = {image, text, tw_tape_param(tape, model->logit_scale)};
-    return tw_tape_record(tape, TW_OP_contrastive_loss, NULL, 3, inputs);
-}

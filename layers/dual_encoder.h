@@ -35,9 +35,5 @@ tw_status tw_dual_encoder_allocate(tw_dual_encoder *model, tw_device *device, tw
 /* L2-normalised features (B, embed) f32. pixels as tw_vit_forward; ids and lengths as tw_bert_forward. */
 tw_tensor *tw_encode_image(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *pixels);
 tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths);
-/* The contrastive loss, a scalar, of n matching rows: image and text (n, embed) f32 features. Result 1 of the
- * call, (2) i32: how many images have their own text as their most similar one, and texts their image. */
-tw_tensor *tw_contrastive_loss(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *image,
-                               tw_tensor *text);
 
 #endif

@@ -353,9 +353,9 @@ static void shift(check *k, int i, int64_t probe, double by, const double *origi
     for (int64_t e = 0; e < v->count; e++) v->v[e] = origin[e] + by * u[e];
 }
 
-/* Results that are integers have no gradient. */
+/* Results that are integers have no gradient, nor have those that say so. */
 static bool has_slope(const check *k, int r) {
-    return k->call.output[r].dtype != TW_I32;
+    return k->call.output[r].dtype != TW_I32 && !(k->call.no_gradient >> r & 1u);
 }
 
 static void differentiate(check *k) {

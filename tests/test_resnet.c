@@ -65,7 +65,7 @@ static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, c
     if (freeze) TW_ASSERT_OK(tw_params_freeze(r->model->params, freeze, &matched));
     TW_ASSERT_OK(tw_dual_encoder_allocate(r->model, r->device, type, true));
     TW_ASSERT_OK(tw_towers_create(r->model, r->device, recompute, TW_F32, &r->towers));
-    TW_ASSERT_OK(tw_stepper_create(r->model, r->towers, r->device, r->comm, micro, &r->stepper));
+    TW_ASSERT_OK(tw_stepper_create(r->model, r->towers, r->device, r->comm, NULL, micro, &r->stepper));
 }
 
 static void close_rig(rig *r) {

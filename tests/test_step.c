@@ -91,7 +91,7 @@ static void open_masked(fixture *f, const char *group, int steps, tw_dtype type,
     TW_ASSERT_OK(tw_dual_encoder_create(&f->config, &f->model));
     TW_ASSERT_OK(tw_dual_encoder_allocate(f->model, f->device, type, true));
     TW_ASSERT_OK(tw_towers_create(f->model, f->device, recompute, TW_F32, &f->towers));
-    TW_ASSERT_OK(tw_stepper_create(f->model, f->towers, f->device, f->comm, micro, &f->stepper));
+    TW_ASSERT_OK(tw_stepper_create(f->model, f->towers, f->device, f->comm, NULL, micro, &f->stepper));
 }
 
 static void open_fixture(fixture *f, const char *group, int steps, tw_dtype type, tw_recompute recompute,

@@ -1,6 +1,7 @@
 /* Towers, loss, every parameter's gradient and 20 AdamW steps against the reference implementation
  * (tests/golden/towers.h5, computed in f64; see scripts/make_golden_towers.py for its layout). */
 #include "golden_file.h"
+#include "layers/contrastive.h"
 #include "layers/dual_encoder.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -18,7 +19,8 @@ typedef struct rig {
     tw_dual_encoder *model;
     tw_tape *tape;
     tw_arena arena;
-    tw_tensor *pixels, *ids, *lengths, *loss, *image, *text;
+    tw_tensor *pixels, *ids, *lengths, *image, *text;
+    tw_contrastive_parts loss;
     float *all_pixels;
     int32_t *all_ids;
     tw_step step;
@@ -60,8 +62,9 @@ static void record(rig *r, bool training, tw_recompute recompute) {
     r->lengths = tw_tape_input(r->tape, TW_I32, 1, &n, false);
     r->image = tw_encode_image(r->tape, r->model, r->pixels);
     r->text = tw_encode_text(r->tape, r->model, r->ids, r->lengths);
-    r->loss = tw_contrastive_loss(r->tape, r->model, r->image, r->text);
-    TW_ASSERT_OK(tw_tape_finish(r->tape, 3, (tw_tensor *[]){r->loss, r->image, r->text}));
+    r->loss = tw_contrastive_record(r->tape, r->model->logit_scale, r->image, r->text, 0);
+    tw_tensor *roots[] = {r->loss.row_lse, r->loss.column_lse, r->loss.target, r->image, r->text};
+    TW_ASSERT_OK(tw_tape_finish(r->tape, 5, roots));
     r->arena = (tw_arena){.device = r->device};
     TW_ASSERT_OK(tw_arena_reserve(&r->arena, tw_tape_bytes(r->tape)));
     TW_ASSERT_OK(tw_tape_bind(r->tape, &r->arena));
@@ -118,20 +121,25 @@ static double forward(rig *r, int step) {
     TW_ASSERT_OK(tw_tape_upload(r->tape, r->ids, ids));
     TW_ASSERT_OK(tw_tape_upload(r->tape, r->lengths, lengths));
     TW_ASSERT_OK(tw_tape_forward(r->tape, &r->step));
-    float loss;
-    TW_ASSERT_OK(tw_tape_download(r->tape, r->loss, &loss));
-    return (double)loss;
+    const tw_tensor *parts[] = {r->loss.row_lse, r->loss.column_lse, r->loss.target};
+    double loss = 0;
+    for (int k = 0; k < 3; k++) {
+        float x[64];
+        TW_ASSERT_OK(tw_tape_download(r->tape, parts[k], x));
+        for (int i = 0; i < r->batch; i++) loss += (double)x[i] * (k < 2 ? 0.5 : -1) / r->batch;
+    }
+    return loss;
 }
 
 static void backward(rig *r) {
     TW_ASSERT_OK(tw_params_zero_gradients(r->model->params));
-    const tw_tensor *roots[] = {r->loss, r->image, r->text};
-    const float one = 1;
-    for (int i = 0; i < 3; i++) {
-        tw_tensor grad = tw_tape_gradient(r->tape, roots[i]);
+    const tw_tensor *roots[] = {r->loss.row_lse, r->loss.column_lse, r->loss.target, r->image, r->text};
+    for (int k = 0; k < 5; k++) {
+        tw_tensor grad = tw_tape_gradient(r->tape, roots[k]);
         if (!grad.data) continue;
         TW_ASSERT_OK(r->device->zero(r->device, TW_QUEUE_COMPUTE, grad.data, tw_tensor_bytes(&grad)));
-        if (i == 0) TW_ASSERT_OK(r->device->upload(r->device, TW_QUEUE_COMPUTE, grad.data, &one, sizeof one));
+        for (int i = 0; k < 3 && i < r->batch; i++)
+            ((float *)grad.data)[i] = (k < 2 ? 0.5f : -1.0f) / (float)r->batch;
     }
     TW_ASSERT_OK(r->device->sync(r->device, TW_QUEUE_COMPUTE));
     TW_ASSERT_OK(tw_tape_backward(r->tape, &r->step, NULL, NULL));

@@ -1,16 +1,23 @@
 /* The gradient of one global batch: features of every micro-batch, the contrastive loss over all of them,
  * then each micro-batch back through the towers. The result is that of the whole batch at once, whatever the
- * micro-batch, because the loss sees all features and every random draw belongs to a sample, not to a call.
- */
+ * micro-batch and the number of ranks, because the loss sees all features and every random draw belongs to a
+ * sample, not to a call. (Batch norm that normalises by its batch's own statistics does so by the
+ * micro-batch's; the running ones follow the average over all micro-batches, once a step.)
+ *
+ * A micro-batch's features are computed by the same tape that later walks back, so that both passes are the
+ * same bits; the tape is needed in any case, so a lighter one for the first pass would save no memory. The
+ * last micro-batch goes back first: its forward is still there. */
 #ifndef TW_TRAIN_STEP_H
 #define TW_TRAIN_STEP_H
 
 #include "autograd/comm.h"
+#include "optim/partition.h"
 #include "train/towers.h"
 
-/* This rank's samples of the batch, in host memory. */
+/* This rank's samples of the batch, in host memory. The global batch is that of rank 0, then that of rank 1,
+ * and so on. */
 typedef struct tw_samples {
-    int64_t size;           /* >= 0 */
+    int64_t size;           /* >= 0; ranks may differ in it and in their number of micro-batches */
     const void *pixels;     /* (size, R, R, 3) u8 or (size, 3, R, R) f32, as the towers were made */
     const int32_t *ids;     /* (size, context) */
     const int32_t *lengths; /* (size) */
@@ -18,13 +25,17 @@ typedef struct tw_samples {
 
 typedef struct tw_stepper tw_stepper;
 
-/* micro_batch 0: the whole batch in one. Everything given must outlive the stepper. */
+/* micro_batch 0: the whole batch in one. partition: of the model's trainable slab over comm's ranks, or NULL.
+ * Everything given must outlive the stepper. */
 tw_status tw_stepper_create(tw_dual_encoder *model, tw_towers *towers, tw_device *device, tw_comm *comm,
-                            int64_t micro_batch, tw_stepper **out) TW_MUST_CHECK;
+                            const tw_partition *partition, int64_t micro_batch,
+                            tw_stepper **out) TW_MUST_CHECK;
 void tw_stepper_free(tw_stepper *s);
 
-/* Leaves the gradient of the global batch's loss in the parameters' gradient slab, the same on every rank;
- * *loss is its value, *size the global batch's size. `step` and `seed` key the dropout draws. */
+/* Every rank calls it. Leaves the gradient of the global batch's loss in the parameters' gradient slab: in
+ * this rank's pieces of the partition, or everywhere if there is none; that of statistics everywhere. *loss
+ * is its value and *size the global batch's size, the same on every rank. `step` and `seed` key the dropout
+ * draws. */
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
@@ -32,9 +43,17 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
  * whose most similar image is. 0 for an empty batch. */
 void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image);
 
+/* Seconds of this rank's last run, measured on the host. */
+typedef struct tw_stepper_times {
+    double features, loss, backward; /* loss: waiting for the other ranks' features included */
+    double waited; /* for gradients that were still on their way when backward had ended: what of their
+                      reduction is not hidden */
+} tw_stepper_times;
+tw_stepper_times tw_stepper_last_times(const tw_stepper *s);
+
 /* The device's step record, for the optimizer. */
 tw_step *tw_stepper_record(tw_stepper *s);
-/* Bytes of feature buffers and the loss's arena, beside the towers' arena. */
+/* Bytes of the loss's memory (features, their gradients, log-sum-exps), beside the towers' arena. */
 size_t tw_stepper_bytes(const tw_stepper *s);
 
 #endif

@@ -75,7 +75,7 @@ typedef struct tw_l2_normalise_attr {
 } tw_l2_normalise_attr;
 
 typedef struct tw_contrastive_loss_attr {
-    char unused;
+    int64_t first; /* the text that belongs to image 0 of this call; the next ones follow */
 } tw_contrastive_loss_attr;
 
 typedef struct tw_choose_patches_attr {

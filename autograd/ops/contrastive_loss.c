@@ -1,12 +1,18 @@
-/* loss = (CE rows + CE columns) / 2 of the logits exp(logit_scale) I T^T with the diagonal as target. CPU.
+/* What the contrastive loss of N pairs is made of, for b of its rows: with logits x = exp(logit_scale) I T^T,
+ * where row i is image i and its target is text first + i,
+ *
+ *     loss = 1/(2N) sum over all rows i of (row_lse[i] - target[i])
+ *          + 1/(2N) sum over all columns j of (column_lse[j] - target of j),    lse = log sum exp.
+ *
+ * inputs: I (b,E), T (N,E) f32, logit_scale. Results: row_lse (b), whole; column_lse (N), over these b rows
+ * only: -inf where b is 0; target (b); most (N), the largest logit of each column among these rows, without a
+ * gradient; is_first (2,b) i32: whether row i's target is the first of the largest logits of its row, and of
+ * its column among these rows. What several ranks make of it: layers/contrastive.c. CPU.
  *
  * Tile by tile: each tile of logits is made once in forward, where rows and columns keep a running maximum
  * and sum of exponentials (online log-sum-exp, Milakov and Gimelshein 2018), and once more in backward.
  * Memory is O(N) beside inputs and gradients. Every sum has an order that does not depend on the number of
- * threads, but for the products'.
- *
- * The second result, (2) i32, counts the rows, and the columns, whose largest logit is the target; among
- * equals the first one counts as the largest. */
+ * threads, but for the products'; a row's sum does not depend on which other rows there are. */
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
@@ -14,14 +20,13 @@
 #include <omp.h>
 
 enum { IMAGE, TEXT, LOGIT_SCALE };
-enum { LOSS, HITS, ROW_LSE, COL_LSE };
+enum { ROW_LSE, COL_LSE, TARGET, MOST, IS_FIRST };
 enum { TILE = 1024, CHUNK = 64 }; /* columns that one thread takes at a time */
 
 /* A running log-sum-exp: log(sum) + most. */
 typedef struct running {
     double sum;
     float most;
-    float target; /* the logit on the diagonal if none before it is as large; else NaN */
 } running;
 
 /* One tile of logits, rows [row, row + rows) by columns [col, col + cols). */
@@ -34,31 +39,45 @@ static int64_t smaller(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-tw_status tw_contrastive_loss_shape(tw_call *call) {
-    const tw_tensor *image = &call->input[IMAGE];
+static int64_t first_of(const tw_call *call) {
+    return ((const tw_contrastive_loss_attr *)call->attr)->first;
+}
+
+static tw_status check_features(const tw_call *call) {
+    const tw_tensor *image = &call->input[IMAGE], *text = &call->input[TEXT];
     TRY(tw_call_check_rows(call, IMAGE, "the image features"));
     TRY(tw_call_check_rows(call, TEXT, "the text features"));
-    TRY(tw_call_check_f32(call, LOGIT_SCALE, "logit_scale", 0, NULL));
-    const tw_tensor *text = &call->input[TEXT];
     char a[64], b[64];
-    if (image->ndim != 2 || !tw_tensor_same_shape(image, text) || image->dtype != TW_F32 ||
+    if (image->ndim != 2 || text->ndim != 2 || image->shape[1] != text->shape[1] || image->dtype != TW_F32 ||
         text->dtype != TW_F32)
         return FAIL(TW_ERR_SHAPE,
                     "contrastive_loss: image features are %s %s and text features %s %s; both must be f32 "
-                    "(N,E)",
+                    "rows of one width",
                     tw_dtype_name(image->dtype), tw_tensor_shape_text(image, a), tw_dtype_name(text->dtype),
                     tw_tensor_shape_text(text, b));
-    int64_t n = image->shape[0], side = smaller(n, TILE);
-    tw_call_output(call, LOSS, TW_F32, 0, NULL);
-    tw_call_output(call, HITS, TW_I32, 1, (int64_t[]){2});
-    tw_call_output(call, ROW_LSE, TW_F32, 1, &n);
+    int64_t first = first_of(call), rows = image->shape[0], n = text->shape[0];
+    if (first < 0 || first > n || rows > n - first)
+        return FAIL(TW_ERR_SHAPE, "contrastive_loss: %lld images from %lld on for %lld texts",
+                    (long long)rows, (long long)first, (long long)n);
+    return TW_OK;
+}
+
+tw_status tw_contrastive_loss_shape(tw_call *call) {
+    TRY(check_features(call));
+    TRY(tw_call_check_f32(call, LOGIT_SCALE, "logit_scale", 0, NULL));
+    int64_t rows = call->input[IMAGE].shape[0], n = call->input[TEXT].shape[0];
+    size_t height = (size_t)smaller(rows, TILE), width = (size_t)smaller(n, TILE);
+    tw_call_output(call, ROW_LSE, TW_F32, 1, &rows);
     tw_call_output(call, COL_LSE, TW_F32, 1, &n);
-    call->n_results = 2;
+    tw_call_output(call, TARGET, TW_F32, 1, &rows);
+    tw_call_output(call, MOST, TW_F32, 1, &n);
+    tw_call_output(call, IS_FIRST, TW_I32, 2, (int64_t[]){2, rows});
+    call->n_results = 5;
+    call->no_gradient = 1u << MOST;
     call->saved_inputs = 1u << IMAGE | 1u << TEXT | 1u << LOGIT_SCALE;
     call->saved_outputs = 1u << ROW_LSE | 1u << COL_LSE;
-    size_t logits = (size_t)(side * side) * sizeof(float);
-    call->forward_scratch = logits + (size_t)(n + side) * sizeof(running) + 64;
-    call->backward_scratch = logits + (size_t)side * sizeof(double) + 64;
+    call->forward_scratch = ((size_t)n + height) * sizeof(running) + height * width * sizeof(float);
+    call->backward_scratch = height * sizeof(double) + (height + 1) * width * sizeof(float);
     return TW_OK;
 }
 
@@ -75,7 +94,7 @@ static tw_status make_logits(const tw_call *call, float scale, tile *t) {
 /* ---- forward ---- */
 
 static void start(running *r, int64_t n) {
-    for (int64_t i = 0; i < n; i++) r[i] = (running){0, -INFINITY, NAN};
+    for (int64_t i = 0; i < n; i++) r[i] = (running){0, -INFINITY};
 }
 
 /* Brings a running sum to a new maximum and adds a sum taken relative to it. */
@@ -85,7 +104,7 @@ static void absorb(running *r, float most, double sum) {
 }
 
 static float lse_of(const running *r) {
-    return (float)((double)r->most + log(r->sum));
+    return r->sum > 0 || isnan(r->sum) ? (float)((double)r->most + log(r->sum)) : -INFINITY;
 }
 
 static void absorb_row(const float *x, int64_t n, running *r) {
@@ -125,87 +144,100 @@ static void absorb_tile(const tile *t, running *row, running *col) {
     }
 }
 
-/* In a tile on the diagonal, before it is absorbed: whether the target can be the first of the largest of its
- * row, and of its column. */
-static void find_targets(const tile *t, running *row, running *col) {
+/* Before a tile is absorbed: the targets in it, and whether each can be the first of the largest of its row,
+ * and of its column. Row r's target is column r + shift of the tile. */
+static void find_targets(const tile *t, int64_t first, const running *row, const running *col, float *target,
+                         int32_t *row_first, int32_t *col_first) {
+    int64_t shift = first + t->row - t->col;
+    if (shift >= t->cols || shift <= -t->rows) return;
     float above[TILE];
     for (int64_t j = 0; j < t->cols; j++) above[j] = col[j].most;
     for (int64_t i = 0; i < t->rows; i++) {
         const float *x = t->logit + i * t->cols;
+        int64_t c = i + shift;
+        if (c >= t->cols) return;
         float left = row[i].most;
 #pragma omp simd reduction(max : left)
-        for (int64_t j = 0; j < i; j++) left = x[j] > left ? x[j] : left;
-        row[i].target = x[i] > left ? x[i] : NAN;
-        col[i].target = x[i] > above[i] ? x[i] : NAN;
+        for (int64_t j = 0; j < c; j++) left = x[j] > left ? x[j] : left;
+        if (c >= 0) {
+            target[i] = x[c];
+            row_first[i] = x[c] > left;
+            col_first[i] = x[c] > above[c];
+        }
 #pragma omp simd
-        for (int64_t j = i + 1; j < t->cols; j++) above[j] = x[j] > above[j] ? x[j] : above[j];
+        for (int64_t j = c < 0 ? 0 : c + 1; j < t->cols; j++) above[j] = x[j] > above[j] ? x[j] : above[j];
     }
-}
-
-/* The sum of the logits on the diagonal that lie in the tile. Tiles are square, so they begin on it. */
-static double diagonal_sum(const tile *t) {
-    double sum = 0;
-    for (int64_t i = 0; t->row == t->col && i < t->rows; i++) sum += (double)t->logit[i * t->cols + i];
-    return sum;
 }
 
 tw_status tw_contrastive_loss_forward_cpu(const tw_call *call) {
-    int64_t n = call->input[IMAGE].shape[0], side = smaller(n, TILE);
+    int64_t rows = call->input[IMAGE].shape[0], n = call->input[TEXT].shape[0], first = first_of(call);
     float scale = expf(*(const float *)call->input[LOGIT_SCALE].data);
     float *row_lse = call->output[ROW_LSE].data, *col_lse = call->output[COL_LSE].data;
+    float *target = call->output[TARGET].data, *most = call->output[MOST].data;
+    int32_t *row_first = call->output[IS_FIRST].data, *col_first = row_first + rows;
     running *col = call->scratch, *row = col + n;
-    float *logit = (float *)(row + side);
-    int32_t *hits = call->output[HITS].data;
-    double total = 0;
-    hits[0] = hits[1] = 0;
+    float *logit = (float *)(row + smaller(rows, TILE));
     start(col, n);
-    for (int64_t i = 0; i < n; i += TILE) {
-        start(row, side);
+    for (int64_t i = 0; i < rows; i += TILE) {
+        int64_t height = smaller(TILE, rows - i);
+        start(row, height);
         for (int64_t j = 0; j < n; j += TILE) {
-            tile t = {logit, i, j, smaller(TILE, n - i), smaller(TILE, n - j)};
+            tile t = {logit, i, j, height, smaller(TILE, n - j)};
             TRY(make_logits(call, scale, &t));
-            if (i == j) find_targets(&t, row, col + j);
+            find_targets(&t, first, row, col + j, target + i, row_first + i, col_first + i);
             absorb_tile(&t, row, col);
-            total -= 2 * diagonal_sum(&t);
         }
-        for (int64_t r = i; r < smaller(n, i + TILE); r++) row_lse[r] = lse_of(&row[r - i]);
-        for (int64_t r = i; r < smaller(n, i + TILE); r++) {
-            total += (double)row[r - i].most + log(row[r - i].sum);
-            hits[0] += row[r - i].target == row[r - i].most;
+        for (int64_t r = 0; r < height; r++) {
+            row_lse[i + r] = lse_of(&row[r]);
+            row_first[i + r] &= target[i + r] == row[r].most;
         }
     }
-    for (int64_t j = 0; j < n; j++) {
-        col_lse[j] = lse_of(&col[j]);
-        total += (double)col[j].most + log(col[j].sum);
-        hits[1] += col[j].target == col[j].most;
-    }
-    *(float *)call->output[LOSS].data = n ? (float)(total / (2 * (double)n)) : 0;
+    for (int64_t i = 0; i < rows; i++) col_first[i] &= target[i] == col[first + i].most;
+    for (int64_t j = 0; j < n; j++) col_lse[j] = lse_of(&col[j]), most[j] = col[j].most;
     return TW_OK;
 }
 
 /* ---- backward ---- */
 
-/* One row of logits to softmax of the row + softmax of the columns - 2 on the diagonal; returns its product
- * with the logits. */
-static double slope_row(float *x, int64_t n, float row_lse, const float *col_lse, int64_t diagonal) {
-    float sum = 0, corner = diagonal >= 0 && diagonal < n ? x[diagonal] : 0;
+/* What reaches one row of a tile: gradients of its log-sum-exp and target, and of the columns'. */
+typedef struct slopes {
+    float row_lse, row, target;
+    const float *col_lse, *col;
+    int64_t diagonal; /* the target's place in the row; outside it: in another tile */
+} slopes;
+
+/* One row of logits to its gradient; returns the product of the two. */
+static double slope_row(float *x, int64_t n, slopes s) {
+    bool mine = s.diagonal >= 0 && s.diagonal < n;
+    float sum = 0, corner = mine ? x[s.diagonal] : 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < n; j++) {
-        float g = tw_expf(x[j] - row_lse) + tw_expf(x[j] - col_lse[j]);
+        float g = s.row * tw_expf(x[j] - s.row_lse) + s.col[j] * tw_expf(x[j] - s.col_lse[j]);
         sum += g * x[j];
         x[j] = g;
     }
-    if (diagonal < 0 || diagonal >= n) return (double)sum;
-    x[diagonal] -= 2;
-    return (double)sum - 2 * (double)corner;
+    if (!mine) return (double)sum;
+    x[s.diagonal] += s.target;
+    return (double)sum + (double)s.target * (double)corner;
 }
 
-static void make_slopes(const tw_call *call, const tile *t, double *sums) {
+/* `zeros` stands for gradients of columns that are not given. */
+static void make_slopes(const tw_call *call, const tile *t, const float *zeros, double *sums) {
     const float *row_lse = call->output[ROW_LSE].data, *col_lse = call->output[COL_LSE].data;
+    const float *row = call->output_grad[ROW_LSE].data, *col = call->output_grad[COL_LSE].data;
+    const float *target = call->output_grad[TARGET].data;
+    int64_t first = first_of(call);
 #pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < t->rows; i++)
-        sums[i] = slope_row(t->logit + i * t->cols, t->cols, row_lse[t->row + i], col_lse + t->col,
-                            t->row + i - t->col);
+    for (int64_t i = 0; i < t->rows; i++) {
+        int64_t r = t->row + i;
+        slopes s = {.row_lse = row_lse[r],
+                    .row = row ? row[r] : 0,
+                    .target = target ? target[r] : 0,
+                    .col_lse = col_lse + t->col,
+                    .col = col ? col + t->col : zeros,
+                    .diagonal = first + r - t->col};
+        sums[i] = slope_row(t->logit + i * t->cols, t->cols, s);
+    }
 }
 
 /* The tile's part of dI (input IMAGE) or dT (TEXT): factor * slopes * the other features. */
@@ -222,22 +254,25 @@ static tw_status deliver(const tw_call *call, const tile *t, int input, float fa
 }
 
 tw_status tw_contrastive_loss_backward_cpu(const tw_call *call) {
-    int64_t n = call->input[IMAGE].shape[0], side = smaller(n, TILE);
+    int64_t rows = call->input[IMAGE].shape[0], n = call->input[TEXT].shape[0];
     float scale = expf(*(const float *)call->input[LOGIT_SCALE].data);
     double *sums = call->scratch, total = 0;
-    float *logit = (float *)(sums + side);
-    double weight = n ? (double)*(const float *)call->output_grad[LOSS].data / (2 * (double)n) : 0;
-    for (int64_t i = 0; i < n; i += TILE)
+    float *zeros = (float *)(sums + smaller(rows, TILE)), *logit = zeros + smaller(n, TILE);
+    memset(zeros, 0, (size_t)smaller(n, TILE) * sizeof *zeros);
+    const tw_tensor *text = &call->input_grad[TEXT];
+    if (rows == 0 && text->data && call->input_mode[TEXT] == TW_WRITE)
+        memset(text->data, 0, tw_tensor_bytes(text));
+    for (int64_t i = 0; i < rows; i += TILE)
         for (int64_t j = 0; j < n; j += TILE) {
-            tile t = {logit, i, j, smaller(TILE, n - i), smaller(TILE, n - j)};
+            tile t = {logit, i, j, smaller(TILE, rows - i), smaller(TILE, n - j)};
             TRY(make_logits(call, scale, &t));
-            make_slopes(call, &t, sums);
+            make_slopes(call, &t, zeros, sums);
             for (int64_t r = 0; r < t.rows; r++) total += sums[r];
-            TRY(deliver(call, &t, IMAGE, (float)weight * scale));
-            TRY(deliver(call, &t, TEXT, (float)weight * scale));
+            TRY(deliver(call, &t, IMAGE, scale));
+            TRY(deliver(call, &t, TEXT, scale));
         }
     /* d logits / d logit_scale is the logits themselves. */
-    float *g = call->input_grad[LOGIT_SCALE].data, slope = (float)(weight * total);
+    float *g = call->input_grad[LOGIT_SCALE].data, slope = (float)total;
     if (g) *g = call->input_mode[LOGIT_SCALE] == TW_ADD ? *g + slope : slope;
     return TW_OK;
 }

@@ -1,7 +1,8 @@
-/* Forward and backward of the contrastive loss for N pairs of d features: time and peak memory.
- *     bench_contrastive_loss [N] [d] [threads]      default 65536 512 */
-#include "autograd/op.h"
+/* Forward and backward of the contrastive loss for N pairs of d features, spread over the ranks: time and
+ * peak memory.
+ *     [mpirun -n R] bench_contrastive_loss [N] [d] [threads]      default 65536 512 */
 #include "autograd/random.h"
+#include "layers/contrastive.h"
 
 #include <math.h>
 #include <omp.h>
@@ -15,62 +16,69 @@ static void check(tw_status status, const char *what) {
     exit(1);
 }
 
-static void *allocate(tw_device *d, size_t bytes) {
-    void *p;
-    check(d->alloc(d, bytes, &p), "alloc");
-    return p;
-}
-
-/* n unit vectors of e random elements. */
-static float *features(tw_device *d, int64_t n, int64_t e, uint32_t layer) {
-    float *x = allocate(d, (size_t)(n * e) * sizeof(float));
+/* n unit vectors of e random elements, those of pairs `first` on. */
+static void features(float *x, int64_t first, int64_t n, int64_t e, uint32_t layer) {
     for (int64_t i = 0; i < n; i++) {
-        tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST, .layer = layer, .sample = (uint32_t)i};
+        tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST, .layer = layer, .sample = (uint32_t)(first + i)};
         double square = 0;
         tw_random_normal(&draw, 0, 1, x + i * e, e);
         for (int64_t c = 0; c < e; c++) square += (double)x[i * e + c] * (double)x[i * e + c];
         for (int64_t c = 0; c < e; c++) x[i * e + c] /= (float)sqrt(square);
     }
-    return x;
+}
+
+typedef struct report {
+    double seconds, peak; /* MB */
+} report;
+
+static void print(tw_comm *comm, int64_t n, int64_t e, double loss, double slope, report mine) {
+    report *all = calloc((size_t)comm->ranks, sizeof *all), most = {0};
+    check(all ? comm->gather_all(comm, &mine, sizeof mine, all) : TW_ERR_MEMORY, "gather");
+    for (int r = 0; r < comm->ranks; r++) {
+        most.seconds = fmax(most.seconds, all[r].seconds);
+        most.peak = fmax(most.peak, all[r].peak);
+    }
+    free(all);
+    if (comm->rank > 0) return;
+    double gathered = (double)(n * e) * sizeof(float) / 1e6;
+    printf("N %lld, d %lld, %d ranks of %d threads: loss %.9f (ln N %.6f), d logit_scale of rank 0 %.3g, "
+           "%.1f s, peak memory of a rank %.0f MB, %.0f MB of it gathered text features\n",
+           (long long)n, (long long)e, comm->ranks, omp_get_max_threads(), loss, log((double)n), slope,
+           most.seconds, most.peak, gathered);
 }
 
 int main(int argc, char **argv) {
     int64_t n = argc > 1 ? atoll(argv[1]) : 65536, e = argc > 2 ? atoll(argv[2]) : 512;
     tw_device *d;
+    tw_comm *comm;
+    tw_params *params;
+    tw_param *scale;
+    tw_contrastive *loss;
+    tw_contrastive_result result;
     check(tw_device_cpu(argc > 3 ? atoi(argv[3]) : 0, &d), "device");
-    tw_contrastive_loss_attr attr = {0};
-    float logit_scale = 2.6592f, scale_gradient = 0, gradient = 1;
-    tw_call call = {.op = TW_OP_contrastive_loss, .device = d, .attr = &attr, .n_inputs = 3};
-    call.needs_grad = true;
-    for (int i = 0; i < 2; i++) {
-        call.input[i] = tw_tensor_of(features(d, n, e, (uint32_t)i), TW_F32, 2, (int64_t[]){n, e});
-        call.input_grad[i] = call.input[i];
-        call.input_grad[i].data = allocate(d, (size_t)(n * e) * sizeof(float));
-    }
-    call.input[2] = tw_tensor_of(&logit_scale, TW_F32, 0, NULL);
-    call.input_grad[2] = tw_tensor_of(&scale_gradient, TW_F32, 0, NULL);
-    check(tw_op_prepare(&call), "prepare");
-    for (int o = 0; o < call.n_outputs; o++)
-        call.output[o].data = allocate(d, tw_tensor_bytes(&call.output[o]));
-    call.output_grad[0] = tw_tensor_of(&gradient, TW_F32, 0, NULL);
-    size_t scratch =
-        call.forward_scratch > call.backward_scratch ? call.forward_scratch : call.backward_scratch;
-    call.scratch = allocate(d, scratch);
+    check(tw_comm_self(d, &comm), "communicator");
+    check(tw_params_create(&params), "parameters");
+    check(tw_params_add(params, "logit_scale", 0, NULL, (tw_init){TW_INIT_CONSTANT, 2.6592f}, &scale),
+          "logit_scale");
+    check(tw_params_allocate(params, d, TW_F32, true), "logit_scale");
+    check(tw_params_initialise(params, 1), "logit_scale");
+    check(tw_contrastive_create(d, comm, scale, e, &loss), "loss");
+    int64_t *counts = calloc((size_t)comm->ranks, sizeof *counts), first = n * comm->rank / comm->ranks;
+    for (int r = 0; r < comm->ranks; r++) counts[r] = n * (r + 1) / comm->ranks - n * r / comm->ranks;
+    check(tw_contrastive_begin(loss, counts), "begin");
+    features(tw_contrastive_image(loss), first, counts[comm->rank], e, 0);
+    features(tw_contrastive_text(loss), first, counts[comm->rank], e, 1);
     double start = omp_get_wtime();
-    check(tw_op_forward(&call), "forward");
-    double middle = omp_get_wtime();
-    check(tw_op_backward(&call), "backward");
-    double end = omp_get_wtime();
+    check(tw_contrastive_run(loss, &result), "run");
+    report mine = {.seconds = omp_get_wtime() - start};
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    printf("N %lld, d %lld, %d threads: loss %.6f (ln N %.6f), d logit_scale %.3g, forward %.2f s, backward "
-           "%.2f s, scratch %.1f MB, peak memory %.0f MB\n",
-           (long long)n, (long long)e, omp_get_max_threads(), (double)*(float *)call.output[0].data,
-           log((double)n), (double)scale_gradient, middle - start, end - middle, (double)scratch / 1e6,
-           (double)usage.ru_maxrss * 1024 / 1e6);
-    for (int i = 0; i < 2; i++) d->release(d, call.input[i].data), d->release(d, call.input_grad[i].data);
-    for (int o = 0; o < call.n_outputs; o++) d->release(d, call.output[o].data);
-    d->release(d, call.scratch);
+    mine.peak = (double)usage.ru_maxrss * 1024 / 1e6;
+    print(comm, n, e, result.loss, (double)*(float *)scale->grad.data, mine);
+    free(counts);
+    tw_contrastive_free(loss);
+    tw_params_free(params);
+    tw_comm_free(comm);
     tw_device_free(d);
     return 0;
 }

@@ -49,7 +49,7 @@ static tw_status open_bench(bench *b, const char *name, tw_dtype type, int threa
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
     TRY(tw_towers_create(b->model, b->device, recompute, TW_U8, &b->towers));
-    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, 0, &b->stepper));
+    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, NULL, 0, &b->stepper));
     tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
     return tw_adamw_create(b->model->params, b->device, &adamw, &b->adamw);
 }

@@ -3,45 +3,43 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Mean cross entropy of rows (or columns) of logits (n,n) with the diagonal as target. */
-static double cross_entropy(const double *logit, int64_t n, int64_t row_step, int64_t col_step) {
-    double total = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double most = -INFINITY, sum = 0;
-        for (int64_t j = 0; j < n; j++) most = fmax(most, logit[i * row_step + j * col_step]);
-        for (int64_t j = 0; j < n; j++) sum += exp(logit[i * row_step + j * col_step] - most);
-        total += most + log(sum) - logit[i * n + i];
-    }
-    return total / (double)n;
+/* The log-sum-exp of count logits that lie `step` apart. */
+static double lse(const double *logit, int64_t count, int64_t step) {
+    double most = -INFINITY, sum = 0;
+    for (int64_t j = 0; j < count; j++) most = fmax(most, logit[j * step]);
+    for (int64_t j = 0; j < count; j++) sum += exp(logit[j * step] - most);
+    return most + log(sum);
 }
 
-/* How many targets are the first of the largest of their row (or column). */
-static double hits(const double *logit, int64_t n, int64_t row_step, int64_t col_step) {
-    double count = 0;
-    for (int64_t i = 0; i < n; i++) {
-        int64_t best = 0;
-        for (int64_t j = 1; j < n; j++)
-            if (logit[i * row_step + j * col_step] > logit[i * row_step + best * col_step]) best = j;
-        count += best == i;
-    }
-    return count;
+/* The place of the first of the largest. */
+static int64_t first_largest(const double *logit, int64_t count, int64_t step) {
+    int64_t best = 0;
+    for (int64_t j = 1; j < count; j++)
+        if (logit[j * step] > logit[best * step]) best = j;
+    return best;
 }
 
 static void reference(const op_config *config, op_value *in, op_value *out) {
-    (void)config;
-    int64_t n = in[0].shape[0], d = in[0].shape[1];
-    op_expect_shape(&out[0], 0, NULL);
-    op_expect_shape(&out[1], 1, (int64_t[]){2});
-    out[0].v[0] = out[1].v[0] = out[1].v[1] = 0;
-    if (n == 0) return;
-    double *logit = calloc((size_t)(n * n), sizeof *logit), scale = exp(in[2].v[0]);
-    for (int64_t i = 0; i < n; i++)
+    int64_t rows = in[0].shape[0], n = in[1].shape[0], d = in[0].shape[1];
+    int64_t first = ((const tw_contrastive_loss_attr *)config->attr)->first;
+    op_expect_shape(&out[0], 1, &rows), op_expect_shape(&out[2], 1, &rows);
+    op_expect_shape(&out[1], 1, &n), op_expect_shape(&out[3], 1, &n);
+    op_expect_shape(&out[4], 2, (int64_t[]){2, rows});
+    double *logit = calloc((size_t)(rows * n) + 1, sizeof *logit), scale = exp(in[2].v[0]);
+    for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < n; j++)
             for (int64_t c = 0; c < d; c++)
                 logit[i * n + j] += scale * in[0].v[i * d + c] * in[1].v[j * d + c];
-    out[0].v[0] = (cross_entropy(logit, n, n, 1) + cross_entropy(logit, n, 1, n)) / 2;
-    out[1].v[0] = hits(logit, n, n, 1);
-    out[1].v[1] = hits(logit, n, 1, n);
+    for (int64_t i = 0; i < rows; i++) {
+        out[0].v[i] = lse(logit + i * n, n, 1);
+        out[2].v[i] = logit[i * n + first + i];
+        out[4].v[i] = first_largest(logit + i * n, n, 1) == first + i;
+        out[4].v[rows + i] = first_largest(logit + first + i, rows, n) == i;
+    }
+    for (int64_t j = 0; j < n; j++) {
+        out[1].v[j] = lse(logit + j, rows, n);
+        out[3].v[j] = logit[first_largest(logit + j, rows, n) * n + j];
+    }
     free(logit);
 }
 
@@ -54,32 +52,61 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
 #define FEATURES(n, e)                                                                                       \
     { OP_SHAPE(n, e), .dtype = OP_F32 }
 
+static const tw_contrastive_loss_attr whole = {0}, later = {.first = 2}, last = {.first = 1023};
+
 static const op_config configs[] = {
-    {.name = "square", .input = {FEATURES(5, 4), FEATURES(5, 4), SCALE(0.5)}},
-    {.name = "starting scale", .input = {FEATURES(9, 3), FEATURES(9, 3), SCALE(2.6592)}},
-    {.name = "largest scale", .input = {FEATURES(4, 3), FEATURES(4, 3), SCALE(4.6052)}},
+    {.name = "square", .attr = &whole, .input = {FEATURES(5, 4), FEATURES(5, 4), SCALE(0.5)}},
+    {.name = "starting scale", .attr = &whole, .input = {FEATURES(9, 3), FEATURES(9, 3), SCALE(2.6592)}},
+    {.name = "largest scale", .attr = &whole, .input = {FEATURES(4, 3), FEATURES(4, 3), SCALE(4.6052)}},
     {.name = "strided",
+     .attr = &whole,
      .input = {{OP_SHAPE(7, 5), .dtype = OP_F32, .padding = 3},
                {OP_SHAPE(7, 5), .dtype = OP_F32, .padding = 1},
                SCALE(1)}},
-    {.name = "more than a chunk of columns", .input = {FEATURES(131, 2), FEATURES(131, 2), SCALE(1)}},
-    {.name = "one pair", .input = {FEATURES(1, 4), FEATURES(1, 4), SCALE(1)}},
-    {.name = "no pairs", .input = {FEATURES(0, 4), FEATURES(0, 4), SCALE(1)}},
+    {.name = "more than a chunk of columns",
+     .attr = &whole,
+     .input = {FEATURES(131, 2), FEATURES(131, 2), SCALE(1)}},
+    {.name = "one pair", .attr = &whole, .input = {FEATURES(1, 4), FEATURES(1, 4), SCALE(1)}},
+    {.name = "no pairs", .attr = &whole, .input = {FEATURES(0, 4), FEATURES(0, 4), SCALE(1)}},
     {.name = "repeated pairs",
+     .attr = &whole,
      .input = {{OP_SHAPE(4, 2), .dtype = OP_F32, .values = (const double[]){1, 0, 0, 1, 1, 0, 0.5, 0.75}},
                {OP_SHAPE(4, 2), .dtype = OP_F32, .values = (const double[]){1, 0, 0, 1, 1, 0, 1, 0}},
                SCALE(1)}},
-    {.name = "no features", .input = {FEATURES(3, 0), FEATURES(3, 0), SCALE(1)}},
-    {.name = "several tiles", .input = {FEATURES(1030, 1), FEATURES(1030, 1), SCALE(0.7)}},
-    {.name = "different numbers",
+    {.name = "no features", .attr = &whole, .input = {FEATURES(3, 0), FEATURES(3, 0), SCALE(1)}},
+    {.name = "several tiles", .attr = &whole, .input = {FEATURES(1030, 1), FEATURES(1030, 1), SCALE(0.7)}},
+    {.name = "rows of a larger batch", .attr = &later, .input = {FEATURES(3, 4), FEATURES(7, 4), SCALE(1.5)}},
+    {.name = "the last rows", .attr = &later, .input = {FEATURES(5, 4), FEATURES(7, 4), SCALE(1.5)}},
+    {.name = "the first rows", .attr = &whole, .input = {FEATURES(4, 4), FEATURES(7, 4), SCALE(1.5)}},
+    {.name = "repeated rows of a larger batch",
+     .attr = &later,
+     .input = {{OP_SHAPE(3, 2), .dtype = OP_F32, .values = (const double[]){1, 0, 0, 1, 1, 0}},
+               {OP_SHAPE(6, 2), .dtype = OP_F32,
+                .values = (const double[]){0, 1, 0.5, 0, 1, 0, 0, 1, 1, 0, 1, 0}},
+               SCALE(1)}},
+    {.name = "rows whose targets lie in two tiles",
+     .attr = &last,
+     .input = {FEATURES(3, 1), FEATURES(1030, 1), SCALE(0.7)}},
+    {.name = "two tiles of rows",
+     .attr = &later,
+     .input = {FEATURES(1026, 1), FEATURES(1029, 1), SCALE(0.7)}},
+    {.name = "different widths",
+     .attr = &whole,
+     .input = {FEATURES(3, 5), FEATURES(3, 4), SCALE(1)},
+     .fails = TW_ERR_SHAPE,
+     .message = "image features are f32 (3,5) and text features f32 (3,4)"},
+    {.name = "more images than texts",
+     .attr = &later,
      .input = {FEATURES(3, 4), FEATURES(4, 4), SCALE(1)},
      .fails = TW_ERR_SHAPE,
-     .message = "image features are f32 (3,4) and text features f32 (4,4)"},
+     .message = "3 images from 2 on for 4 texts"},
     {.name = "bf16 features",
+     .attr = &whole,
      .input = {{OP_SHAPE(3, 4), .dtype = OP_BF16}, {OP_SHAPE(3, 4), .dtype = OP_BF16}, SCALE(1)},
      .fails = TW_ERR_SHAPE,
      .message = "both must be f32"},
     {.name = "scale is not a scalar",
+     .attr = &whole,
      .input = {FEATURES(3, 4), FEATURES(3, 4), FEATURES(1, 1)},
      .fails = TW_ERR_SHAPE,
      .message = "logit_scale"},
