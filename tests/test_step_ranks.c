@@ -1,0 +1,410 @@
+/* A step over ranks and micro-batches gives what one rank gives with the whole batch: loss, every gradient,
+ * hits, the losses of 20 AdamW steps. The ranks are threads behind a communicator that does everything as
+ * late as it may. */
+#include "autograd/random.h"
+#include "late_comm.h"
+#include "optim/adamw.h"
+#include "thread_comm.h"
+#include "train/step.h"
+#include "tw_test.h"
+
+#include <math.h>
+#include <omp.h>
+
+enum { PAIRS = 64, RESOLUTION = 32, CONTEXT = 12, STEPS = 20, PIXELS = RESOLUTION * RESOLUTION * 3 };
+
+/* How a run is done. */
+typedef struct setup {
+    tw_image_tower_kind kind;
+    tw_dtype type;
+    tw_recompute recompute;
+    int ranks, micro, steps;
+    const int64_t *counts; /* of each rank; NULL: even */
+    const char *freeze;
+    float dropout;
+    bool unused; /* the model has a trained parameter that no tape reads */
+    bool whole;  /* without a partition */
+} setup;
+
+/* What it gives. */
+typedef struct outcome {
+    const setup *how;
+    tw_device *device;
+    uint8_t *pixels;
+    int32_t *ids, *lengths;
+    int n_params;
+    int64_t elements;
+    tw_segment *params; /* offset and count of each trained one and each statistic that moves */
+    float *gradients;   /* of the first step, collected from the ranks' pieces; (elements) */
+    double loss[STEPS];
+    double accuracy[2];
+    int early[THREAD_COMM_MOST]; /* buckets that left while the first weight's gradient was still zero */
+} outcome;
+
+static tw_model_config config_of(const setup *s) {
+    tw_model_config c = {.name = "tiny", .embed = 16, .context = CONTEXT};
+    c.image = (tw_image_config){
+        .kind = s->kind, .resolution = RESOLUTION, .width = 32, .heads = 2, .patch = 8, .layers = 2};
+    if (s->kind == TW_RESNET) {
+        c.image.width = 8, c.image.heads = 4, c.image.patch = c.image.layers = 0;
+        for (int i = 0; i < TW_RESNET_STAGES; i++) c.image.stages[i] = 1;
+    }
+    for (int i = 0; i < 3; i++) c.image.pixel_mean[i] = 0.5f, c.image.pixel_std[i] = 0.25f;
+    c.text = (tw_bert_config){.vocabulary = 50,
+                              .positions = 16,
+                              .types = 2,
+                              .hidden = 32,
+                              .layers = 2,
+                              .heads = 2,
+                              .intermediate = 64,
+                              .hidden_dropout = s->dropout,
+                              .attention_dropout = s->dropout};
+    return c;
+}
+
+/* Random values everywhere, also where training starts with zeros: a gain of 0 would hide what is below it.
+ */
+static void initialise(tw_params *params) {
+    TW_ASSERT_OK(tw_params_initialise(params, 5));
+    for (int i = 0; i < tw_params_count(params); i++) {
+        tw_param *p = tw_params_at(params, i);
+        if (p->init.kind != TW_INIT_CONSTANT || strcmp(p->name, "logit_scale") == 0) continue;
+        float *v = malloc((size_t)p->count * sizeof *v);
+        tw_draw draw = {.seed = 5, .purpose = TW_DRAW_TEST, .layer = (uint32_t)i};
+        tw_random_uniform(&draw, p->init.a - 0.2f, p->init.a + 0.2f, v, p->count);
+        if (strstr(p->name, "bn3.weight"))
+            for (int64_t k = 0; k < p->count; k++) v[k] += 0.5f;
+        TW_ASSERT_OK(tw_params_set(params, p, v));
+        free(v);
+    }
+}
+
+static tw_dual_encoder *make_model(const setup *s, tw_device *device) {
+    tw_model_config config = config_of(s);
+    tw_dual_encoder *m;
+    tw_param *unused;
+    int matched = 1;
+    TW_ASSERT_OK(tw_dual_encoder_create(&config, &m));
+    if (s->unused)
+        TW_ASSERT_OK(tw_params_add(m->params, "unused.weight", 2, (int64_t[]){70, 90},
+                                   (tw_init){TW_INIT_NORMAL, 1}, &unused));
+    if (s->freeze) TW_ASSERT_OK(tw_params_freeze(m->params, s->freeze, &matched));
+    ck_assert_int_gt(matched, 0);
+    TW_ASSERT_OK(tw_dual_encoder_allocate(m, device, s->type, true));
+    initialise(m->params);
+    return m;
+}
+
+static void describe(outcome *o, const tw_dual_encoder *m) {
+    tw_params *set = m->params;
+    o->elements = tw_params_trainable(set) + tw_params_statistics(set);
+    o->gradients = malloc((size_t)o->elements * sizeof *o->gradients);
+    for (int64_t i = 0; i < o->elements; i++) o->gradients[i] = NAN;
+    o->params = calloc((size_t)tw_params_count(set), sizeof *o->params);
+    for (int i = 0; i < tw_params_count(set); i++) {
+        const tw_param *p = tw_params_at(set, i);
+        if (!p->frozen) o->params[o->n_params++] = (tw_segment){.offset = p->offset, .count = p->count};
+    }
+}
+
+/* A rank's pieces of the gradient slab; the statistics' from rank 0. */
+static void collect(outcome *o, const tw_dual_encoder *m, const tw_partition *p, int rank) {
+    const float *g = tw_params_gradients(m->params);
+    int64_t trainable = tw_params_trainable(m->params);
+    for (int i = 0; p && i < p->count; i++) {
+        const tw_bucket *b = &p->buckets[i];
+        memcpy(o->gradients + b->own, g + b->own, (size_t)b->own_count * sizeof *g);
+    }
+    if (rank > 0) return;
+    if (!p) memcpy(o->gradients, g, (size_t)trainable * sizeof *g);
+    memcpy(o->gradients + trainable, g + trainable, (size_t)(o->elements - trainable) * sizeof *g);
+}
+
+/* Counts buckets that leave before backward has reached the first weight. */
+static _Thread_local struct {
+    const tw_param *first;
+    tw_status (*reduce_scatter)(tw_comm *, const float *, float *, const int64_t *);
+    const float *slab;
+    int64_t elements;
+    int early;
+} watch;
+
+static tw_status watched(tw_comm *c, const float *in, float *out, const int64_t *counts) {
+    if (in >= watch.slab && in < watch.slab + watch.elements) {
+        bool zero = true;
+        for (int64_t i = 0; zero && i < watch.first->count; i++)
+            zero = ((const float *)watch.first->grad.data)[i] == 0;
+        watch.early += zero;
+    }
+    return watch.reduce_scatter(c, in, out, counts);
+}
+
+static tw_samples samples_of(const outcome *o, const tw_comm *c, int step) {
+    int64_t first = 0, size = 0;
+    for (int r = 0; r <= c->rank; r++) {
+        first += size;
+        size = o->how->counts ? o->how->counts[r] : PAIRS / c->ranks + (r < PAIRS % c->ranks);
+    }
+    first += (int64_t)step * PAIRS;
+    return (tw_samples){size, o->pixels + first * PIXELS, o->ids + first * CONTEXT, o->lengths + first};
+}
+
+static tw_status update(tw_adamw *adamw, tw_stepper *stepper) {
+    tw_gradient_report report;
+    TRY(tw_adamw_inspect(adamw, &report));
+    ck_assert_ptr_null(report.offender);
+    return tw_adamw_step(adamw, &report, 1e-3, tw_stepper_record(stepper));
+}
+
+static void watch_buckets(tw_comm *c, const tw_dual_encoder *m) {
+    watch.first = tw_params_find(m->params, "visual.conv1.weight");
+    watch.reduce_scatter = c->reduce_scatter;
+    watch.slab = tw_params_gradients(m->params);
+    watch.elements = tw_params_trainable(m->params);
+    watch.early = 0;
+    if (watch.first->grad.data) c->reduce_scatter = watched;
+}
+
+static void work(tw_comm *now, void *argument) {
+    static const char *const no_decay[] = {"ln", "bias"};
+    static const tw_adamw_config config = {0.9f, 0.98f, 1e-6f, 0.1f, no_decay, 2, 1.0f, 4.6052f};
+    outcome *o = argument;
+    const setup *s = o->how;
+    tw_comm *c = late_comm_of(now);
+    tw_towers *towers;
+    tw_stepper *stepper;
+    tw_partition *partition;
+    tw_adamw *adamw = NULL;
+    omp_set_num_threads(1);
+    tw_dual_encoder *m = make_model(s, c->device);
+    watch_buckets(c, m);
+    TW_ASSERT_OK(tw_partition_create(tw_params_trainable(m->params), c->rank, c->ranks, 8192, &partition));
+    TW_ASSERT_OK(tw_towers_create(m, c->device, s->recompute, TW_U8, &towers));
+    TW_ASSERT_OK(tw_stepper_create(m, towers, c->device, c, s->whole ? NULL : partition, s->micro, &stepper));
+    if (s->steps > 1)
+        TW_ASSERT_OK(tw_adamw_create_ranks(m->params, c->device, c, partition, true, &config, &adamw));
+    for (int step = 0; step < (s->steps ? s->steps : 1); step++) {
+        tw_samples samples = samples_of(o, c, step);
+        double loss;
+        int64_t size;
+        TW_ASSERT_OK(tw_stepper_run(stepper, &samples, 9, step, &loss, &size));
+        ck_assert_int_eq(size, PAIRS);
+        if (step == 0) collect(o, m, s->whole ? NULL : partition, c->rank);
+        if (step == 0) o->early[c->rank] = watch.early;
+        if (c->rank == 0) o->loss[step] = loss;
+        if (adamw) TW_ASSERT_OK(update(adamw, stepper));
+    }
+    if (c->rank == 0) tw_stepper_accuracy(stepper, &o->accuracy[0], &o->accuracy[1]);
+    tw_adamw_free(adamw);
+    tw_stepper_free(stepper);
+    tw_towers_free(towers);
+    tw_partition_free(partition);
+    tw_dual_encoder_free(m);
+    tw_comm_free(c);
+}
+
+static void make_batches(outcome *o, int steps) {
+    int64_t n = (int64_t)steps * PAIRS;
+    o->pixels = malloc((size_t)(n * PIXELS));
+    o->ids = calloc((size_t)(n * CONTEXT), sizeof *o->ids);
+    o->lengths = malloc((size_t)n * sizeof *o->lengths);
+    for (int64_t i = 0; i < n; i++) {
+        tw_draw draw = {.seed = 2, .purpose = TW_DRAW_TEST, .sample = (uint32_t)i};
+        for (uint32_t k = 0; k < PIXELS; k++)
+            o->pixels[i * PIXELS + k] = (uint8_t)(tw_random_u32(&draw, k) >> 24);
+        draw.layer = 1;
+        o->lengths[i] = 3 + (int32_t)(tw_random_u32(&draw, 0) % (CONTEXT - 2));
+        for (int32_t t = 0; t < o->lengths[i]; t++)
+            o->ids[i * CONTEXT + t] = 1 + (int32_t)(tw_random_u32(&draw, 1 + (uint32_t)t) % 49);
+    }
+}
+
+static outcome run(const setup *s) {
+    outcome o = {.how = s};
+    int steps = s->steps ? s->steps : 1;
+    TW_ASSERT_OK(tw_device_cpu(1, &o.device));
+    make_batches(&o, steps);
+    tw_dual_encoder *m = make_model(s, o.device);
+    describe(&o, m);
+    tw_dual_encoder_free(m);
+    thread_comm_run(s->ranks, o.device, work, &o);
+    free(o.pixels), free(o.ids), free(o.lengths);
+    tw_device_free(o.device);
+    return o;
+}
+
+static void release(outcome *o) {
+    free(o->gradients);
+    free(o->params);
+}
+
+static double norm_of(const float *a, const float *b, int64_t n) {
+    double s = 0;
+    for (int64_t i = 0; i < n; i++) s += pow((double)a[i] - (b ? (double)b[i] : 0), 2);
+    return sqrt(s);
+}
+
+/* DESIGN's measure; NaN, an element that no rank has, never passes. */
+static void compare(const outcome *a, const outcome *b, double loss, double gradient) {
+    const setup *s = b->how;
+    char what[64];
+    snprintf(what, sizeof what, "%d ranks, micro-batch %d, recompute %d", s->ranks, s->micro, s->recompute);
+    ck_assert_msg(fabs(a->loss[0] - b->loss[0]) <= loss * a->loss[0], "%s: loss %.10g, not %.10g", what,
+                  b->loss[0], a->loss[0]);
+    ck_assert_int_eq(a->n_params, b->n_params);
+    double all = norm_of(a->gradients, NULL, a->elements);
+    ck_assert(all > 0.01 && isfinite(all));
+    for (int i = 0; i < a->n_params; i++) {
+        const tw_segment *p = &a->params[i];
+        double d = norm_of(b->gradients + p->offset, a->gradients + p->offset, p->count);
+        double size = norm_of(a->gradients + p->offset, NULL, p->count);
+        ck_assert_msg(d <= gradient * size + gradient * 1e-2 * all,
+                      "%s: the gradient at %lld (%lld elements) is %g away from %g (all %g)", what,
+                      (long long)p->offset, (long long)p->count, d, size, all);
+    }
+}
+
+static void check_against(const outcome *whole, setup s, double loss, double gradient) {
+    outcome o = run(&s);
+    compare(whole, &o, loss, gradient);
+    ck_assert_double_eq_tol(o.accuracy[0], whole->accuracy[0], 1e-12);
+    ck_assert_double_eq_tol(o.accuracy[1], whole->accuracy[1], 1e-12);
+    release(&o);
+}
+
+static const int rank_counts[] = {2, 3, 4, 7};
+
+static void any_ranks(setup base) {
+    base.ranks = 1;
+    outcome whole = run(&base);
+    for (int i = 0; i < 4; i++) {
+        setup s = base;
+        s.ranks = rank_counts[i];
+        check_against(&whole, s, 1e-6, 1e-5);
+    }
+    release(&whole);
+}
+
+START_TEST(vit_with_dropout_is_the_same_on_any_ranks) {
+    any_ranks((setup){.kind = TW_VIT, .dropout = 0.2f});
+}
+END_TEST
+
+START_TEST(resnet_with_frozen_statistics_is_the_same_on_any_ranks) {
+    any_ranks((setup){.kind = TW_RESNET, .dropout = 0.1f, .freeze = "visual.*.running_*"});
+}
+END_TEST
+
+START_TEST(micro_batches_are_exact_alone_and_on_three_ranks) {
+    static const int micros[] = {1, 2, 8, 32};
+    setup base = {.kind = TW_VIT, .dropout = 0.2f, .ranks = 1};
+    outcome whole = run(&base);
+    for (int i = 0; i < 4; i++)
+        for (int ranks = 1; ranks <= 3; ranks += 2) {
+            setup s = base;
+            s.ranks = ranks, s.micro = micros[i];
+            s.recompute = i % 2 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+            check_against(&whole, s, 1e-6, 1e-5);
+        }
+    release(&whole);
+}
+END_TEST
+
+START_TEST(uneven_shares_and_ranks_without_samples_are_exact) {
+    static const int64_t counts[][4] = {{0, 64, 0, 0}, {50, 0, 1, 13}, {3, 30, 31, 0}};
+    for (int kind = TW_VIT; kind <= TW_RESNET; kind++) {
+        setup base = {.kind = (tw_image_tower_kind)kind, .dropout = 0.2f, .ranks = 1};
+        if (kind == TW_RESNET) base.freeze = "visual.*.running_*";
+        outcome whole = run(&base);
+        for (int i = 0; i < 3; i++) {
+            setup s = base;
+            s.ranks = 4, s.micro = 8, s.counts = counts[i], s.recompute = TW_RECOMPUTE_BLOCK;
+            check_against(&whole, s, 1e-6, 1e-5);
+        }
+        release(&whole);
+    }
+}
+END_TEST
+
+START_TEST(frozen_and_unused_parameters_hold_nothing_up) {
+    static const char *const patterns[] = {"visual.*", "bert.*", "*.ln_*", NULL};
+    for (int i = 0; i < 4; i++) {
+        setup s = {.kind = TW_VIT, .ranks = 1, .freeze = patterns[i], .unused = true};
+        outcome whole = run(&s);
+        s.ranks = 3, s.micro = 5;
+        check_against(&whole, s, 1e-6, 1e-5);
+        release(&whole);
+    }
+}
+END_TEST
+
+START_TEST(without_a_partition_every_rank_has_all) {
+    setup s = {.kind = TW_VIT, .ranks = 1};
+    outcome whole = run(&s);
+    s.ranks = 3, s.whole = true;
+    check_against(&whole, s, 1e-6, 1e-5);
+    release(&whole);
+}
+END_TEST
+
+START_TEST(buckets_leave_while_backward_runs) {
+    setup s = {.kind = TW_VIT, .ranks = 2, .micro = 16, .unused = true};
+    outcome o = run(&s);
+    for (int r = 0; r < 2; r++) ck_assert_int_gt(o.early[r], 5);
+    release(&o);
+}
+END_TEST
+
+START_TEST(bf16_is_the_same_on_any_ranks) {
+    setup s = {.kind = TW_VIT, .type = TW_BF16, .dropout = 0.2f, .ranks = 1};
+    outcome whole = run(&s);
+    s.ranks = 3, s.micro = 8, s.recompute = TW_RECOMPUTE_BLOCK;
+    check_against(&whole, s, 1e-4, 1e-2);
+    release(&whole);
+}
+END_TEST
+
+START_TEST(twenty_steps_give_the_same_losses) {
+    setup base = {.kind = TW_VIT, .dropout = 0.1f, .ranks = 1, .steps = STEPS};
+    outcome whole = run(&base);
+    ck_assert(whole.loss[0] - whole.loss[STEPS - 1] > 0.01 || whole.loss[STEPS - 1] != whole.loss[0]);
+    for (int i = 0; i < 4; i++) {
+        setup s = base;
+        s.ranks = rank_counts[i], s.micro = i % 2 ? 8 : 0;
+        outcome o = run(&s);
+        for (int step = 0; step < STEPS; step++)
+            ck_assert_msg(fabs(o.loss[step] - whole.loss[step]) <= 1e-4 * whole.loss[step],
+                          "%d ranks, step %d: loss %.9g, not %.9g", s.ranks, step, o.loss[step],
+                          whole.loss[step]);
+        release(&o);
+    }
+    release(&whole);
+}
+END_TEST
+
+START_TEST(a_partition_of_something_else_is_refused) {
+    setup s = {.kind = TW_VIT};
+    tw_device *d;
+    tw_comm *c;
+    tw_partition *p;
+    tw_stepper *stepper;
+    TW_ASSERT_OK(tw_device_cpu(1, &d));
+    TW_ASSERT_OK(tw_comm_self(d, &c));
+    tw_dual_encoder *m = make_model(&s, d);
+    TW_ASSERT_OK(tw_partition_create(tw_params_trainable(m->params), 1, 2, 8192, &p));
+    TW_ASSERT_FAILS(tw_stepper_create(m, NULL, d, c, p, 0, &stepper), TW_ERR_ARGUMENT,
+                    "for rank 1 of 2; the slab has");
+    tw_partition_free(p);
+    tw_dual_encoder_free(m);
+    tw_comm_free(c);
+    tw_device_free(d);
+}
+END_TEST
+
+TW_TEST_MAIN("step_ranks", vit_with_dropout_is_the_same_on_any_ranks,
+             resnet_with_frozen_statistics_is_the_same_on_any_ranks,
+             micro_batches_are_exact_alone_and_on_three_ranks,
+             uneven_shares_and_ranks_without_samples_are_exact, frozen_and_unused_parameters_hold_nothing_up,
+             without_a_partition_every_rank_has_all, buckets_leave_while_backward_runs,
+             bf16_is_the_same_on_any_ranks, twenty_steps_give_the_same_losses,
+             a_partition_of_something_else_is_refused)
