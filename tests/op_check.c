@@ -522,7 +522,7 @@ static bool check_variant(check *k, variant v) {
     uint64_t random = k->random;
     if (!run_backward(k, v, base)) return false;
     for (int i = 0; i < k->n_inputs; i++)
-        for (int r = 0; k->slope[r][i] && r < k->call.n_results; r++)
+        for (int r = 0; r < k->call.n_results && k->slope[r][i]; r++)
             if (v.given >> r & 1) all = fmax(all, norm(k->slope[r][i], k->probes[i]));
     for (int i = 0; i < k->n_inputs; i++)
         if (k->call.input_grad[i].data && !compare_gradient(k, i, v, base[i], all)) return false;

@@ -348,7 +348,7 @@ START_TEST(without_a_partition_every_rank_has_all) {
 END_TEST
 
 START_TEST(buckets_leave_while_backward_runs) {
-    setup s = {.kind = TW_VIT, .ranks = 2, .micro = 16, .unused = true};
+    setup s = {.kind = TW_VIT, .ranks = 2, .unused = true};
     outcome o = run(&s);
     for (int r = 0; r < 2; r++) ck_assert_int_gt(o.early[r], 5);
     release(&o);

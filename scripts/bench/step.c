@@ -1,7 +1,10 @@
 /* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
- * and texts: bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block [MASK_RATIO]]]]]]] Prints seconds
- * a step (median, fastest), pairs/s and the process's peak memory. scripts/bench/step.sh runs it beside
- * PyTorch. */
+ * and texts:
+ *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block [MASK_RATIO [MICRO [RESOLUTION
+ *                 [CONTEXT]]]]]]]]]]
+ * Prints seconds a step (median, fastest), pairs/s and the process's peak memory: after a first step, which
+ * is of MICRO pairs where that is given, and in the end. scripts/bench/step.sh runs it beside PyTorch,
+ * scripts/bench/large_batch.sh with a batch far larger than a micro-batch. */
 #include "train/step.h"
 #include "autograd/random.h"
 #include "optim/adamw.h"
@@ -22,6 +25,7 @@ typedef struct bench {
     tw_adamw *adamw;
     uint8_t *pixels;
     int32_t *ids, *lengths;
+    double data_mib;
 } bench;
 
 static double seconds_of(clockid_t clock) {
@@ -35,21 +39,46 @@ static int compare(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static tw_status open_bench(bench *b, const char *name, tw_dtype type, int threads, tw_recompute recompute,
-                            double mask_ratio) {
+/* What the command line asks for. */
+typedef struct request {
+    const char *name, *type;
+    int64_t batch, micro;
+    int steps, threads, resolution, context;
+    bool block;
+    double mask_ratio;
+} request;
+
+static request parse(int argc, char **argv) {
+    return (request){.name = argc > 1 ? argv[1] : "ViT-B-16",
+                     .batch = argc > 2 ? atoll(argv[2]) : 16,
+                     .steps = argc > 3 ? atoi(argv[3]) : 5,
+                     .type = argc > 4 ? argv[4] : "f32",
+                     .threads = argc > 5 ? atoi(argv[5]) : 0,
+                     .block = argc > 6 && strcmp(argv[6], "block") == 0,
+                     .mask_ratio = argc > 7 ? atof(argv[7]) : 0,
+                     .micro = argc > 8 ? atoll(argv[8]) : 0,
+                     .resolution = argc > 9 ? atoi(argv[9]) : 0,
+                     .context = argc > 10 ? atoi(argv[10]) : 0};
+}
+
+static tw_status open_bench(bench *b, const request *r) {
     static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
+    tw_dtype type = strcmp(r->type, "bf16") == 0 ? TW_BF16 : TW_F32;
     tw_model_config config;
-    TRY(tw_model_config_load(name, &config));
+    TRY(tw_model_config_load(r->name, &config));
+    if (r->resolution) config.image.resolution = r->resolution;
+    if (r->context) config.context = r->context;
     if (config.text.vocabulary == 0) config.text.vocabulary = 21128;
-    config.image.mask_ratio = mask_ratio;
+    config.image.mask_ratio = r->mask_ratio;
     config.text.hidden_dropout = config.text.attention_dropout = 0.1f;
-    TRY(tw_device_cpu(threads, &b->device));
+    TRY(tw_device_cpu(r->threads, &b->device));
     TRY(tw_comm_self(b->device, &b->comm));
     TRY(tw_dual_encoder_create(&config, &b->model));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
-    TRY(tw_towers_create(b->model, b->device, recompute, TW_U8, &b->towers));
-    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, NULL, 0, &b->stepper));
+    TRY(tw_towers_create(b->model, b->device, r->block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, TW_U8,
+                         &b->towers));
+    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, NULL, r->micro, &b->stepper));
     tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
     return tw_adamw_create(b->model->params, b->device, &adamw, &b->adamw);
 }
@@ -62,6 +91,7 @@ static tw_status make_data(bench *b, int64_t n) {
     b->ids = malloc((size_t)tokens * sizeof *b->ids);
     b->lengths = malloc((size_t)n * sizeof *b->lengths);
     if (!b->pixels || !b->ids || !b->lengths) return FAIL(TW_ERR_MEMORY, "out of memory");
+    b->data_mib = (double)(bytes + (tokens + n) * (int64_t)sizeof *b->ids) / 1024 / 1024;
     tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST};
     for (int64_t i = 0; i < bytes; i++) b->pixels[i] = (uint8_t)(tw_random_u32(&draw, (uint32_t)i) >> 24);
     for (int64_t i = 0; i < tokens; i++)
@@ -80,34 +110,43 @@ static tw_status one_step(bench *b, int64_t n, int step) {
     return tw_adamw_step(b->adamw, &report, 1e-5, tw_stepper_record(b->stepper));
 }
 
-static tw_status run(bench *b, int argc, char **argv) {
-    const char *name = argc > 1 ? argv[1] : "ViT-B-16", *type = argc > 4 ? argv[4] : "f32";
-    int64_t n = argc > 2 ? atoll(argv[2]) : 16;
-    int steps = argc > 3 ? atoi(argv[3]) : 5, threads = argc > 5 ? atoi(argv[5]) : 0;
-    bool block = argc > 6 && strcmp(argv[6], "block") == 0;
-    TRY(open_bench(b, name, strcmp(type, "bf16") == 0 ? TW_BF16 : TW_F32, threads,
-                   block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, argc > 7 ? atof(argv[7]) : 0));
-    TRY(make_data(b, n));
-    double *seconds = malloc((size_t)steps * sizeof *seconds + 1);
-    if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = one_step(b, n, 0); /* warm-up: tapes, page faults, oneDNN's kernels */
+static double peak_mib(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (double)usage.ru_maxrss / 1024.0;
+}
+
+static tw_status time_steps(bench *b, const request *r, double *seconds) {
+    int64_t first = r->micro && r->micro < r->batch ? r->micro : r->batch;
+    TRY(one_step(b, first, 0)); /* warm-up: tapes, page faults, oneDNN's kernels */
+    double before = peak_mib();
     double cpu = 1e30; /* of all threads, the fewest; on a busy machine the fairer figure */
-    for (int i = 0; status == TW_OK && i < steps; i++) {
+    for (int i = 0; i < r->steps; i++) {
         double start = seconds_of(CLOCK_MONOTONIC), cpu_start = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-        status = one_step(b, n, i + 1);
+        TRY(one_step(b, r->batch, i + 1));
         seconds[i] = seconds_of(CLOCK_MONOTONIC) - start;
         cpu = fmin(cpu, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
     }
-    if (status == TW_OK) {
-        struct rusage usage;
-        getrusage(RUSAGE_SELF, &usage);
-        qsort(seconds, (size_t)steps, sizeof *seconds, compare);
-        double median = seconds[steps / 2];
-        printf(
-            "tuwen %s batch %lld %s: %.3f s a step (fastest %.3f, CPU %.3f), %.3f pairs/s, peak %.0f MiB\n",
-            name, (long long)n, type, median, seconds[0], cpu, (double)n / median,
-            (double)usage.ru_maxrss / 1024.0);
-    }
+    qsort(seconds, (size_t)r->steps, sizeof *seconds, compare);
+    double median = seconds[r->steps / 2];
+    printf("tuwen %s batch %lld %s: %.3f s a step (fastest %.3f, CPU %.3f), %.3f pairs/s, peak %.0f MiB",
+           r->name, (long long)r->batch, r->type, median, seconds[0], cpu, (double)r->batch / median,
+           peak_mib());
+    if (first < r->batch)
+        printf(" (%.0f MiB after a step of %lld; pixels and texts %.0f MiB)", before, (long long)first,
+               b->data_mib);
+    printf("\n");
+    return TW_OK;
+}
+
+static tw_status run(bench *b, int argc, char **argv) {
+    request r = parse(argc, argv);
+    if (r.batch < 1 || r.steps < 1) return FAIL(TW_ERR_ARGUMENT, "BATCH and STEPS must be 1 or more");
+    TRY(open_bench(b, &r));
+    TRY(make_data(b, r.batch));
+    double *seconds = malloc((size_t)r.steps * sizeof *seconds);
+    if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = time_steps(b, &r, seconds);
     free(seconds);
     return status;
 }
