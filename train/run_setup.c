@@ -110,8 +110,8 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     tw_recompute recompute =
         config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
     TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));
-    return tw_stepper_create(run->model, run->towers, run->device, run->comm, NULL, config->micro_batch,
-                             &run->stepper);
+    return tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition,
+                             config->micro_batch, &run->stepper);
 }
 
 static tw_status make_schedule(tw_run *run) {
