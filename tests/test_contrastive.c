@@ -5,6 +5,7 @@
 #include "thread_comm.h"
 #include "tw_test.h"
 
+#include "autograd/gemm_cpu.h"
 #include "autograd/random.h"
 
 #include <math.h>
@@ -118,6 +119,7 @@ static void work(tw_comm *now, void *argument) {
     tw_contrastive_free(loss);
     tw_params_free(params);
     tw_comm_free(c);
+    tw_gemm_release();
 }
 
 static double distance(const float *a, const double *b, int64_t n, double *norm) {

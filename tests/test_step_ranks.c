@@ -1,6 +1,8 @@
 /* A step over ranks and micro-batches gives what one rank gives with the whole batch: loss, every gradient,
  * hits, the losses of 20 AdamW steps. The ranks are threads behind a communicator that does everything as
  * late as it may. */
+#include "autograd/conv_dnnl.h"
+#include "autograd/gemm_cpu.h"
 #include "autograd/random.h"
 #include "late_comm.h"
 #include "optim/adamw.h"
@@ -201,6 +203,8 @@ static void work(tw_comm *now, void *argument) {
     tw_partition_free(partition);
     tw_dual_encoder_free(m);
     tw_comm_free(c);
+    tw_gemm_release(); /* what this thread has cached */
+    tw_conv_release();
 }
 
 static void make_batches(outcome *o, int steps) {
