@@ -10,6 +10,7 @@ packages=(
     libjpeg-dev libturbojpeg0-dev libspng-dev libwebp-dev # photographs
     libjansson-dev libyaml-dev libutf8proc-dev
     libdeflate-dev     # CRC-32 of .pt files at memory speed
+    libopenmpi-dev openmpi-bin # several ranks
     check              # tests
 )
 

@@ -1,6 +1,7 @@
 /* `tuwen doctor`: collects what the build and the machine are into one JSON object, and prints it. */
 #include "autograd/status.h"
 #include "train/commands/commands.h"
+#include "train/mpi_calls.h"
 #include "train/options.h"
 
 #include <dnnl.h>
@@ -149,7 +150,8 @@ static json_t *build(void) {
 #endif
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version", TW_VERSION, "compiler", COMPILER,
                      "type", TW_BUILD_TYPE, "vector code", vectors, "sanitizer", SANITIZER, "MPI",
-                     "not in this build", "CUDA", "not in this build", "NCCL", "not in this build");
+                     tw_mpi_version() ? tw_mpi_version() : "not in this build", "CUDA", "not in this build",
+                     "NCCL", "not in this build");
 }
 
 static json_t *libraries(void) {

@@ -1,0 +1,134 @@
+#include "train/comm_mpi.h"
+
+#include "train/comm_mpi_thread.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct mpi_comm {
+    tw_comm base;
+    tw_mpi_thread thread;
+} mpi_comm;
+
+static mpi_comm *self(tw_comm *c) {
+    return (mpi_comm *)c;
+}
+
+static tw_status add(tw_comm *c, tw_comm_op *op) {
+    return tw_mpi_thread_add(&self(c)->thread, TW_MPI_QUEUE, op);
+}
+
+static tw_status check_device(const tw_comm *c, const char *call) {
+    if (c->device->kind == TW_CPU) return TW_OK;
+    return FAIL(TW_ERR_UNSUPPORTED, "%s over MPI moves memory of the CPU, not of %s: ranks of GPUs need NCCL",
+                call, c->device->name);
+}
+
+static const tw_op_engine *engine(tw_comm *c, tw_mpi_lane lane) {
+    return &self(c)->thread.lanes[lane].engine;
+}
+
+static tw_status mpi_all_reduce(tw_comm *c, float *data, int64_t count) {
+    tw_comm_op *op;
+    TRY(check_device(c, "all_reduce"));
+    TRY(tw_op_create_reduce(engine(c, TW_MPI_QUEUE), data, count, &op));
+    return add(c, op);
+}
+
+static tw_status mpi_all_gather(tw_comm *c, const float *in, float *out, const int64_t *counts) {
+    tw_comm_op *op;
+    TRY(check_device(c, "all_gather"));
+    TRY(tw_op_create(engine(c, TW_MPI_QUEUE), TW_OP_ALL_GATHER, in, NULL, out, counts, &op));
+    return add(c, op);
+}
+
+static tw_status mpi_reduce_scatter(tw_comm *c, const float *in, float *out, const int64_t *counts) {
+    tw_comm_op *op;
+    TRY(check_device(c, "reduce_scatter"));
+    TRY(tw_op_create(engine(c, TW_MPI_QUEUE), TW_OP_REDUCE_SCATTER, in, counts, out, NULL, &op));
+    return add(c, op);
+}
+
+static tw_status mpi_all_to_all(tw_comm *c, const float *in, const int64_t *in_counts, float *out,
+                                const int64_t *out_counts) {
+    tw_comm_op *op;
+    TRY(check_device(c, "all_to_all"));
+    TRY(tw_op_create(engine(c, TW_MPI_QUEUE), TW_OP_ALL_TO_ALL, in, in_counts, out, out_counts, &op));
+    return add(c, op);
+}
+
+static tw_status mpi_sync(tw_comm *c) {
+    return tw_mpi_thread_wait(&self(c)->thread, TW_MPI_QUEUE);
+}
+
+static tw_status run_host(tw_comm *c, tw_op_kind kind, const void *in, size_t bytes, void *out, int root) {
+    tw_comm_op *op;
+    TRY(tw_op_create_host(engine(c, TW_MPI_HOST), kind, in, bytes, out, root, &op));
+    TRY(tw_mpi_thread_add(&self(c)->thread, TW_MPI_HOST, op));
+    return tw_mpi_thread_wait(&self(c)->thread, TW_MPI_HOST);
+}
+
+static tw_status mpi_broadcast(tw_comm *c, void *data, size_t bytes, int root) {
+    return run_host(c, TW_OP_BROADCAST, data, bytes, data, root);
+}
+
+static tw_status mpi_gather_all(tw_comm *c, const void *in, size_t bytes, void *out) {
+    return run_host(c, TW_OP_GATHER_ALL, in, bytes, out, 0);
+}
+
+/* The launcher ends the others when it sees this rank leave with an error. */
+static void mpi_abort(tw_comm *c, const char *message) {
+    (void)c, (void)message;
+}
+
+static void mpi_destroy(tw_comm *c) {
+    tw_mpi_thread_stop(&self(c)->thread);
+    free(c);
+}
+
+static tw_status check_ranks(const tw_mpi_thread *t, int ranks) {
+    if (t->ranks == ranks) return TW_OK;
+    return FAIL(TW_ERR_CONFIG,
+                "the launcher started %d processes but %s sees %d: start them with its own mpirun, or with "
+                "srun --mpi=pmix",
+                ranks, tw_mpi_version(), t->ranks);
+}
+
+tw_status tw_comm_mpi(tw_device *device, int ranks, tw_comm **out) {
+    *out = NULL;
+    mpi_comm *c = calloc(1, sizeof *c);
+    if (!c) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = tw_mpi_thread_start(&c->thread);
+    if (status != TW_OK) {
+        free(c);
+        return status;
+    }
+    c->base = (tw_comm){.rank = c->thread.rank,
+                        .ranks = c->thread.ranks,
+                        .device = device,
+                        .all_reduce = mpi_all_reduce,
+                        .all_gather = mpi_all_gather,
+                        .reduce_scatter = mpi_reduce_scatter,
+                        .all_to_all = mpi_all_to_all,
+                        .sync = mpi_sync,
+                        .broadcast = mpi_broadcast,
+                        .gather_all = mpi_gather_all,
+                        .abort = mpi_abort,
+                        .destroy = mpi_destroy};
+    status = check_ranks(&c->thread, ranks);
+    if (status == TW_OK)
+        *out = &c->base;
+    else
+        mpi_destroy(&c->base);
+    return status;
+}
+
+tw_comm_times tw_comm_mpi_times(const tw_comm *c) {
+    if (c->sync != mpi_sync) return (tw_comm_times){0};
+    mpi_comm *m = (mpi_comm *)(uintptr_t)c;
+    pthread_mutex_lock(&m->thread.lock);
+    const tw_comm_lane *l = &m->thread.lanes[TW_MPI_QUEUE];
+    tw_comm_times times = {.busy = l->busy, .waited = l->waited, .bytes = l->sent};
+    pthread_mutex_unlock(&m->thread.lock);
+    return times;
+}

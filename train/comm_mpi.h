@@ -1,0 +1,33 @@
+/* The communicator of CPU ranks on MPI, and of every run's launch, rendezvous and host group.
+ *
+ * One thread a process makes all MPI calls: it takes collectives of the queue and of the host group in the
+ * order they were made, each group on a communicator of its own, so that gradients are reduced while backward
+ * runs and a small agreement need not wait for them. It sleeps between looks while nobody waits for it: a
+ * rank with one core computes undisturbed. Sums are its own, in the order of the ranks, so that they are the
+ * same bits with every MPI. Messages go directly between ranks; of a sum over R ranks a process keeps at most
+ * max(64 MB, R * 64 KB) beside the data. */
+#ifndef TW_TRAIN_COMM_MPI_H
+#define TW_TRAIN_COMM_MPI_H
+
+#include "autograd/comm.h"
+
+#include <stdbool.h>
+
+/* Starts MPI and its thread; every rank calls it, once a process. `ranks` is what the launcher started: when
+ * MPI knows another number of processes the launcher and MPI do not fit together (TW_ERR_CONFIG). On a device
+ * other than the CPU the asynchronous group is refused when called; the host group works on every device.
+ * Freeing it (tw_comm_free) waits for the other ranks to do so too, unless something failed. Errors:
+ * TW_ERR_UNSUPPORTED in a build without MPI; TW_ERR_LIBRARY. */
+tw_status tw_comm_mpi(tw_device *device, int ranks, tw_comm **out) TW_MUST_CHECK;
+
+/* What the asynchronous group has done since it was opened. */
+typedef struct tw_comm_times {
+    double busy;    /* seconds in which a collective was under way */
+    double waited;  /* seconds the caller was held up in `sync` */
+    uint64_t bytes; /* sent by this rank */
+} tw_comm_times;
+
+/* Zeros for other communicators. */
+tw_comm_times tw_comm_mpi_times(const tw_comm *c);
+
+#endif
