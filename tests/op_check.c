@@ -596,7 +596,7 @@ static tw_status make_device(tw_device_kind kind, int threads, tw_device **out) 
 }
 
 static bool check_pass(check *k, tw_device_kind kind) {
-    for (k->threads = 1; k->threads <= (kind == TW_CPU ? 2 : 1); k->threads++) {
+    for (k->threads = 1; k->threads <= 2; k->threads++) {
         NEED(make_device(kind, k->threads, &k->device) == TW_OK, "no device: %s", tw_last_error());
         k->call.device = k->device;
         bool ok = false;

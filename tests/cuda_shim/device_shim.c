@@ -1,8 +1,16 @@
 /* tw_device_cuda for the shim: device memory is the host's, everything is done when a call returns. */
-#include "autograd/device.h"
+#include "device_shim.h"
 
+#include "autograd/cuda/cuda.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+typedef struct shim_device {
+    tw_device base;
+    bool fuses;
+} shim_device;
 
 /* Exactly `bytes`, so that AddressSanitizer sees the first byte beyond; 64-byte aligned like cudaMalloc's. */
 static tw_status shim_alloc(tw_device *d, size_t bytes, void **out) {
@@ -78,9 +86,11 @@ static void shim_destroy(tw_device *d) {
 tw_status tw_device_cuda(int index, tw_device **out) {
     (void)index;
     *out = NULL;
-    tw_device *d = malloc(sizeof *d);
+    static bool fuses;
+    shim_device *d = malloc(sizeof *d);
     if (!d) return FAIL(TW_ERR_MEMORY, "out of memory");
-    *d = (tw_device){
+    d->fuses = fuses = !fuses;
+    d->base = (tw_device){
         .kind = TW_CUDA,
         .name = "cuda shim",
         .alloc = shim_alloc,
@@ -101,6 +111,28 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .graph_release = shim_graph_release,
         .destroy = shim_destroy,
     };
-    *out = d;
+    *out = &d->base;
     return TW_OK;
+}
+
+bool tw_shim_device_fuses(const tw_device *d) {
+    return ((const shim_device *)d)->fuses;
+}
+
+int tw_cuda_devices(void) {
+    return 1;
+}
+
+void tw_cuda_report(char *text, size_t size) {
+    if (size) snprintf(text, size, "CUDA shim\n");
+}
+
+/* Its products are exact. */
+void tw_cuda_set_tf32(tw_device *d, bool allowed) {
+    (void)d, (void)allowed;
+}
+
+bool tw_cuda_tf32(const tw_device *d) {
+    (void)d;
+    return false;
 }

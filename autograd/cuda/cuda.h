@@ -1,0 +1,26 @@
+/* What the rest of the program sees of CUDA beside the device vtable; no CUDA header is needed. */
+#ifndef TW_AUTOGRAD_CUDA_CUDA_H
+#define TW_AUTOGRAD_CUDA_CUDA_H
+
+#include "autograd/device.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* CUDA devices that this process sees; 0 where there are none or the driver is too old. */
+int tw_cuda_devices(void);
+/* One line a fact, each ended by a line feed: versions of driver, runtime and libraries, and each GPU with its
+ * memory, or why there is none. At most `size` bytes, ended by 0. */
+void tw_cuda_report(char *text, size_t size);
+
+/* Whether products of f32 may round their factors to TF32 (10 bits of mantissa): up to 8 times as fast, about
+ * 1e-3 of relative error. Off at first. d is a CUDA device. */
+void tw_cuda_set_tf32(tw_device *d, bool allowed);
+bool tw_cuda_tf32(const tw_device *d);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,48 @@
+/* Products for the shim: plain loops, sums in f64. Every second device fuses nothing, so that callers' own way
+ * is tested too. */
+#include "autograd/cuda/product.h"
+#include "device_shim.h"
+
+static double element(tw_cuda_matrix m, tw_dtype type, int64_t row, int64_t col) {
+    int64_t at = m.transposed ? col * m.stride + row : row * m.stride + col;
+    return type == TW_F32 ? (double)((const float *)m.data)[at]
+                          : (double)tw_from_bf16(((const uint16_t *)m.data)[at]);
+}
+
+static double value(const void *p, tw_dtype type, int64_t at) {
+    return element((tw_cuda_matrix){p, 0, false}, type, 0, at);
+}
+
+/* The sums over k of a matrix of which element(i, r) is op(a)(i, r), or op(b)(r, i). */
+static void sum(const tw_cuda_product_args *p) {
+    bool of_a = p->fused == TW_FUSED_SUM_A;
+    for (int64_t i = 0; i < (of_a ? p->m : p->n); i++) {
+        double s = 0;
+        for (int64_t r = 0; r < p->k; r++)
+            s += of_a ? element(p->a, p->type, i, r) : element(p->b, p->type, r, i);
+        ((float *)p->vector)[i] = (float)s;
+    }
+}
+
+tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *p, bool *fused) {
+    bool done;
+    *fused = false;
+    TRY(tw_cuda_product_simple(d, p, &done));
+    if (done) return TW_OK;
+    *fused = p->fused != TW_FUSED_NOTHING && tw_shim_device_fuses(d);
+    for (int64_t i = 0; i < p->m; i++)
+        for (int64_t j = 0; j < p->n; j++) {
+            double s = 0;
+            for (int64_t r = 0; r < p->k; r++)
+                s += element(p->a, p->type, i, r) * element(p->b, p->type, r, j);
+            if (p->c) s += value(p->c, p->out_type, i * p->c_stride + j);
+            if (*fused && p->fused == TW_FUSED_BIAS) s += value(p->vector, p->out_type, j);
+            int64_t at = i * p->out_stride + j;
+            if (p->out_type == TW_F32)
+                ((float *)p->out)[at] = (float)s;
+            else
+                ((uint16_t *)p->out)[at] = tw_to_bf16((float)s);
+        }
+    if (*fused && p->fused != TW_FUSED_BIAS) sum(p);
+    return TW_OK;
+}
