@@ -4,7 +4,7 @@
 set(TW_MISSING_CUDA ${CMAKE_BINARY_DIR}/cuda_missing.def)
 file(STRINGS autograd/ops.def operations REGEX "^(OP|KERNEL)\\(")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS autograd/ops.def)
-file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu)
+file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu ${CMAKE_SOURCE_DIR}/autograd/cuda/*.cu)
 set(missing)
 set(missing_names)
 foreach(line ${operations})
@@ -15,6 +15,20 @@ foreach(line ${operations})
   endif()
 endforeach()
 file(CONFIGURE OUTPUT ${TW_MISSING_CUDA} CONTENT "${missing}" @ONLY)
+# What of autograd/cuda/ calls no library, for tests/cuda_shim too.
+set(TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/missing.c ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
+
+# Adds the device to tw_autograd.
+function(tw_cuda_device)
+  if(NOT TW_CUDA)
+    return()
+  endif()
+  file(GLOB wrappers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/cuda/*.c)
+  target_sources(tw_autograd PRIVATE ${TW_CUDA_KERNELS} ${wrappers})
+  target_include_directories(tw_autograd PUBLIC ${CMAKE_BINARY_DIR}) # cuda_missing.def
+  target_link_libraries(tw_autograd PUBLIC CUDA::cudart CUDA::cublasLt cudnn::cudnn)
+  target_compile_options(tw_autograd PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Xptxas=-warn-spills -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas>)
+endfunction()
 
 if(NOT TW_CUDA)
   return()
@@ -52,5 +66,6 @@ function(tw_cuda_library target header library)
                         INTERFACE_INCLUDE_DIRECTORIES ${${id}_INCLUDE})
 endfunction()
 tw_cuda_library(cudnn::cudnn cudnn.h cudnn)
+set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 
 add_compile_definitions(TW_WITH_CUDA)

@@ -5,6 +5,7 @@ enum { MAX_MIRRORS = 2 * (TW_MAX_INPUTS + TW_MAX_OUTPUTS) + 4 };
 typedef struct mirror {
     void *host, *device;
     size_t bytes;
+    bool constant; /* does not come back */
 } mirror;
 
 typedef struct mirrors {
@@ -25,6 +26,15 @@ static tw_status to_device(mirrors *m, void **pointer, size_t bytes) {
     return m->device->upload(m->device, TW_QUEUE_COMPUTE, new->device, new->host, bytes);
 }
 
+static tw_status constant_to_device(mirrors *m, const void **pointer, size_t bytes) {
+    void *p = (void *)*pointer;
+    int before = m->count;
+    TRY(to_device(m, &p, bytes));
+    if (m->count > before) m->list[before].constant = true;
+    *pointer = p;
+    return TW_OK;
+}
+
 static tw_status tensors_to_device(mirrors *m, tw_tensor *tensors, int n, const size_t *bytes) {
     for (int i = 0; i < n; i++)
         TRY(to_device(m, &tensors[i].data, (bytes ? bytes[i] : tw_tensor_bytes(&tensors[i])) + OP_GUARD));
@@ -40,10 +50,7 @@ static tw_status call_to_device(mirrors *m, tw_call *c, bool backward, const siz
     }
     size_t scratch = backward ? c->backward_scratch : c->forward_scratch;
     TRY(to_device(m, &c->scratch, scratch + OP_GUARD));
-    void *step = (void *)c->step;
-    TRY(to_device(m, &step, sizeof *c->step));
-    c->step = step;
-    return TW_OK;
+    return constant_to_device(m, (const void **)&c->step, sizeof *c->step);
 }
 
 /* The segments of adamw and finite_norm are device memory too. */
@@ -51,12 +58,14 @@ static tw_status attr_to_device(mirrors *m, tw_call *c, tw_adamw_attr *adamw, tw
     if (c->op == TW_OP_adamw) {
         *adamw = *(const tw_adamw_attr *)c->attr;
         c->attr = adamw;
-        return to_device(m, (void **)&adamw->segments, (size_t)adamw->count * sizeof *adamw->segments);
+        return constant_to_device(m, (const void **)&adamw->segments,
+                                  (size_t)adamw->count * sizeof *adamw->segments);
     }
     if (c->op != TW_OP_finite_norm) return TW_OK;
     *norm = *(const tw_finite_norm_attr *)c->attr;
     c->attr = norm;
-    return to_device(m, (void **)&norm->segments, (size_t)norm->count * sizeof *norm->segments);
+    return constant_to_device(m, (const void **)&norm->segments,
+                              (size_t)norm->count * sizeof *norm->segments);
 }
 
 tw_status op_run_on_device(const tw_call *call, bool backward, const size_t input_bytes[TW_MAX_INPUTS]) {
@@ -70,7 +79,8 @@ tw_status op_run_on_device(const tw_call *call, bool backward, const size_t inpu
     if (status == TW_OK) status = backward ? tw_op_backward(&c) : tw_op_forward(&c);
     if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
     for (int i = 0; status == TW_OK && i < m.count; i++)
-        status = d->download(d, TW_QUEUE_COMPUTE, m.list[i].host, m.list[i].device, m.list[i].bytes);
+        if (!m.list[i].constant)
+            status = d->download(d, TW_QUEUE_COMPUTE, m.list[i].host, m.list[i].device, m.list[i].bytes);
     if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
     for (int i = 0; i < m.count; i++) d->release(d, m.list[i].device);
     return status;

@@ -1,5 +1,5 @@
-/* Products by cuBLASLt. It thinks in columns: our row-major out (m,n) = a b is its column-major (n,m) = b' a',
- * so its A is our b and its B is our a, and its rows are our columns. */
+/* Products by cuBLASLt. It thinks in columns: our row-major out (m,n) = a b is its column-major (n,m) = b'
+ * a', so its A is our b and its B is our a, and its rows are our columns. */
 #include "autograd/cuda/device_cuda.h"
 #include "autograd/cuda/product.h"
 
@@ -32,8 +32,8 @@ typedef struct cublas {
 
 static tw_status status_of(cublasStatus_t s, const char *what) {
     if (s == CUBLAS_STATUS_SUCCESS) return TW_OK;
-    return FAIL(s == CUBLAS_STATUS_ALLOC_FAILED ? TW_ERR_MEMORY : TW_ERR_LIBRARY, "%s: cuBLASLt says %s", what,
-                cublasLtGetStatusString(s));
+    return FAIL(s == CUBLAS_STATUS_ALLOC_FAILED ? TW_ERR_MEMORY : TW_ERR_LIBRARY, "%s: cuBLASLt says %s",
+                what, cublasLtGetStatusString(s));
 }
 #define LT_TRY(call, what) TRY(status_of((call), (what)))
 
@@ -135,8 +135,10 @@ static tw_status describe(plan *p) {
         TRY(set_attribute(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
         TRY(set_attribute(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type));
     }
-    TRY(make_layout(&p->a, k->type, k->b_transposed ? k->n : k->k, k->b_transposed ? k->k : k->n, k->b_stride));
-    TRY(make_layout(&p->b, k->type, k->a_transposed ? k->k : k->m, k->a_transposed ? k->m : k->k, k->a_stride));
+    TRY(make_layout(&p->a, k->type, k->b_transposed ? k->n : k->k, k->b_transposed ? k->k : k->n,
+                    k->b_stride));
+    TRY(make_layout(&p->b, k->type, k->a_transposed ? k->k : k->m, k->a_transposed ? k->m : k->k,
+                    k->a_stride));
     TRY(make_layout(&p->c, k->out_type, k->m, k->n, k->c_stride));
     return make_layout(&p->out, k->out_type, k->m, k->n, k->out_stride);
 }

@@ -2,16 +2,16 @@
 #ifndef TW_AUTOGRAD_CUDA_CUDA_H
 #define TW_AUTOGRAD_CUDA_CUDA_H
 
-#include "autograd/device.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
+#include "autograd/device.h"
+
 /* CUDA devices that this process sees; 0 where there are none or the driver is too old. */
 int tw_cuda_devices(void);
-/* One line a fact, each ended by a line feed: versions of driver, runtime and libraries, and each GPU with its
- * memory, or why there is none. At most `size` bytes, ended by 0. */
+/* One line a fact, each ended by a line feed: versions of driver, runtime and libraries, and each GPU with
+ * its memory, or why there is none. At most `size` bytes, ended by 0. */
 void tw_cuda_report(char *text, size_t size);
 
 /* Whether products of f32 may round their factors to TF32 (10 bits of mantissa): up to 8 times as fast, about

@@ -50,8 +50,7 @@ tw_status tw_cuda_launched(const char *kernel) {
 }
 
 tw_status tw_cuda_allow_shared(const void *kernel, const char *name, size_t bytes) {
-    cudaError_t error =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
+    cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes);
     if (error == cudaSuccess) return TW_OK;
     (void)cudaGetLastError();
     return FAIL(TW_ERR_UNSUPPORTED, "%s needs %zu bytes of shared memory, more than this GPU gives (%s)",
@@ -136,13 +135,15 @@ static tw_status open_ring(cuda_device *c) {
     TRY(cuda_pinned_alloc(&c->base, (size_t)SLOTS * SLOT_BYTES, &memory));
     for (int i = 0; i < SLOTS; i++)
         if (!c->ring.free[i])
-            TW_CUDA_TRY(cudaEventCreateWithFlags(&c->ring.free[i], cudaEventDisableTiming), "making an event");
+            TW_CUDA_TRY(cudaEventCreateWithFlags(&c->ring.free[i], cudaEventDisableTiming),
+                        "making an event");
     c->ring.memory = memory;
     return TW_OK;
 }
 
 /* Copies through the ring: the host's memory may change as soon as this returns. */
-static tw_status upload_staged(cuda_device *c, cudaStream_t stream, char *dst, const char *host, size_t bytes) {
+static tw_status upload_staged(cuda_device *c, cudaStream_t stream, char *dst, const char *host,
+                               size_t bytes) {
     TRY(open_ring(c));
     while (bytes > 0) {
         int i = c->ring.next;
@@ -281,7 +282,8 @@ static tw_status check_machine(int index) {
         return FAIL(TW_ERR_UNSUPPORTED, "no CUDA device is seen (%s)",
                     error == cudaSuccess ? "there are 0" : cudaGetErrorString(error));
     if (index < 0 || index >= count)
-        return FAIL(TW_ERR_ARGUMENT, "there is no CUDA device %d: %d are seen, numbered from 0", index, count);
+        return FAIL(TW_ERR_ARGUMENT, "there is no CUDA device %d: %d are seen, numbered from 0", index,
+                    count);
     return TW_OK;
 }
 

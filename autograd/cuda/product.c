@@ -9,13 +9,13 @@ static tw_status check(const tw_cuda_product_args *p) {
                                    : p->type == TW_BF16 && (p->out_type == TW_F32 || p->out_type == TW_BF16);
     bool sums = p->fused == TW_FUSED_SUM_A || p->fused == TW_FUSED_SUM_B;
     if (!types || (sums && p->out_type != TW_F32))
-        return FAIL(TW_ERR_UNSUPPORTED, "no product of %s with a %s result on the GPU", tw_dtype_name(p->type),
-                    tw_dtype_name(p->out_type));
+        return FAIL(TW_ERR_UNSUPPORTED, "no product of %s with a %s result on the GPU",
+                    tw_dtype_name(p->type), tw_dtype_name(p->out_type));
     if (p->m < 0 || p->n < 0 || p->k < 0 || !fits(p->a, p->m, p->k) || !fits(p->b, p->k, p->n) ||
         p->out_stride < p->n || (p->c && p->c_stride < p->n))
         return FAIL(TW_ERR_SHAPE, "a product of (%lld,%lld) and (%lld,%lld) with rows %lld and %lld apart",
-                    (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n, (long long)p->a.stride,
-                    (long long)p->b.stride);
+                    (long long)p->m, (long long)p->k, (long long)p->k, (long long)p->n,
+                    (long long)p->a.stride, (long long)p->b.stride);
     return TW_OK;
 }
 

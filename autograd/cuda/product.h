@@ -3,12 +3,12 @@
 #ifndef TW_AUTOGRAD_CUDA_PRODUCT_H
 #define TW_AUTOGRAD_CUDA_PRODUCT_H
 
-#include "autograd/device.h"
-#include "autograd/tensor.h"
-
 #ifdef __cplusplus
 extern "C" {
 #endif
+
+#include "autograd/device.h"
+#include "autograd/tensor.h"
 
 /* A matrix in memory: `stride` elements between rows. `transposed`: the product uses its transpose. */
 typedef struct tw_cuda_matrix {
@@ -40,8 +40,9 @@ typedef struct tw_cuda_product_args {
 } tw_cuda_product_args;
 
 /* Queues the product behind the compute queue. *fused says whether what args->fused asks for was done with it
- * (not where the library has no such kernel, nor where a size is 0): otherwise the caller does it. The algorithm
- * is the library's first choice for the shape, kept for the next time. TF32 as tw_cuda_tf32 says. */
+ * (not where the library has no such kernel, nor where a size is 0): otherwise the caller does it. The
+ * algorithm is the library's first choice for the shape, kept for the next time. TF32 as tw_cuda_tf32 says.
+ */
 tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *args, bool *fused) TW_MUST_CHECK;
 
 /* ---- for implementations ---- */

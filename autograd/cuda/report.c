@@ -35,8 +35,9 @@ static void add_device(page *p, int index) {
     }
     if (cudaSetDevice(index) != cudaSuccess || cudaMemGetInfo(&free_bytes, &all) != cudaSuccess)
         all = prop.totalGlobalMem;
-    add(p, "GPU %d: %s, %.1f GB (%.1f free), compute capability %d.%d, %d multiprocessors\n", index, prop.name,
-        (double)all / 1e9, (double)free_bytes / 1e9, prop.major, prop.minor, prop.multiProcessorCount);
+    add(p, "GPU %d: %s, %.1f GB (%.1f free), compute capability %d.%d, %d multiprocessors\n", index,
+        prop.name, (double)all / 1e9, (double)free_bytes / 1e9, prop.major, prop.minor,
+        prop.multiProcessorCount);
 }
 
 void tw_cuda_report(char *text, size_t size) {

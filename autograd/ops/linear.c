@@ -2,6 +2,7 @@
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
+#include "autograd/ops/linear_scratch.h"
 #include "autograd/ops/rows.h"
 
 #include <omp.h>
@@ -40,6 +41,22 @@ static tw_status check_inputs(const tw_call *call, int64_t k, int64_t m) {
     return TW_OK;
 }
 
+static void scratch_cpu(tw_call *call, int64_t rows, int64_t m) {
+    int64_t tile = tile_rows(m);
+    /* bf16 results are finished from a tile of f32 sums. */
+    if (result_type(call) == TW_BF16)
+        call->forward_scratch = (size_t)((rows < tile ? rows : tile) * m) * sizeof(float);
+    size_t sums = (size_t)omp_get_max_threads() * 2 * (size_t)(m + 16) * sizeof(float);
+    call->backward_scratch = (sums + 63) / 64 * 64;
+}
+
+static void scratch_cuda(tw_call *call, int64_t m) {
+    /* The bias in the type that the product adds. */
+    if (result_type(call) == TW_BF16 && tw_present(&call->input[BIAS]))
+        call->forward_scratch = (size_t)m * sizeof(uint16_t);
+    call->backward_scratch = tw_linear_sums_bytes(m);
+}
+
 tw_status tw_linear_shape(tw_call *call) {
     const tw_linear_attr *attr = attr_of(call);
     const tw_tensor *x = &call->input[X], *w = &call->input[W];
@@ -58,15 +75,14 @@ tw_status tw_linear_shape(tw_call *call) {
         call->saved_outputs = 1u << 1;
     }
     call->saved_inputs = 1u << X | 1u << W;
-    int64_t rows = tw_tensor_rows(x), tile = tile_rows(m);
-    /* bf16 results are finished from a tile of f32 sums; backward turns an f32 gradient into bf16 once. */
-    if (result_type(call) == TW_BF16)
-        call->forward_scratch = (size_t)((rows < tile ? rows : tile) * m) * sizeof(float);
-    size_t sums = (size_t)omp_get_max_threads() * 2 * (size_t)(m + 16) * sizeof(float);
-    sums = (sums + 63) / 64 * 64;
-    call->backward_scratch = sums;
-    if (result_type(call) == TW_F32 && x->dtype == TW_BF16)
-        call->backward_scratch += (size_t)(rows * m) * sizeof(uint16_t);
+    size_t rows = (size_t)tw_tensor_rows(x), converted = 0;
+    /* Backward turns an f32 gradient into bf16 once. */
+    if (result_type(call) == TW_F32 && x->dtype == TW_BF16) converted = rows * (size_t)m * sizeof(uint16_t);
+    if (!call->device || tw_on_cpu(call->device))
+        scratch_cpu(call, (int64_t)rows, m);
+    else
+        scratch_cuda(call, m);
+    call->backward_scratch += converted;
     return TW_OK;
 }
 

@@ -68,7 +68,8 @@ struct fiber {
     stack_point point;
     char *stack;
     void *fake; /* AddressSanitizer's */
-    bool done;
+    int thread;
+    bool done;             /* no thread is left for it */
     const unsigned *waits; /* for a generation other than `seen`; NULL: it can run */
     unsigned seen;
     const char *where;
@@ -93,7 +94,8 @@ struct machine {
     const char *name;
     void (*body)(void *);
     void *context;
-    int n, current, running;
+    int n, started, used; /* threads of the block, of them begun; fibers in use */
+    int current, holder;  /* the thread that runs and its fiber */
     bool descending, active;
     stack_point scheduler;
     void *fake;
@@ -104,17 +106,17 @@ struct machine {
 [[noreturn]] void die(const char *what) {
     fprintf(stderr, "cuda_shim: kernel %s, block (%u,%u,%u), thread %d: %s\n", m.name, blockIdx.x, blockIdx.y,
             blockIdx.z, m.current, what);
-    for (int i = 0, shown = 0; i < m.n && shown < 4; i++) {
+    for (int i = 0, shown = 0; i < m.used && shown < 4; i++) {
         const fiber &f = m.fibers[i];
         if (!f.waits) continue;
-        fprintf(stderr, "  thread %d waits at %s:%d\n", i, f.where, f.line);
+        fprintf(stderr, "  thread %d waits at %s:%d\n", f.thread, f.where, f.line);
         shown++;
     }
     abort();
 }
 
 fiber &me() {
-    return m.fibers[m.current];
+    return m.fibers[m.holder];
 }
 
 void leave(stack_point *from, void **fake, stack_point *to, const void *bottom, size_t size) {
@@ -134,12 +136,25 @@ void to_scheduler() {
     leave(&f.point, &f.fake, &m.scheduler, m.bottom, m.bottom_size);
 }
 
+void place(int holder, int thread) {
+    unsigned t = (unsigned)thread;
+    m.holder = holder, m.current = thread;
+    m.fibers[holder].thread = thread;
+    threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
+}
+
+/* A fiber runs thread after thread; one that waits keeps its fiber, and another fiber takes the rest. */
 void entry() {
 #ifdef SHIM_ASAN
     __sanitizer_finish_switch_fiber(nullptr, &m.bottom, &m.bottom_size);
 #endif
     for (;;) { /* once a block */
-        m.body(m.context);
+        while (m.started < m.n) {
+            int thread = m.descending ? m.n - 1 - m.started : m.started;
+            m.started++;
+            place(m.holder, thread);
+            m.body(m.context);
+        }
         me().done = true;
         to_scheduler();
     }
@@ -149,12 +164,6 @@ void wait(barrier &b, const char *where, int line) {
     fiber &f = me();
     f.waits = &b.generation, f.seen = b.generation, f.where = where, f.line = line;
     to_scheduler();
-}
-
-void place(int thread) {
-    m.current = thread;
-    unsigned t = (unsigned)thread;
-    threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
 }
 
 void add_fibers(size_t n) {
@@ -167,25 +176,33 @@ void add_fibers(size_t n) {
     }
 }
 
+void run_fiber(int i) {
+    fiber &f = m.fibers[i];
+    m.holder = i;
+    if (f.waits) place(i, f.thread);
+    f.waits = nullptr;
+    leave(&m.scheduler, &m.fake, &f.point, f.stack, STACK);
+}
+
 void run_block() {
     m.block = barrier();
     m.warps.assign((size_t)(m.n + 31) / 32, warp());
     if (!m.shared.empty()) memset(m.shared.data(), 0xff, m.shared.size());
-    for (int i = 0; i < m.n; i++) m.fibers[i].done = false, m.fibers[i].waits = nullptr;
-    m.running = m.n;
-    while (m.running > 0) {
-        bool moved = false;
-        for (int k = 0; k < m.n; k++) {
-            int i = m.descending ? m.n - 1 - k : k;
-            fiber &f = m.fibers[i];
-            if (f.done || (f.waits && *f.waits == f.seen)) continue;
-            f.waits = nullptr;
-            moved = true;
-            place(i);
-            leave(&m.scheduler, &m.fake, &f.point, f.stack, STACK);
-            if (f.done) m.running--;
-        }
+    for (m.started = m.used = 0; m.started < m.n;) {
+        m.fibers[m.used].done = false, m.fibers[m.used].waits = nullptr;
+        run_fiber(m.used++);
+    }
+    for (bool moved = true, waiting = true; waiting;) {
         if (!moved) die("the other threads of a barrier or shuffle have ended or wait elsewhere");
+        moved = waiting = false;
+        for (int i = 0; i < m.used; i++) {
+            const fiber &f = m.fibers[i];
+            if (f.done) continue;
+            waiting = true;
+            if (*f.waits == f.seen) continue;
+            moved = true;
+            run_fiber(i);
+        }
     }
 }
 
@@ -229,7 +246,7 @@ unsigned char *tw_shim_dynamic_shared(void) {
 
 void tw_shim_sync_block(const char *file, int line) {
     if (m.block.arrived > 0)
-        for (int i = 0; i < m.n; i++) {
+        for (int i = 0; i < m.used; i++) {
             const fiber &f = m.fibers[i];
             if (f.waits == &m.block.generation && f.seen == m.block.generation &&
                 (f.line != line || strcmp(f.where, file) != 0))

@@ -1,5 +1,5 @@
-/* Products for the shim: plain loops, sums in f64. Every second device fuses nothing, so that callers' own way
- * is tested too. */
+/* Products for the shim: plain loops, sums in f64. Every second device fuses nothing, so that callers' own
+ * way is tested too. */
 #include "autograd/cuda/product.h"
 #include "device_shim.h"
 
