@@ -35,7 +35,8 @@ MODELS = ["RN50", "ViT-B-32", "ViT-B-16", "ViT-L-14", "ViT-L-14-336", "ViT-H-14"
 STEPS = ["load", "fine-tune", "extract", "classify", "export"]
 HEADS = {"README.md": ["model", "parameters"] + STEPS,
          "README.zh-CN.md": ["模型", "参数量", "加载", "微调", "提取特征", "零样本分类", "导出"]}
-CHINESE = {"loss": "损失", "8 in 2 classes": "8 张 2 类", "HF has no ResNet": "HF 无 ResNet 版",
+PICTURES = 4  # and as many texts
+CHINESE = {"loss": "损失", f"{PICTURES} in 2 classes": f"{PICTURES} 张 2 类", "HF has no ResNet": "HF 无 ResNet 版",
            "GB of memory": "GB 内存", "needs": "需要", "are free": "空闲"}
 BEGIN, END = "<!-- models-table: scripts/readme_models_table.py -->", "<!-- models-table end -->"
 
@@ -117,7 +118,7 @@ def write_pt(name, sizes, words, path):
 
 def write_data(tuwen, folder, words):
     """Splits of a few pictures, a classification folder of them, a picture, and a vocabulary of `words` lines."""
-    run(tuwen, "shapes", folder, "--train", 4, "--valid", 8, "--size", 96)
+    run(tuwen, "shapes", folder, "--train", 4, "--valid", PICTURES, "--size", 96)
     run(tuwen, "prepare", "--data_dir", folder, "--splits", "train,valid")
     for i, line in enumerate(open(f"{folder}/valid_imgs.tsv")):
         place = f"{folder}/labels/test/{i % 2}"
@@ -171,14 +172,14 @@ def features(j, model, output):
     for name in ("valid_imgs.img_feat.h5", "valid_texts.txt_feat.h5"):
         with h5py.File(f"{output}/{name}", "r") as f:
             rows.append(f["features"][()])
-        if len(rows[-1]) != 8 or not np.allclose(np.linalg.norm(rows[-1], axis=1), 1, atol=1e-5):
-            raise Failed(f"{name}: {rows[-1].shape}, not 8 rows of length 1")
+        if len(rows[-1]) != PICTURES or not np.allclose(np.linalg.norm(rows[-1], axis=1), 1, atol=1e-5):
+            raise Failed(f"{name}: {rows[-1].shape}, not {PICTURES} rows of length 1")
     return rows, cost
 
 
 def extract(j):
     j.rows, cost = features(j, j.trained, f"{j.folder}/features")
-    return f"8 + 8, {cost}"
+    return f"{PICTURES} + {PICTURES}, {cost}"
 
 
 def classify(j):
@@ -186,9 +187,9 @@ def classify(j):
     _, cost = run(j.tuwen, "classify", "--checkpoint", j.trained, "--vocab", j.vocab, "--data", f"{j.data}/labels",
                   "--output", scores, "--threads", j.threads, "--batch", 4)
     confusion = np.array(json.load(open(scores))["confusion"])
-    if confusion.sum() != 8:
-        raise Failed(f"{confusion.sum()} images counted, not 8")
-    return f"8 in 2 classes, {cost}"
+    if confusion.sum() != PICTURES:
+        raise Failed(f"{confusion.sum()} images counted, not {PICTURES}")
+    return f"{PICTURES} in 2 classes, {cost}"
 
 
 def export(j):
