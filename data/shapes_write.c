@@ -1,10 +1,10 @@
 /* Encoding the pictures and writing the files of the demonstration data set. */
 #include "data/atomic_file.h"
 #include "data/base64.h"
+#include "data/files.h"
 #include "data/shapes_internal.h"
 #include "data/tokenizer.h"
 
-#include <errno.h>
 #include <spng.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,23 +162,6 @@ static tw_status put_vocabulary(FILE *out, int *lines) {
 
 /* ---- the folder ---- */
 
-static tw_status make_folder(const char *folder) {
-    char *path = strdup(folder);
-    if (!path) return FAIL(TW_ERR_MEMORY, "%s: no memory for its name", folder);
-    tw_status status = TW_OK;
-    for (char *p = path + 1; status == TW_OK; p++) {
-        if (*p && *p != '/') continue;
-        char end = *p;
-        *p = '\0';
-        if (mkdir(path, 0777) != 0 && errno != EEXIST)
-            status = FAIL(TW_ERR_IO, "%s: cannot be made: %s; choose another folder", path, strerror(errno));
-        *p = end;
-        if (!end) break;
-    }
-    free(path);
-    return status;
-}
-
 static tw_status open_files(const char *folder, int replace, tw_atomic_file files[FILES]) {
     size_t room = strlen(folder) + 32;
     char *path = malloc(room);
@@ -237,7 +220,7 @@ tw_status tw_shapes_write(const char *folder, const tw_shapes_options *options, 
         goto end;
     }
     if ((status = tw_shapes_split(options, train, valid)) != TW_OK) goto end;
-    if ((status = make_folder(folder)) != TW_OK) goto end;
+    if ((status = tw_make_folders(folder)) != TW_OK) goto end;
     if ((status = open_files(folder, options->replace, files)) != TW_OK) goto end;
     if ((status = painter_open(&p, options)) != TW_OK) goto end;
     status = put_split(options, &p, 0, train, options->train, 1, files[TRAIN_IMAGES].stream,

@@ -86,6 +86,10 @@ train() { # FOLDER OPTIONS
 }
 holds "train from pt" train "$work/run" --init "$golden/original.pt"
 holds "train from hf" train "$work/run2" --init "$golden/hf"
+cp -r "$work/hf" "$work/grey"
+tr -d '\n' <"$work/hf/preprocessor_config.json" | sed 's/"image_mean": *\[[^]]*\]/"image_mean": [0.5, 0.5, 0.5]/' >"$work/grey/preprocessor_config.json"
+holds "train from hf with other pixel statistics" train "$work/run4" --init "$work/grey"
+says "other pixel statistics are said" "normalises pixels otherwise than CLIP (mean 0.5000 0.5000 0.5000"
 holds "train at another resolution" train "$work/run3" --init "$golden/original.pt" --resolution 24 --context_length 16
 says "resizing is said in training" "positional grid resized from 2 x 2 to 3 x 3"
 holds "trained model to pt" convert "$work/run" "$work/run.pt" --optimizer

@@ -93,7 +93,7 @@ START_TEST(an_unwritable_folder_is_refused) {
     TW_ASSERT_FAILS(tw_log_open(&options, &log), TW_ERR_IO, "/file");
     ck_assert_ptr_null(log);
     snprintf(path, sizeof path, "%s/file/run", folder);
-    TW_ASSERT_FAILS(tw_log_open(&options, &log), TW_ERR_IO, "cannot be made");
+    TW_ASSERT_FAILS(tw_log_open(&options, &log), TW_ERR_IO, "cannot make this folder");
     options.run_dir = "/proc/tuwen";
     TW_ASSERT_FAILS(tw_log_open(&options, &log), TW_ERR_IO, "/proc/tuwen");
     remove_folder();

@@ -47,12 +47,7 @@ static tw_status find_vocab(const tw_convert_options *options, tw_convert_input 
 
 /* Descriptions of tuwen and .pt files have no place for them. */
 static void warn_of_pixels(const tw_convert_options *options, const tw_image_config *image) {
-    static const float mean[3] = {0.48145466f, 0.4578275f, 0.40821073f};
-    static const float std[3] = {0.26862954f, 0.26130258f, 0.27577711f};
-    bool same = true;
-    for (int i = 0; i < 3; i++)
-        same &= fabsf(image->pixel_mean[i] - mean[i]) < 1e-4f && fabsf(image->pixel_std[i] - std[i]) < 1e-4f;
-    if (!same && options->target != TW_TO_HF)
+    if (options->target != TW_TO_HF && !tw_pixels_are_clips(image->pixel_mean, image->pixel_std))
         tw_log_warning(options->log,
                        "%s normalises pixels otherwise than CLIP (mean %.4f %.4f %.4f): that is lost in %s",
                        options->in, (double)image->pixel_mean[0], (double)image->pixel_mean[1],

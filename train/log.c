@@ -1,5 +1,7 @@
 #include "train/log.h"
 
+#include "data/files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -39,19 +41,6 @@ static double seconds(clockid_t clock) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static tw_status make_folders(const char *folder) {
-    char path[PATH_BYTES];
-    if (strlen(folder) >= sizeof path) return FAIL(TW_ERR_IO, "%.200s...: the path is too long", folder);
-    snprintf(path, sizeof path, "%s", folder);
-    for (char *slash = strchr(path + 1, '/');; slash = strchr(slash + 1, '/')) {
-        if (slash) *slash = '\0';
-        if (mkdir(path, 0777) != 0 && errno != EEXIST && (!slash || access(path, F_OK) != 0))
-            return FAIL(TW_ERR_IO, "%s: the run folder cannot be made: %s", path, strerror(errno));
-        if (!slash) return TW_OK;
-        *slash = '/';
-    }
-}
-
 /* Where the file's last complete line ends, or -1. */
 static off_t complete_length(int fd) {
     char block[4096];
@@ -69,7 +58,7 @@ static off_t complete_length(int fd) {
 
 static tw_status open_file(tw_log *log, const char *run_dir) {
     struct stat info;
-    TRY(make_folders(run_dir));
+    TRY(tw_make_folders(run_dir));
     int n = snprintf(log->path, sizeof log->path, "%s/log.jsonl", run_dir);
     if (n < 0 || (size_t)n >= sizeof log->path)
         return FAIL(TW_ERR_IO, "%.200s...: the path is too long", run_dir);

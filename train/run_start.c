@@ -145,8 +145,25 @@ static tw_status initialise(tw_run *run) {
     return tw_params_initialise(run->model->params, (uint64_t)run->config->seed);
 }
 
+/* A whole model is trained with its own normalisation, a tower among parts with CLIP's; checkpoints have no
+ * place for another one than CLIP's. */
+static void warn_of_pixels(const tw_model_source *s, bool whole, tw_run *run) {
+    const tw_hf_config *c = &s->hf_config;
+    if (!s->has_hf_config || !c->has_image || tw_pixels_are_clips(c->pixel_mean, c->pixel_std)) return;
+    tw_log_warning(run->log,
+                   "%s normalises pixels otherwise than CLIP (mean %.4f %.4f %.4f, std %.4f %.4f %.4f): %s",
+                   s->path, (double)c->pixel_mean[0], (double)c->pixel_mean[1], (double)c->pixel_mean[2],
+                   (double)c->pixel_std[0], (double)c->pixel_std[1], (double)c->pixel_std[2],
+                   whole ? "training does so too, but whoever opens its checkpoints uses CLIP's"
+                         : "training uses CLIP's");
+}
+
 tw_status tw_run_start_load(const tw_run_start *start, tw_run *run) {
-    if (start->whole) return load_part(&start->source, TW_PART_ALL, run);
+    if (start->whole) {
+        warn_of_pixels(&start->source, true, run);
+        return load_part(&start->source, TW_PART_ALL, run);
+    }
+    if (start->has_image) warn_of_pixels(&start->image, false, run);
     TRY(initialise(run));
     if (start->has_image) {
         TRY(load_part(&start->image, TW_PART_IMAGE, run));

@@ -114,6 +114,13 @@ static tw_status get_three(const json_t *object, const char *key, float out[3]) 
     return TW_OK;
 }
 
+bool tw_pixels_are_clips(const float mean[3], const float std[3]) {
+    bool same = true;
+    for (int c = 0; c < 3; c++)
+        same &= fabsf(mean[c] - CLIP_MEAN[c]) < 1e-4f && fabsf(std[c] - CLIP_STD[c]) < 1e-4f;
+    return same;
+}
+
 static tw_status read_pixels(const char *folder, tw_hf_config *out) {
     json_t *root;
     memcpy(out->pixel_mean, CLIP_MEAN, sizeof CLIP_MEAN);

@@ -26,6 +26,9 @@ typedef struct tw_hf_config {
     float hidden_dropout, attention_dropout;
 } tw_hf_config;
 
+/* True where pixels are normalised as CLIP does, to 1e-4. */
+bool tw_pixels_are_clips(const float mean[3], const float std[3]);
+
 /* Reads config.json of a folder of model type chinese_clip, clip (its image tower) or bert; what it does not
  * say has transformers' default. TW_ERR_NOT_FOUND: no config.json. TW_ERR_FORMAT, TW_ERR_UNSUPPORTED, naming
  * file and key: bad JSON, a value out of range, another model type, or an activation or epsilon that the
