@@ -35,6 +35,7 @@ def parse():
     p.add_argument("--dim", type=int, default=512)
     p.add_argument("--queries", type=int, default=300, help="texts that the reference really searches for")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of both")
+    p.add_argument("--rounds", type=int, default=1, help="of tuwen; the fastest counts")
     return p.parse_args()
 
 
@@ -67,13 +68,15 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         write(f"{work}/imgs.img_feat", "image_id", unit(rng, args.images, args.dim))
         write(f"{work}/texts.txt_feat", "text_id", unit(rng, args.texts, args.dim))
-        seconds = {}
-        for form in ("jsonl", "npy"):
-            seconds[form], out = timed([args.tuwen, "retrieve", "--images", f"{work}/imgs.img_feat.{form}", "--texts",
+        seconds, fastest = {}, float("inf")
+        for form in ("jsonl", "npy") * args.rounds:
+            whole, out = timed([args.tuwen, "retrieve", "--images", f"{work}/imgs.img_feat.{form}", "--texts",
                                         f"{work}/texts.txt_feat.{form}", "--output", f"{work}/{form}", "--name", "x",
                                         "--direction", "t2i", "--threads", str(args.threads)])
             search = float(re.search(r"searched in ([0-9.]+) s", out)[1])
-            print(f"tuwen, {args.texts} x {args.images}, d = {args.dim}, from .{form}: {seconds[form]:.2f} s in all, "
+            seconds[form] = min(whole, seconds.get(form, whole))
+            fastest = min(search, fastest)
+            print(f"tuwen, {args.texts} x {args.images}, d = {args.dim}, from .{form}: {whole:.2f} s in all, "
                   f"{search:.2f} s searching")
         with open(f"{work}/texts.txt_feat.jsonl") as f, open(f"{work}/few.jsonl", "w") as few, open(f"{work}/none.jsonl", "w"):
             few.writelines(line for _, line in zip(range(args.queries), f))
@@ -90,7 +93,7 @@ def main():
             pairs = [(a, b) for a, b in zip(f, g)]
         print(f"predictions of those {args.queries}: {sum(a == b for a, b in pairs)} the same; load after: {os.getloadavg()[0]:.1f}")
         print(f"retrieve: ratio_jsonl={total / seconds['jsonl']:.0f} ratio_npy={total / seconds['npy']:.0f} "
-              f"ratio_search={each * args.texts / search:.0f} (reference extrapolated)")
+              f"ratio_search={each * args.texts / fastest:.0f} (reference extrapolated)")
 
 
 if __name__ == "__main__":
