@@ -93,5 +93,17 @@ for preset in "${presets[@]}"; do
     fi
 done
 
+# The CUDA build's tests need a GPU (scripts/gpu_check.sh): here it is one test that it compiles and links.
+if [ "${#presets[@]}" -eq 1 ] || ! { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null; then
+    echo "SKIP the cuda build: no nvcc, or --release-only"
+    skipped=$((skipped + 1))
+elif cmake --preset cuda >"$logs/configure" 2>&1 && cmake --build --preset cuda -j1 >"$logs/build" 2>&1; then
+    passed=$((passed + 1))
+else
+    tail -n 40 "$logs/configure" "$logs/build"
+    echo "FAILED: the cuda build"
+    failed=$((failed + 1))
+fi
+
 echo "tests: $passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ]

@@ -1,4 +1,5 @@
 #include "optim/adamw.h"
+#include "test_device.h"
 #include "tw_test.h"
 
 #include <math.h>
@@ -41,7 +42,7 @@ static void open_rig(rig *r, tw_dtype type, float clip) {
     int matched;
     *r = (rig){.config = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, clip, 4.6052f}};
     r->step = (tw_step){.seed = 5, .step = 6, .sample = 7};
-    TW_ASSERT_OK(tw_device_cpu(2, &r->device));
+    TW_ASSERT_OK(tw_test_device(2, &r->device));
     TW_ASSERT_OK(tw_params_create(&r->set));
     for (int i = 0; i < N; i++) {
         int64_t shape[] = {shapes[i].rows, shapes[i].cols};

@@ -3,6 +3,7 @@
  * same through f32 with any micro-batch and with recomputation, and bf16 near it. */
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "test_device.h"
 #include "train/step.h"
 #include "tw_test.h"
 
@@ -86,7 +87,7 @@ static void open_masked(fixture *f, const char *group, int steps, tw_dtype type,
     describe(f);
     f->config.image.mask_ratio = mask_ratio;
     read_batches(f, steps);
-    TW_ASSERT_OK(tw_device_cpu(2, &f->device));
+    TW_ASSERT_OK(tw_test_device(2, &f->device));
     TW_ASSERT_OK(tw_comm_self(f->device, &f->comm));
     TW_ASSERT_OK(tw_dual_encoder_create(&f->config, &f->model));
     TW_ASSERT_OK(tw_dual_encoder_allocate(f->model, f->device, type, true));

@@ -5,6 +5,7 @@
 #include "layers/dual_encoder.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "test_device.h"
 
 #include <math.h>
 
@@ -76,7 +77,7 @@ static rig rig_open(const char *group, int threads, bool training, tw_recompute 
     tw_model_config c = config_of(r.file, group);
     r.batch = golden_int(r.file, group, "batch");
     r.steps = strcmp(group, "/main") == 0 ? golden_int(r.file, group, "steps") : 0;
-    TW_ASSERT_OK(tw_device_cpu(threads, &r.device));
+    TW_ASSERT_OK(tw_test_device(threads, &r.device));
     TW_ASSERT_OK(tw_dual_encoder_create(&c, &r.model));
     TW_ASSERT_OK(tw_dual_encoder_allocate(r.model, r.device, TW_F32, training));
     record(&r, training, recompute);

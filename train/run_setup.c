@@ -1,3 +1,4 @@
+#include "train/device_open.h"
 #include "train/run.h"
 
 #include <errno.h>
@@ -5,9 +6,7 @@
 #include <stdlib.h>
 
 static tw_status open_device(tw_run *run) {
-    if (run->config->device == TW_CONFIG_DEVICE_CUDA)
-        return FAIL(TW_ERR_UNSUPPORTED, "--device cuda: this build has no CUDA; use --device cpu");
-    TRY(tw_device_cpu((int)run->config->threads, &run->device));
+    TRY(tw_device_open(run->config->device, (int)run->config->threads, 0, &run->device));
     return tw_comm_self(run->device, &run->comm);
 }
 

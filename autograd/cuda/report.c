@@ -47,17 +47,17 @@ void tw_cuda_report(char *text, size_t size) {
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     size_t lt = cublasLtGetVersion(), dnn = cudnnGetVersion();
-    add(&p, "CUDA runtime %d.%d, cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu\n", runtime / 1000,
+    add(&p, "libraries: CUDA %d.%d, cuBLASLt %zu.%zu.%zu, cuDNN %zu.%zu.%zu\n", runtime / 1000,
         runtime % 1000 / 10, lt / 10000, lt / 100 % 100, lt % 100, dnn / 10000, dnn / 100 % 100, dnn % 100);
     if (driver == 0) {
-        add(&p, "no CUDA driver\n");
+        add(&p, "driver: none\n");
         return;
     }
-    add(&p, "CUDA driver for %d.%d\n", driver / 1000, driver % 1000 / 10);
+    add(&p, "driver: CUDA %d.%d\n", driver / 1000, driver % 1000 / 10);
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess || count == 0) {
         (void)cudaGetLastError();
-        add(&p, "no GPU (%s)\n", error == cudaSuccess ? "0 are seen" : cudaGetErrorString(error));
+        add(&p, "GPU: none (%s)\n", error == cudaSuccess ? "0 are seen" : cudaGetErrorString(error));
     }
     for (int i = 0; error == cudaSuccess && i < count; i++) add_device(&p, i);
 }

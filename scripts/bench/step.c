@@ -8,6 +8,7 @@
 #include "train/step.h"
 #include "autograd/random.h"
 #include "optim/adamw.h"
+#include "tests/test_device.h"
 #include "train/model_file.h"
 
 #include <math.h>
@@ -71,7 +72,7 @@ static tw_status open_bench(bench *b, const request *r) {
     if (config.text.vocabulary == 0) config.text.vocabulary = 21128;
     config.image.mask_ratio = r->mask_ratio;
     config.text.hidden_dropout = config.text.attention_dropout = 0.1f;
-    TRY(tw_device_cpu(r->threads, &b->device));
+    TRY(tw_test_device(r->threads, &b->device));
     TRY(tw_comm_self(b->device, &b->comm));
     TRY(tw_dual_encoder_create(&config, &b->model));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));

@@ -124,7 +124,7 @@ int tw_cuda_devices(void) {
 }
 
 void tw_cuda_report(char *text, size_t size) {
-    if (size) snprintf(text, size, "CUDA shim\n");
+    if (size) snprintf(text, size, "GPU: the shim\n");
 }
 
 /* Its products are exact. */

@@ -1,5 +1,8 @@
 /* `tuwen doctor`: collects what the build and the machine are into one JSON object, and prints it. */
 #include "autograd/status.h"
+#ifdef TW_WITH_CUDA
+#include "autograd/cuda/cuda.h"
+#endif
 #include "train/commands/commands.h"
 #include "train/mpi_calls.h"
 #include "train/options.h"
@@ -30,6 +33,12 @@
 #define COMPILER __VERSION__ /* begins with "Clang" */
 #else
 #define COMPILER "GCC " __VERSION__
+#endif
+
+#ifdef TW_WITH_CUDA
+#define CUDA_BUILD "in this build"
+#else
+#define CUDA_BUILD "not in this build"
 #endif
 
 /* The CPU features that decide how fast products and the project's own loops run. */
@@ -150,8 +159,8 @@ static json_t *build(void) {
 #endif
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version", TW_VERSION, "compiler", COMPILER,
                      "type", TW_BUILD_TYPE, "vector code", vectors, "sanitizer", SANITIZER, "MPI",
-                     tw_mpi_version() ? tw_mpi_version() : "not in this build", "CUDA", "not in this build",
-                     "NCCL", "not in this build");
+                     tw_mpi_version() ? tw_mpi_version() : "not in this build", "CUDA", CUDA_BUILD, "NCCL",
+                     "not in this build");
 }
 
 static json_t *libraries(void) {
@@ -173,6 +182,22 @@ static json_t *libraries(void) {
     json_object_set_new(all, "jansson", json_string(jansson_version_str()));
     json_object_set_new(all, "utf8proc", json_string(utf8proc_version()));
     json_object_set_new(all, "libyaml", json_sprintf("%d.%d.%d", yaml[0], yaml[1], yaml[2]));
+    return all;
+}
+
+/* What CUDA says of itself and its GPUs; empty without CUDA. */
+static json_t *gpus(void) {
+    json_t *all = json_object();
+#ifdef TW_WITH_CUDA
+    char text[4096], *rest = NULL;
+    tw_cuda_report(text, sizeof text);
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *fact = strstr(line, ": ");
+        if (!fact) continue;
+        *fact = '\0';
+        json_object_set_new(all, line, json_string(fact + 2));
+    }
+#endif
     return all;
 }
 
@@ -218,7 +243,7 @@ static void print_text(json_t *report) {
     const char *title = NULL, *key = NULL;
     json_t *section = NULL, *value = NULL;
     json_object_foreach(report, title, section) {
-        if (!json_is_object(section)) continue;
+        if (!json_is_object(section) || json_object_size(section) == 0) continue;
         printf("%s\n", title);
         json_object_foreach(section, key, value) {
             printf("  %-16s", key);
@@ -249,8 +274,8 @@ tw_status tw_command_doctor(int argc, char **argv) {
     if (help) return TW_OK;
     json_t *built = build(), *host = machine();
     json_t *limits = built && host ? warnings(host, built) : NULL;
-    json_t *report = json_pack("{s:o, s:o, s:o, s:o}", "build", built, "machine", host, "libraries",
-                               libraries(), "warnings", limits);
+    json_t *report = json_pack("{s:o, s:o, s:o, s:o, s:o}", "build", built, "machine", host, "libraries",
+                               libraries(), "CUDA", gpus(), "warnings", limits);
     if (!report) return FAIL(TW_ERR_MEMORY, "doctor: no memory for the report");
     if (as_json) {
         json_dumpf(report, stdout, JSON_INDENT(2));

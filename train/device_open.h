@@ -1,0 +1,13 @@
+/* The device that a command computes on. */
+#ifndef TW_TRAIN_DEVICE_OPEN_H
+#define TW_TRAIN_DEVICE_OPEN_H
+
+#include "autograd/device.h"
+#include "train/config.h"
+
+/* cpu: the CPU. cuda: GPU `index`, an error where there is none. auto: GPU `index` where build and machine
+ * have it, else the CPU. `threads` compute threads of the host (0: one a core), with either. The caller frees
+ * *out with tw_device_free. */
+tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) TW_MUST_CHECK;
+
+#endif
