@@ -147,12 +147,22 @@ void tw_resnet_free(tw_resnet *resnet) {
     resnet->blocks = NULL;
 }
 
+void tw_resnet_synchronise(tw_resnet *resnet, tw_comm *comm) {
+    resnet->sync = comm;
+    for (int i = 0; i < 3; i++) resnet->stem[i].norm.sync = comm;
+    for (int k = 0; k < resnet->n_blocks; k++) {
+        for (int i = 0; i < 3; i++) resnet->blocks[k].conv[i].norm.sync = comm;
+        resnet->blocks[k].shortcut.norm.sync = comm;
+    }
+}
+
 /* ---- forward ---- */
 
 static tw_tensor *norm_forward(tw_tape *tape, const tw_batch_norm *n, tw_tensor *x, bool relu,
                                tw_tensor *residual) {
+    bool training = tw_tape_is_training(tape) && !n->mean->frozen;
     tw_batch_norm_attr attr = {
-        .eps = BN_EPS, .relu = relu, .training = tw_tape_is_training(tape) && !n->mean->frozen};
+        .eps = BN_EPS, .relu = relu, .training = training, .comm = training ? n->sync : NULL};
     tw_tensor *inputs[] = {x,
                            tw_tape_param(tape, n->gain),
                            tw_tape_param(tape, n->bias),

@@ -5,15 +5,18 @@
  *
  * Batch norm works with the batch's statistics on a training tape, and with the running ones elsewhere and
  * where they are frozen (`visual.*running_*`, or with the whole tower): see autograd/param.h, statistics. In
- * training a micro-batch is normalised by its own statistics. Activations are (B,H,W,C). */
+ * training a micro-batch is normalised by its own statistics, or, synchronised, by those of the micro-batches
+ * that all ranks work on at that time. Activations are (B,H,W,C). */
 #ifndef TW_LAYERS_RESNET_H
 #define TW_LAYERS_RESNET_H
 
+#include "autograd/comm.h"
 #include "layers/image_tower.h"
 #include "layers/linear.h"
 
 typedef struct tw_batch_norm {
     const tw_param *gain, *bias, *mean, *variance; /* (channels) */
+    tw_comm *sync;                                 /* see tw_resnet_synchronise */
 } tw_batch_norm;
 
 /* A convolution without bias and its batch norm. */
@@ -36,6 +39,7 @@ typedef struct tw_resnet {
     int n_blocks;
     const tw_param *positional_embedding; /* (pixels + 1, 32 width) */
     tw_linear q_proj, kv_proj, c_proj;    /* k_proj and v_proj are one product */
+    tw_comm *sync;                        /* see tw_resnet_synchronise */
 } tw_resnet;
 
 /* Adds the tower's parameters and statistics, all named "visual.*". tw_resnet_free releases what the struct
@@ -43,6 +47,10 @@ typedef struct tw_resnet {
 tw_status tw_resnet_init(tw_resnet *resnet, tw_params *params, const tw_image_config *config,
                          int embed) TW_MUST_CHECK;
 void tw_resnet_free(tw_resnet *resnet);
+/* Tapes recorded for training from now on normalise by the statistics of all ranks' samples (CPU only). Every
+ * rank then runs the same tapes in the same order, forward and backward, with an empty batch where it has no
+ * samples. comm must outlive the tapes; NULL: each by its own again. */
+void tw_resnet_synchronise(tw_resnet *resnet, tw_comm *comm);
 
 /* pixels as tw_vit_forward -> (B, embed) f32, not normalised. */
 tw_tensor *tw_resnet_forward(tw_tape *tape, const tw_resnet *resnet, tw_tensor *pixels,

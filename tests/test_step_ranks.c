@@ -24,6 +24,8 @@ typedef struct setup {
     const int64_t *counts; /* of each rank; NULL: even */
     const char *freeze;
     float dropout;
+    double mask;
+    bool sync;   /* batch norm by the statistics of all ranks */
     bool unused; /* the model has a trained parameter that no tape reads */
     bool whole;  /* without a partition */
 } setup;
@@ -45,8 +47,13 @@ typedef struct outcome {
 
 static tw_model_config config_of(const setup *s) {
     tw_model_config c = {.name = "tiny", .embed = 16, .context = CONTEXT};
-    c.image = (tw_image_config){
-        .kind = s->kind, .resolution = RESOLUTION, .width = 32, .heads = 2, .patch = 8, .layers = 2};
+    c.image = (tw_image_config){.kind = s->kind,
+                                .resolution = RESOLUTION,
+                                .width = 32,
+                                .heads = 2,
+                                .patch = 8,
+                                .layers = 2,
+                                .mask_ratio = s->mask};
     if (s->kind == TW_RESNET) {
         c.image.width = 8, c.image.heads = 4, c.image.patch = c.image.layers = 0;
         for (int i = 0; i < TW_RESNET_STAGES; i++) c.image.stages[i] = 1;
@@ -179,6 +186,7 @@ static void work(tw_comm *now, void *argument) {
     tw_adamw *adamw = NULL;
     omp_set_num_threads(1);
     tw_dual_encoder *m = make_model(s, c->device);
+    if (s->sync) tw_resnet_synchronise(&m->resnet, c);
     watch_buckets(c, m);
     TW_ASSERT_OK(tw_partition_create(tw_params_trainable(m->params), c->rank, c->ranks, 8192, &partition));
     TW_ASSERT_OK(tw_towers_create(m, c->device, s->recompute, TW_U8, &towers));
@@ -299,9 +307,37 @@ START_TEST(resnet_with_frozen_statistics_is_the_same_on_any_ranks) {
 }
 END_TEST
 
+START_TEST(resnet_with_synchronised_statistics_is_the_same_on_any_ranks) {
+    static const int64_t uneven[4] = {0, 41, 0, 23};
+    setup base = {.kind = TW_RESNET, .dropout = 0.1f, .ranks = 1};
+    outcome whole = run(&base);
+    base.sync = true;
+    check_against(&whole, base, 0, 0);
+    for (int i = 0; i < 4; i++) {
+        setup s = base;
+        s.ranks = rank_counts[i], s.recompute = i % 2 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+        check_against(&whole, s, 1e-6, 1e-5);
+    }
+    base.ranks = 4, base.counts = uneven;
+    check_against(&whole, base, 1e-6, 1e-5);
+    release(&whole);
+}
+END_TEST
+
+/* Each micro-batch by itself: more of them on one rank than on another must not stop the others. */
+START_TEST(synchronised_ranks_may_differ_in_micro_batches) {
+    static const int64_t uneven[3] = {40, 0, 24};
+    setup s = {.kind = TW_RESNET, .sync = true, .ranks = 3, .micro = 10, .counts = uneven};
+    outcome o = run(&s);
+    double all = norm_of(o.gradients, NULL, o.elements);
+    ck_assert(isfinite(o.loss[0]) && isfinite(all) && all > 0);
+    release(&o);
+}
+END_TEST
+
 START_TEST(micro_batches_are_exact_alone_and_on_three_ranks) {
     static const int micros[] = {1, 2, 8, 32};
-    setup base = {.kind = TW_VIT, .dropout = 0.2f, .ranks = 1};
+    setup base = {.kind = TW_VIT, .dropout = 0.2f, .mask = 0.5, .ranks = 1};
     outcome whole = run(&base);
     for (int i = 0; i < 4; i++)
         for (int ranks = 1; ranks <= 3; ranks += 2) {
@@ -407,7 +443,8 @@ END_TEST
 
 TW_TEST_MAIN("step_ranks", vit_with_dropout_is_the_same_on_any_ranks,
              resnet_with_frozen_statistics_is_the_same_on_any_ranks,
-             micro_batches_are_exact_alone_and_on_three_ranks,
+             resnet_with_synchronised_statistics_is_the_same_on_any_ranks,
+             synchronised_ranks_may_differ_in_micro_batches, micro_batches_are_exact_alone_and_on_three_ranks,
              uneven_shares_and_ranks_without_samples_are_exact, frozen_and_unused_parameters_hold_nothing_up,
              without_a_partition_every_rank_has_all, buckets_leave_while_backward_runs,
              bf16_is_the_same_on_any_ranks, twenty_steps_give_the_same_losses,

@@ -17,7 +17,8 @@ struct tw_stepper {
     tw_contrastive_result result; /* of the last global batch */
     tw_buckets *buckets;
     tw_stepper_times times;
-    int64_t *counts; /* samples of each rank */
+    int64_t *counts;   /* samples of each rank */
+    int64_t *gathered; /* (ranks, 2) samples and micro-batches */
 };
 
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
@@ -33,7 +34,8 @@ tw_status tw_stepper_create(tw_dual_encoder *model, tw_towers *towers, tw_device
     if (!s) return FAIL(TW_ERR_MEMORY, "out of memory");
     *s = (tw_stepper){
         .model = model, .towers = towers, .device = device, .comm = comm, .micro_batch = micro_batch};
-    s->counts = calloc((size_t)comm->ranks, sizeof *s->counts);
+    s->counts = calloc((size_t)comm->ranks, 3 * sizeof *s->counts);
+    s->gathered = s->counts ? s->counts + comm->ranks : NULL;
     tw_status status = s->counts ? create_parts(s, partition) : FAIL(TW_ERR_MEMORY, "out of memory");
     if (status != TW_OK) {
         tw_stepper_free(s);
@@ -76,22 +78,29 @@ typedef struct cut {
     int64_t micro, parts;
 } cut;
 
+/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty.
+ */
+static bool is_synchronised(const tw_stepper *s) {
+    return s->model->config.image.kind == TW_RESNET && s->model->resnet.sync;
+}
+
 /* Every rank's number of samples, into s->counts. */
 static tw_status agree(tw_stepper *s, const tw_samples *samples, cut *c) {
-    int64_t n = samples->size;
+    int64_t n = samples->size, *all = s->gathered;
     *c = (cut){.samples = samples, .micro = s->micro_batch > 0 && s->micro_batch < n ? s->micro_batch : n};
     c->parts = n ? (n + c->micro - 1) / c->micro : 0;
-    TRY(s->comm->gather_all(s->comm, &n, sizeof n, s->counts));
+    TRY(s->comm->gather_all(s->comm, (int64_t[]){n, c->parts}, 2 * sizeof n, all));
     for (int r = 0; r < s->comm->ranks; r++) {
-        if (r < s->comm->rank) c->first += s->counts[r];
-        c->global += s->counts[r];
+        if (r < s->comm->rank) c->first += all[2 * r];
+        c->global += s->counts[r] = all[2 * r];
+        if (is_synchronised(s) && all[2 * r + 1] > c->parts) c->parts = all[2 * r + 1];
     }
     return TW_OK;
 }
 
 static int64_t part_size(const cut *c, int64_t part) {
     int64_t left = c->samples->size - part * c->micro;
-    return left < c->micro ? left : c->micro;
+    return left < 0 ? 0 : left < c->micro ? left : c->micro;
 }
 
 /* Its draws belong to the samples: repeated, it gives the same features. */
@@ -102,17 +111,20 @@ static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tow
     s->host.sample = (uint32_t)(c->first + at);
     s->host.share = (float)((double)n / (double)c->global);
     TRY(s->device->upload(s->device, TW_QUEUE_COMPUTE, s->record, &s->host, sizeof s->host));
-    size_t image = tw_tensor_bytes(t->pixels) / (size_t)n;
-    TRY(tw_tape_upload(t->tape, t->pixels, (const char *)c->samples->pixels + (size_t)at * image));
-    TRY(tw_tape_upload(t->tape, t->ids, c->samples->ids + at * context));
-    TRY(tw_tape_upload(t->tape, t->lengths, c->samples->lengths + at));
     *out = t;
+    if (n > 0) {
+        size_t image = tw_tensor_bytes(t->pixels) / (size_t)n;
+        TRY(tw_tape_upload(t->tape, t->pixels, (const char *)c->samples->pixels + (size_t)at * image));
+        TRY(tw_tape_upload(t->tape, t->ids, c->samples->ids + at * context));
+        TRY(tw_tape_upload(t->tape, t->lengths, c->samples->lengths + at));
+    }
     return tw_tape_forward(t->tape, s->record);
 }
 
 static tw_status keep_features(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
     int64_t to = part * c->micro * s->model->config.embed;
     tw_device *d = s->device;
+    if (t->batch == 0) return TW_OK;
     TRY(d->copy(d, TW_QUEUE_COMPUTE, tw_contrastive_image(s->loss) + to, t->image->data,
                 tw_tensor_bytes(t->image)));
     return d->copy(d, TW_QUEUE_COMPUTE, tw_contrastive_text(s->loss) + to, t->text->data,
@@ -125,7 +137,7 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
                                  tw_contrastive_text_gradient(s->loss)};
     for (int i = 0; i < 2; i++) {
         tw_tensor g = tw_tape_gradient(t->tape, roots[i]);
-        if (!g.data) continue; /* a frozen tower */
+        if (!g.data || t->batch == 0) continue; /* a frozen tower */
         TRY(s->device->copy(s->device, TW_QUEUE_COMPUTE, g.data,
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }

@@ -2,7 +2,8 @@
  * then each micro-batch back through the towers. The result is that of the whole batch at once, whatever the
  * micro-batch and the number of ranks, because the loss sees all features and every random draw belongs to a
  * sample, not to a call. (Batch norm that normalises by its batch's own statistics does so by the
- * micro-batch's; the running ones follow the average over all micro-batches, once a step.)
+ * micro-batch's; the running ones follow the average over all micro-batches, once a step. Synchronised
+ * (tw_resnet_synchronise before the towers record anything), it is exact with one micro-batch a rank.)
  *
  * A micro-batch's features are computed by the same tape that later walks back, so that both passes are the
  * same bits; the tape is needed in any case, so a lighter one for the first pass would save no memory. The

@@ -24,7 +24,7 @@ tw_status tw_towers_create(const tw_dual_encoder *model, tw_device *device, tw_r
                            tw_dtype pixel_type, tw_towers **out) TW_MUST_CHECK;
 void tw_towers_free(tw_towers *towers);
 
-/* The bound tape of this kind and batch size >= 1, recorded now if it is new. *out stays valid until 64 other
+/* The bound tape of this kind and batch size >= 0, recorded now if it is new. *out stays valid until 64 other
  * sizes have been asked for; addresses may change when a later, larger tape makes the arena grow. */
 tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch,
                         const tw_tower_tape **out) TW_MUST_CHECK;

@@ -1,3 +1,4 @@
+#include "autograd/comm.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -11,7 +12,11 @@
  * is that of half the squared distance to the batch's statistics, weighted by the micro-batch's share of the
  * batch: share (running - batch's), with the variance's unbiased estimate. So each step moves them once
  * (move_statistics), by the average over its micro-batches and ranks; recomputed and features-first forwards
- * leave them alone. */
+ * leave them alone.
+ *
+ * With attr.comm the statistics are those of all ranks' rows (synchronised batch norm): each gets every
+ * rank's sums in f64 and joins them in the order of the ranks, in forward and in backward. A rank may have no
+ * rows. */
 
 enum { X, GAIN, BIAS, MEAN, VARIANCE, RESIDUAL };
 
@@ -21,6 +26,13 @@ static const tw_batch_norm_attr *attr_of(const tw_call *c) {
 
 /* Scratch: 2C doubles a thread, then 2C floats for all, then FLOATS C floats a thread. */
 enum { FLOATS = 5 };
+
+/* What a rank tells the others: its number of rows, then 2C sums. Scratch for its own and everybody's lies
+ * before the rest. */
+static size_t exchanged(const tw_call *c, int64_t d) {
+    const tw_comm *comm = attr_of(c)->comm;
+    return comm ? (size_t)((1 + comm->ranks) * (1 + 2 * d)) : 0;
+}
 
 tw_status tw_batch_norm_shape(tw_call *c) {
     static const char *const names[] = {"x", "gain", "bias", "running mean", "running variance", "residual"};
@@ -38,14 +50,16 @@ tw_status tw_batch_norm_shape(tw_call *c) {
     c->saved_inputs = 1u << X | 1u << GAIN | 1u << MEAN | 1u << VARIANCE;
     c->saved_outputs = (attr_of(c)->relu ? 1u << 0 : 0) | (attr_of(c)->training ? 1u << 1 : 0);
     size_t threads = (size_t)tw_threads(), width = (size_t)d;
-    c->forward_scratch = c->backward_scratch =
-        threads * 2 * width * sizeof(double) + (2 + threads * FLOATS) * width * sizeof(float);
+    c->forward_scratch = c->backward_scratch = (exchanged(c, d) + threads * 2 * width) * sizeof(double) +
+                                               (2 + threads * FLOATS) * width * sizeof(float);
     return TW_OK;
 }
 
 /* What both directions work with. */
 typedef struct work {
     int64_t rows, d, stride; /* of x */
+    int64_t all_rows;        /* of all ranks */
+    double *exchange;        /* see exchanged */
     int64_t block;           /* rows summed in f32 before they go to f64 */
     const float *mean;
     double *sums; /* (threads, 2, C) */
@@ -59,7 +73,9 @@ static work work_of(const tw_call *c) {
     tw_tensor_is_rows(&c->input[X], &w.stride);
     w.block = 8192 / (w.d > 0 ? w.d : 1);
     w.block = w.block < 16 ? 16 : w.block > 128 ? 128 : w.block;
-    w.sums = c->scratch;
+    w.all_rows = w.rows;
+    w.exchange = c->scratch;
+    w.sums = w.exchange + exchanged(c, w.d);
     w.scale = (float *)(w.sums + tw_threads() * 2 * w.d);
     w.rstd = w.scale + w.d;
     w.buffers = w.rstd + w.d;
@@ -107,13 +123,45 @@ static void join_block(const tw_call *c, const work *w, int64_t begin, int64_t e
     }
 }
 
-/* The batch's mean and variance into output 1: each thread's share of the rows, joined in thread order. */
-static void batch_statistics(const tw_call *c, const work *w) {
+/* Everybody's rows and sums; the first of them. The sum of the rows goes to w. */
+static tw_status tell_all(const tw_call *c, work *w, const double **all) {
+    tw_comm *comm = attr_of(c)->comm;
+    int64_t n = 1 + 2 * w->d;
+    double *everybody = w->exchange + n;
+    w->exchange[0] = (double)w->rows;
+    memcpy(w->exchange + 1, w->sums, (size_t)(2 * w->d) * sizeof *w->sums);
+    TRY(comm->gather_all(comm, w->exchange, (size_t)n * sizeof *w->exchange, everybody));
+    w->all_rows = 0;
+    for (int r = 0; r < comm->ranks; r++) w->all_rows += (int64_t)everybody[r * n];
+    *all = everybody;
+    return TW_OK;
+}
+
+/* Mean and squares in sums: this rank's to those of all. */
+static tw_status join_ranks(const tw_call *c, work *w) {
+    const double *all;
+    int64_t d = w->d, n = 0;
+    TRY(tell_all(c, w, &all));
+    memset(w->sums, 0, (size_t)(2 * d) * sizeof *w->sums);
+    for (int r = 0; r < attr_of(c)->comm->ranks; r++) {
+        const double *other = all + r * (1 + 2 * d) + 1;
+        int64_t rows = (int64_t)other[-1];
+        double share = rows ? (double)rows / (double)(n + rows) : 0;
+        for (int64_t i = 0; rows && i < d; i++) {
+            double delta = other[i] - w->sums[i];
+            w->sums[i] += delta * share;
+            w->sums[d + i] += other[d + i] + delta * delta * (double)n * share;
+        }
+        n += rows;
+    }
+    return TW_OK;
+}
+
+/* Mean and sum of squared deviations of this call's rows into sums: each thread's share of them, joined in
+ * thread order. */
+static void own_statistics(const tw_call *c, const work *w) {
     int64_t d = w->d;
-    float *stats = c->output[1].data;
     int threads = 1;
-    memset(stats, 0, (size_t)(2 * d) * sizeof *stats);
-    if (w->rows == 0) return;
 #pragma omp parallel
     {
         int me = omp_get_thread_num();
@@ -137,10 +185,19 @@ static void batch_statistics(const tw_call *c, const work *w) {
             squares[i] += other[d + i] + delta * delta * (double)n * share;
         }
     }
+}
+
+/* The batch's mean and variance into output 1. */
+static tw_status batch_statistics(const tw_call *c, work *w) {
+    int64_t d = w->d;
+    float *stats = c->output[1].data;
+    own_statistics(c, w);
+    if (attr_of(c)->comm) TRY(join_ranks(c, w));
     for (int64_t i = 0; i < d; i++) {
-        stats[i] = (float)mean[i];
-        stats[d + i] = (float)(squares[i] / (double)w->rows);
+        stats[i] = (float)w->sums[i];
+        stats[d + i] = w->all_rows ? (float)(w->sums[d + i] / (double)w->all_rows) : 0.0f;
     }
+    return TW_OK;
 }
 
 static void normalise_row(const tw_call *c, const work *w, int64_t row, int64_t residual_stride,
@@ -170,7 +227,7 @@ tw_status tw_batch_norm_forward_cpu(const tw_call *c) {
     work w = work_of(c);
     int64_t residual_stride = w.d;
     if (tw_present(&c->input[RESIDUAL])) (void)tw_tensor_is_rows(&c->input[RESIDUAL], &residual_stride);
-    if (attr_of(c)->training) batch_statistics(c, &w);
+    if (attr_of(c)->training) TRY(batch_statistics(c, &w));
     find_scale(c, &w);
 #pragma omp parallel
     {
@@ -234,6 +291,17 @@ static void backward_sums(const tw_call *c, const work *w) {
         for (int64_t i = 0; i < 2 * d; i++) w->sums[i] += w->sums[t * 2 * d + i];
 }
 
+/* The sums of this rank to those of all. */
+static tw_status add_ranks(const tw_call *c, work *w) {
+    const double *all;
+    int64_t n = 1 + 2 * w->d;
+    TRY(tell_all(c, w, &all));
+    memset(w->sums, 0, (size_t)(2 * w->d) * sizeof *w->sums);
+    for (int r = 0; r < attr_of(c)->comm->ranks; r++)
+        for (int64_t i = 0; i < 2 * w->d; i++) w->sums[i] += all[r * n + 1 + i];
+    return TW_OK;
+}
+
 /* dx = scale (dz - [training] (sum dz + xhat sum dz xhat) / rows). slope: rstd^2 sum dz (x - mean) / rows,
  * and mean of dz. */
 static void input_gradient(const tw_call *c, const work *w, const float *slope, const float *level) {
@@ -267,7 +335,7 @@ static void input_gradient(const tw_call *c, const work *w, const float *slope, 
 static void deliver_statistics(const tw_call *c, const work *w, float *buffer) {
     const float *stats = c->output[1].data;
     float share = w->rows ? c->step->share : 0.0f,
-          unbiased = w->rows > 1 ? (float)((double)w->rows / (double)(w->rows - 1)) : 1.0f;
+          unbiased = w->all_rows > 1 ? (float)((double)w->all_rows / (double)(w->all_rows - 1)) : 1.0f;
     for (int k = MEAN; k <= VARIANCE; k++) {
         if (!c->input_grad[k].data) continue;
         const float *running = c->input[k].data, *batch = stats + (k - MEAN) * w->d;
@@ -284,11 +352,12 @@ tw_status tw_batch_norm_backward_cpu(const tw_call *c) {
     find_scale(c, &w);
     backward_sums(c, &w);
     float *slope = w.buffers, *level = slope + w.d;
-    double inverse = w.rows ? 1.0 / (double)w.rows : 0;
     for (int64_t i = 0; i < w.d; i++) level[i] = (float)w.sums[w.d + i];
     if (c->input_grad[BIAS].data) tw_row_deliver(&c->input_grad[BIAS], 0, level, c->input_mode[BIAS]);
     for (int64_t i = 0; i < w.d; i++) slope[i] = (float)(w.sums[i] * (double)w.rstd[i]);
     if (c->input_grad[GAIN].data) tw_row_deliver(&c->input_grad[GAIN], 0, slope, c->input_mode[GAIN]);
+    if (training && attr_of(c)->comm) TRY(add_ranks(c, &w));
+    double inverse = w.all_rows ? 1.0 / (double)w.all_rows : 0;
     for (int64_t i = 0; i < w.d; i++) {
         double rstd = (double)w.rstd[i];
         slope[i] = (float)(w.sums[i] * rstd * rstd * inverse);
