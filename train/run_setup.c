@@ -106,6 +106,8 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
         return FAIL(TW_ERR_CONFIG, "freeze: nothing is left to train");
     TRY(tw_run_start_load(start, run));
     TRY(make_optimizer(run));
+    if (description.image.kind == TW_RESNET && config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC)
+        tw_resnet_synchronise(&run->model->resnet, run->comm);
     tw_recompute recompute =
         config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
     TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));

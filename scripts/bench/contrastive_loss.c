@@ -3,6 +3,7 @@
  *     [mpirun -n R] bench_contrastive_loss [N] [d] [threads]      default 65536 512 */
 #include "autograd/random.h"
 #include "layers/contrastive.h"
+#include "train/comm_open.h"
 
 #include <math.h>
 #include <omp.h>
@@ -56,7 +57,7 @@ int main(int argc, char **argv) {
     tw_contrastive *loss;
     tw_contrastive_result result;
     check(tw_device_cpu(argc > 3 ? atoi(argv[3]) : 0, &d), "device");
-    check(tw_comm_self(d, &comm), "communicator");
+    check(tw_comm_open(d, 60, &comm), "communicator");
     check(tw_params_create(&params), "parameters");
     check(tw_params_add(params, "logit_scale", 0, NULL, (tw_init){TW_INIT_CONSTANT, 2.6592f}, &scale),
           "logit_scale");
