@@ -8,6 +8,7 @@
 typedef struct mpi_comm {
     tw_comm base;
     tw_mpi_thread thread;
+    tw_watchdog *watchdog; /* freed by the thread, which ends it when all have arrived */
 } mpi_comm;
 
 static mpi_comm *self(tw_comm *c) {
@@ -76,9 +77,9 @@ static tw_status mpi_gather_all(tw_comm *c, const void *in, size_t bytes, void *
     return run_host(c, TW_OP_GATHER_ALL, in, bytes, out, 0);
 }
 
-/* The launcher ends the others when it sees this rank leave with an error. */
 static void mpi_abort(tw_comm *c, const char *message) {
-    (void)c, (void)message;
+    tw_watchdog_fail(self(c)->watchdog, message);
+    tw_mpi_thread_give_up(&self(c)->thread);
 }
 
 static void mpi_destroy(tw_comm *c) {
@@ -94,7 +95,26 @@ static tw_status check_ranks(const tw_mpi_thread *t, int ranks) {
                 ranks, tw_mpi_version(), t->ranks);
 }
 
-tw_status tw_comm_mpi(tw_device *device, int ranks, tw_comm **out) {
+/* From here on this rank watches and is watched. */
+static tw_status start_watching(mpi_comm *c, double timeout) {
+    tw_beat_line *beats;
+    tw_peer mine = tw_peer_self(), *peers = calloc((size_t)c->base.ranks, sizeof *peers);
+    if (!peers) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = mpi_gather_all(&c->base, &mine, sizeof mine, peers);
+    if (status == TW_OK) status = tw_watchdog_open(c->base.rank, c->base.ranks, peers, timeout, &c->watchdog);
+    free(peers);
+    TRY(status);
+    status = tw_beat_line_open(c->base.rank, c->base.ranks, c->watchdog, &beats);
+    if (status != TW_OK) {
+        tw_watchdog_close(c->watchdog);
+        return status;
+    }
+    tw_watchdog_ignore_thread(c->watchdog, c->thread.thread);
+    tw_mpi_thread_watch(&c->thread, beats);
+    return TW_OK;
+}
+
+tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **out) {
     *out = NULL;
     mpi_comm *c = calloc(1, sizeof *c);
     if (!c) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -116,6 +136,7 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, tw_comm **out) {
                         .abort = mpi_abort,
                         .destroy = mpi_destroy};
     status = check_ranks(&c->thread, ranks);
+    if (status == TW_OK) status = start_watching(c, timeout);
     if (status == TW_OK)
         *out = &c->base;
     else

@@ -16,9 +16,11 @@
 /* Starts MPI and its thread; every rank calls it, once a process. `ranks` is what the launcher started: when
  * MPI knows another number of processes the launcher and MPI do not fit together (TW_ERR_CONFIG). On a device
  * other than the CPU the asynchronous group is refused when called; the host group works on every device.
- * Freeing it (tw_comm_free) waits for the other ranks to do so too, unless something failed. Errors:
- * TW_ERR_UNSUPPORTED in a build without MPI; TW_ERR_LIBRARY. */
-tw_status tw_comm_mpi(tw_device *device, int ranks, tw_comm **out) TW_MUST_CHECK;
+ * A rank that
+ * dies, hangs or calls `abort` ends the others within `timeout` seconds, see watchdog.h. Freeing it
+ * (tw_comm_free) waits for the other ranks to do so too, unless something failed. Errors: TW_ERR_UNSUPPORTED
+ * in a build without MPI; TW_ERR_LIBRARY. */
+tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **out) TW_MUST_CHECK;
 
 /* What the asynchronous group has done since it was opened. */
 typedef struct tw_comm_times {

@@ -61,6 +61,7 @@ static tw_status turn(tw_comm_lane *l, bool *moved, bool *finished) {
         TRY(tw_mpi_test(&l->engine.requests, &landed));
         if (!landed) return TW_OK;
         tw_op_land(&l->engine, l->active);
+        l->moved = tw_seconds();
         l->posted = false;
     }
     *moved = true;
@@ -78,6 +79,29 @@ static bool turn_lane(tw_mpi_thread *t, tw_comm_lane *l) {
     tw_status status = turn(l, &moved, &finished);
     if (status != TW_OK || finished) finish(t, l, status);
     return moved;
+}
+
+/* What this rank is held up in, for the beat. */
+static void describe_waiting(const tw_mpi_thread *t, tw_beat *beat) {
+    double now = tw_seconds();
+    for (int i = 0; i < 2; i++) {
+        const tw_comm_lane *l = &t->lanes[i];
+        const tw_comm_op *op = l->active ? l->active : l->first;
+        beat->done[i] = l->done;
+        if (!l->waiters || !op) continue;
+        double since = l->waiting_since > l->moved ? l->waiting_since : l->moved;
+        beat->waiting = now - since > 1e-3 ? now - since : 1e-3;
+        snprintf(beat->call, sizeof beat->call, "%s", tw_op_name(op->kind));
+    }
+}
+
+static void turn_beats(tw_mpi_thread *t) {
+    tw_beat beat = {0};
+    pthread_mutex_lock(&t->lock);
+    tw_beat_line *beats = t->beats;
+    if (beats) describe_waiting(t, &beat);
+    pthread_mutex_unlock(&t->lock);
+    if (beats) tw_beat_line_turn(beats, &beat);
 }
 
 static struct timespec from_now(double seconds) {
@@ -123,21 +147,27 @@ static void leave(tw_mpi_thread *t) {
     if (tw_op_create_host(&host->engine, TW_OP_BARRIER, NULL, 0, NULL, 0, &op) != TW_OK) return;
     host->active = op;
     host->began = tw_seconds();
+    host->waiters = 1;
+    host->waiting_since = host->began;
     while (host->active)
         if (!turn_lane(t, host)) {
             struct timespec nap = {.tv_nsec = 200000};
+            turn_beats(t);
             nanosleep(&nap, NULL);
         }
+    tw_beat_line_end(t->beats);
+    t->beats = NULL;
     if (host->status == TW_OK && tw_mpi_close() != TW_OK) keep_error(host, TW_ERR_LIBRARY);
 }
 
 static void serve(tw_mpi_thread *t) {
-    enum { BEAT_MS = 100 };
+    static const double IDLE = 0.05;
     for (int looks = 0; running(t);) {
         bool moved = turn_lane(t, &t->lanes[TW_MPI_QUEUE]);
         moved |= turn_lane(t, &t->lanes[TW_MPI_HOST]);
+        turn_beats(t);
         looks = moved ? 0 : looks + 1;
-        if (!moved) rest(t, looks, BEAT_MS / 1e3);
+        if (!moved) rest(t, looks, IDLE);
     }
 }
 
@@ -156,6 +186,7 @@ static void *thread_main(void *argument) {
     if (status != TW_OK) return NULL;
     serve(t);
     if (t->clean) leave(t);
+    tw_beat_line_end(t->beats);
     return NULL;
 }
 
@@ -209,7 +240,7 @@ tw_status tw_mpi_thread_wait(tw_mpi_thread *t, tw_mpi_lane lane) {
     double start = tw_seconds();
     pthread_mutex_lock(&t->lock);
     uint64_t target = l->queued;
-    l->waiters++;
+    if (!l->waiters++) l->waiting_since = start;
     while (l->done < target) pthread_cond_wait(&t->done, &t->lock);
     l->waiters--;
     l->waited += tw_seconds() - start;
@@ -218,9 +249,21 @@ tw_status tw_mpi_thread_wait(tw_mpi_thread *t, tw_mpi_lane lane) {
     return status == TW_OK ? TW_OK : lane_error(l);
 }
 
+void tw_mpi_thread_watch(tw_mpi_thread *t, tw_beat_line *beats) {
+    pthread_mutex_lock(&t->lock);
+    t->beats = beats;
+    pthread_mutex_unlock(&t->lock);
+}
+
+void tw_mpi_thread_give_up(tw_mpi_thread *t) {
+    pthread_mutex_lock(&t->lock);
+    t->given_up = true;
+    pthread_mutex_unlock(&t->lock);
+}
+
 void tw_mpi_thread_stop(tw_mpi_thread *t) {
     pthread_mutex_lock(&t->lock);
-    t->clean = true;
+    t->clean = !t->given_up;
     for (int i = 0; i < 2; i++)
         t->clean &= t->lanes[i].status == TW_OK && t->lanes[i].done == t->lanes[i].queued;
     t->state = TW_MPI_ENDING;

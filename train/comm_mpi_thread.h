@@ -3,6 +3,7 @@
 #define TW_TRAIN_COMM_MPI_THREAD_H
 
 #include "autograd/comm.h"
+#include "train/comm_mpi_beat.h"
 #include "train/comm_mpi_op.h"
 
 #include <pthread.h>
@@ -14,7 +15,9 @@ typedef struct tw_comm_lane {
     bool posted;        /* active's round is under way */
     tw_comm_op *first, *last;
     uint64_t queued, done;
-    int waiters; /* callers held up until something is done */
+    int waiters; /* callers held up until something is done, */
+    double waiting_since;
+    double moved; /* when a round was done last */
     tw_status status;
     char message[1024]; /* of the first failure: later calls fail with it */
     double began, busy, waited;
@@ -27,8 +30,10 @@ typedef struct tw_mpi_thread {
     pthread_cond_t work, done;
     tw_comm_lane lanes[2]; /* TW_MPI_QUEUE and TW_MPI_HOST */
     int rank, ranks;
+    bool given_up;
     enum { TW_MPI_STARTING, TW_MPI_RUNNING, TW_MPI_ENDING, TW_MPI_GONE } state;
-    bool clean; /* ENDING: finalize MPI; otherwise the process is about to go */
+    tw_beat_line *beats; /* NULL until there is a watchdog */
+    bool clean;          /* ENDING: finalize MPI; otherwise the process is about to go */
     tw_status start_status;
     char start_message[1024];
 } tw_mpi_thread;
@@ -39,6 +44,10 @@ tw_status tw_mpi_thread_start(tw_mpi_thread *t) TW_MUST_CHECK;
 tw_status tw_mpi_thread_add(tw_mpi_thread *t, tw_mpi_lane lane, tw_comm_op *op) TW_MUST_CHECK;
 /* Waits until all that was added to the lane is done; gives the lane's first error. */
 tw_status tw_mpi_thread_wait(tw_mpi_thread *t, tw_mpi_lane lane) TW_MUST_CHECK;
+/* From now on beats are exchanged; `beats` is the thread's. */
+void tw_mpi_thread_watch(tw_mpi_thread *t, tw_beat_line *beats);
+/* After a failure nobody waits for anybody. */
+void tw_mpi_thread_give_up(tw_mpi_thread *t);
 /* Ends the thread; MPI too where nothing failed, which waits for the other ranks. */
 void tw_mpi_thread_stop(tw_mpi_thread *t);
 

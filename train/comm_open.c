@@ -9,9 +9,8 @@
 
 tw_status tw_comm_open(tw_device *device, double rank_timeout, tw_comm **out) {
     tw_launch launch = tw_launch_find();
-    (void)rank_timeout;
     if (launch.ranks == 1) return tw_comm_self(device, out);
-    tw_status status = tw_comm_mpi(device, launch.ranks, out);
+    tw_status status = tw_comm_mpi(device, launch.ranks, rank_timeout, out);
     if (status == TW_OK) return TW_OK;
     return tw_fail_context(status, "%s started %d processes", launch.launcher, launch.ranks);
 }

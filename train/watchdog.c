@@ -1,0 +1,301 @@
+#include "train/watchdog.h"
+
+#include "train/clock.h"
+#include "train/watchdog_activity.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+/* Seconds: that a rank which printed its failure gets to leave before the others do; that a verdict gets to
+ * reach the others; that each further rank of a host waits before it speaks in rank 0's place. */
+static const double LEAVE = 5, DELIVER = 1, TURN = 1;
+
+struct tw_watchdog {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    int rank, ranks;
+    double timeout, limit, interval;
+    tw_peer *peers;
+    tw_peer_view *views; /* (ranks), of rank 0; elsewhere views[0] alone */
+    tw_verdict verdict;
+    double verdict_at;
+    bool delivered, closing;
+    char report[sizeof((tw_beat *)0)->report];
+    tw_activity activity;
+    pid_t launcher;
+};
+
+/* ---- the verdict ---- */
+
+static tw_verdict on(int rank, const tw_peer *peers, int ranks, const char *what) {
+    tw_verdict v = {.rank = rank};
+    snprintf(v.text, sizeof v.text, "rank %d of %d (process %d on %s) %s", rank, ranks, (int)peers[rank].pid,
+             peers[rank].host, what);
+    return v;
+}
+
+static tw_verdict on_silent(int rank, const tw_peer *peers, int ranks, double seconds) {
+    char what[256];
+    snprintf(what, sizeof what,
+             "has not been heard of for %.0f s: it is stopped or hangs, or its host or the network is down",
+             seconds);
+    return on(rank, peers, ranks, what);
+}
+
+static uint64_t total_done(const tw_beat *b) {
+    return b->done[0] + b->done[1];
+}
+
+static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int ranks, int waiting,
+                           double limit) {
+    const tw_beat *w = &views[waiting].beat;
+    int behind = 0;
+    for (int r = 0; r < ranks; r++) {
+        const tw_beat *b = &views[r].beat;
+        char what[256];
+        bool stuck = b->waiting == 0 && b->idle >= limit;
+        if (stuck || (b->waiting == 0 && w->waiting >= TW_WATCHDOG_PATIENCE * limit)) {
+            snprintf(what, sizeof what, "hangs: rank %d has waited %.0f s for it in %s%s", waiting,
+                     w->waiting, w->call, stuck ? ", and it does nothing" : "");
+            return on(r, peers, ranks, what);
+        }
+        if (total_done(b) < total_done(&views[behind].beat)) behind = r;
+    }
+    for (int r = 0; r < ranks; r++)
+        if (views[r].beat.waiting < limit) return (tw_verdict){.rank = -1}; /* on its way */
+    char what[256];
+    snprintf(what, sizeof what,
+             "waits in %s, rank %d in %s, and all others wait too, since %.0f s: messages are lost, or the "
+             "ranks do not agree on what comes next",
+             views[behind].beat.call, waiting, w->call, views[behind].beat.waiting);
+    return on(behind, peers, ranks, what);
+}
+
+tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int ranks, double now,
+                           double limit) {
+    int waiting = -1;
+    for (int r = 0; r < ranks; r++) {
+        if (*views[r].beat.report) {
+            tw_verdict v = {.rank = r, .reported = 1};
+            snprintf(v.text, sizeof v.text, "%s", views[r].beat.report);
+            return v;
+        }
+        if (r > 0 && now - views[r].heard > limit) return on_silent(r, peers, ranks, now - views[r].heard);
+        if (views[r].beat.waiting >= limit &&
+            (waiting < 0 || total_done(&views[r].beat) > total_done(&views[waiting].beat)))
+            waiting = r;
+    }
+    return waiting < 0 ? (tw_verdict){.rank = -1} : on_stuck(views, peers, ranks, waiting, limit);
+}
+
+/* ---- the end ---- */
+
+static bool on_my_host(const tw_watchdog *w, int rank) {
+    return strcmp(w->peers[rank].host, w->peers[w->rank].host) == 0;
+}
+
+static int place_on_host(const tw_watchdog *w) {
+    int place = 0;
+    for (int r = 1; r < w->rank; r++) place += on_my_host(w, r);
+    return place;
+}
+
+/* A stopped process does not end by itself, and a launcher may not know that it should. */
+static void kill_culprit(const tw_watchdog *w, int rank) {
+    if (rank != w->rank && on_my_host(w, rank) && tw_is_same_program(w->peers[rank].pid))
+        (void)kill(w->peers[rank].pid, SIGKILL);
+}
+
+static _Noreturn void speak_and_end(const tw_watchdog *w) {
+    char line[1200];
+    int n =
+        snprintf(line, sizeof line, "tuwen: the run ends: %s; go on with --resume latest\n", w->verdict.text);
+    if (write(STDERR_FILENO, line, (size_t)n) < 0) (void)0; /* nobody else could be told */
+    kill_culprit(w, w->verdict.rank);
+    _exit(EXIT_FAILURE);
+}
+
+static void set_verdict(tw_watchdog *w, const tw_verdict *v, double now) {
+    if (w->verdict.rank >= 0 || v->rank < 0) return;
+    w->verdict = *v;
+    w->verdict_at = now;
+    pthread_cond_broadcast(&w->changed);
+}
+
+/* What rank 0 says of the others, or another rank of rank 0. */
+static void judge(tw_watchdog *w, double now) {
+    tw_verdict v = {.rank = -1};
+    if (w->rank == 0) {
+        w->views[0].heard = now;
+        v = tw_verdict_find(w->views, w->peers, w->ranks, now, w->limit);
+    } else if (now - w->views[0].heard > w->limit + TURN * place_on_host(w)) {
+        v = on_silent(0, w->peers, w->ranks, now - w->views[0].heard);
+    }
+    if (v.rank >= 0 && w->rank != 0) { /* nobody to be told through: speak at once */
+        w->verdict = v;
+        speak_and_end(w);
+    }
+    set_verdict(w, &v, now);
+}
+
+/* With a verdict: whoever is to speak does, the others leave when it had its time. */
+static void carry_out(const tw_watchdog *w, double now) {
+    double since = now - w->verdict_at;
+    if (w->verdict.reported) {
+        if (w->verdict.rank != w->rank && since > LEAVE) {
+            kill_culprit(w, w->verdict.rank);
+            _exit(EXIT_FAILURE);
+        }
+        return;
+    }
+    if (w->rank == 0 && ((w->delivered && since > DELIVER / 4) || since > DELIVER)) speak_and_end(w);
+    if (w->rank != 0 && since > LEAVE) _exit(EXIT_FAILURE);
+}
+
+/* Without its launcher a rank is an orphan: nobody would end it. */
+static void mind_the_launcher(const tw_watchdog *w) {
+    if (w->launcher == 1 || getppid() == w->launcher) return;
+    static const char line[] = "tuwen: the launcher (mpirun or srun) was killed: the run ends\n";
+    if (w->rank == 0 && write(STDERR_FILENO, line, sizeof line - 1) < 0) (void)0;
+    _exit(EXIT_FAILURE);
+}
+
+static void look(tw_watchdog *w, double now, double gap) {
+    /* The whole process or host was asleep: the others' silence is not theirs. */
+    if (gap > 1 + 4 * w->interval)
+        for (int r = 0; r < w->ranks; r++) w->views[r].heard += gap;
+    mind_the_launcher(w);
+    tw_activity_look(&w->activity, now);
+    if (w->verdict.rank < 0) judge(w, now);
+    if (w->verdict.rank >= 0) carry_out(w, now);
+}
+
+static void *watch(void *argument) {
+    tw_watchdog *w = argument;
+    double last = tw_seconds();
+    for (bool closing = false; !closing;) {
+        struct timespec nap = {.tv_nsec = (long)(w->interval * 1e9 / 2)};
+        nanosleep(&nap, NULL);
+        pthread_mutex_lock(&w->lock);
+        double now = tw_seconds();
+        closing = w->closing;
+        if (!closing) look(w, now, now - last);
+        last = now;
+        pthread_mutex_unlock(&w->lock);
+    }
+    return NULL;
+}
+
+/* ---- for the communicator ---- */
+
+tw_peer tw_peer_self(void) {
+    tw_peer p = {.pid = (int32_t)getpid()};
+    if (gethostname(p.host, sizeof p.host - 1) != 0) snprintf(p.host, sizeof p.host, "unknown host");
+    return p;
+}
+
+tw_status tw_watchdog_open(int rank, int ranks, const tw_peer *peers, double timeout, tw_watchdog **out) {
+    tw_watchdog *w = *out = calloc(1, sizeof *w);
+    if (!w) return FAIL(TW_ERR_MEMORY, "out of memory");
+    *w = (tw_watchdog){.rank = rank,
+                       .ranks = ranks,
+                       .timeout = timeout,
+                       .limit = 0.75 * timeout, /* the rest is for the end */
+                       .interval = timeout < 20 ? timeout / 40 : 0.5,
+                       .verdict = {.rank = -1},
+                       .launcher = getppid()};
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->changed, NULL);
+    tw_activity_open(&w->activity);
+    w->peers = malloc((size_t)ranks * sizeof *w->peers);
+    w->views = calloc((size_t)ranks, sizeof *w->views);
+    if (w->peers && w->views) {
+        memcpy(w->peers, peers, (size_t)ranks * sizeof *peers);
+        for (int r = 0; r < ranks; r++) w->views[r].heard = tw_seconds();
+        if (pthread_create(&w->thread, NULL, watch, w) == 0) return TW_OK;
+    }
+    free(w->peers), free(w->views), free(w);
+    *out = NULL;
+    return FAIL(TW_ERR_MEMORY, "out of memory or threads for the watchdog");
+}
+
+void tw_watchdog_close(tw_watchdog *w) {
+    if (!w) return;
+    pthread_mutex_lock(&w->lock);
+    w->closing = true;
+    pthread_mutex_unlock(&w->lock);
+    pthread_join(w->thread, NULL);
+    pthread_cond_destroy(&w->changed);
+    pthread_mutex_destroy(&w->lock);
+    free(w->peers), free(w->views), free(w);
+}
+
+double tw_watchdog_interval(const tw_watchdog *w) {
+    return w->interval;
+}
+
+void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread) {
+    pthread_mutex_lock(&w->lock);
+    tw_activity_ignore(&w->activity, thread);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
+    pthread_mutex_lock(&w->lock);
+    beat->idle = tw_seconds() - w->activity.last;
+    memcpy(beat->report, w->report, sizeof beat->report);
+    if (w->rank == 0) w->views[0].beat = *beat;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void tw_watchdog_heard(tw_watchdog *w, int rank, const tw_beat *beat) {
+    pthread_mutex_lock(&w->lock);
+    w->views[rank] = (tw_peer_view){.heard = tw_seconds(), .beat = *beat};
+    w->views[rank].beat.report[sizeof beat->report - 1] = '\0';
+    pthread_mutex_unlock(&w->lock);
+}
+
+tw_verdict tw_watchdog_verdict(tw_watchdog *w) {
+    pthread_mutex_lock(&w->lock);
+    tw_verdict v = w->verdict;
+    pthread_mutex_unlock(&w->lock);
+    return v;
+}
+
+void tw_watchdog_told(tw_watchdog *w, const tw_verdict *verdict) {
+    pthread_mutex_lock(&w->lock);
+    double now = tw_seconds();
+    w->views[0].heard = now;
+    set_verdict(w, verdict, now);
+    pthread_mutex_unlock(&w->lock);
+}
+
+void tw_watchdog_delivered(tw_watchdog *w) {
+    pthread_mutex_lock(&w->lock);
+    if (!w->delivered) pthread_cond_broadcast(&w->changed);
+    w->delivered = true;
+    pthread_mutex_unlock(&w->lock);
+}
+
+void tw_watchdog_fail(tw_watchdog *w, const char *message) {
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += (time_t)LEAVE;
+    pthread_mutex_lock(&w->lock);
+    snprintf(w->report, sizeof w->report, "%s", message);
+    for (int waited = 0; waited != ETIMEDOUT;) {
+        bool mine = w->verdict.rank == w->rank && w->verdict.reported;
+        if (mine && (w->rank != 0 || w->delivered)) break;
+        if (w->verdict.rank >= 0 && !mine)
+            pthread_cond_wait(&w->changed, &w->lock); /* until the watching thread ends the process */
+        else
+            waited = pthread_cond_timedwait(&w->changed, &w->lock, &until);
+    }
+    pthread_mutex_unlock(&w->lock);
+}

@@ -1,0 +1,69 @@
+#include "train/watchdog_activity.h"
+
+#include "train/clock.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static double seconds_of(clockid_t clock) {
+    struct timespec t;
+    return clock_gettime(clock, &t) == 0 ? (double)t.tv_sec + (double)t.tv_nsec * 1e-9 : 0;
+}
+
+static double work_seconds(const tw_activity *a) {
+    clockid_t ignored;
+    double cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
+    if (a->ignores && pthread_getcpuclockid(a->ignored, &ignored) == 0) cpu -= seconds_of(ignored);
+    return cpu - seconds_of(CLOCK_THREAD_CPUTIME_ID); /* the watching thread's own */
+}
+
+static long long disk_bytes(void) {
+    char line[128];
+    long long sum = 0, value;
+    FILE *file = fopen("/proc/self/io", "r");
+    if (!file) return 0;
+    while (fgets(line, sizeof line, file))
+        if (sscanf(line, "read_bytes: %lld", &value) == 1 || sscanf(line, "write_bytes: %lld", &value) == 1)
+            sum += value;
+    fclose(file);
+    return sum;
+}
+
+static bool waits_for_disk(void) {
+    char text[512] = "";
+    FILE *file = fopen("/proc/self/stat", "r"); /* the main thread's */
+    if (!file) return false;
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = '\0';
+    const char *state = strrchr(text, ')');
+    return state && strncmp(state, ") D", 3) == 0;
+}
+
+void tw_activity_open(tw_activity *a) {
+    *a = (tw_activity){.last = tw_seconds()};
+}
+
+void tw_activity_ignore(tw_activity *a, pthread_t thread) {
+    a->ignored = thread;
+    a->ignores = true;
+    a->cpu = 0;
+}
+
+void tw_activity_look(tw_activity *a, double now) {
+    static const double NOISE = 0.05; /* what threads of libraries use to look around */
+    double cpu = work_seconds(a);
+    long long bytes = disk_bytes();
+    if (cpu - a->cpu < NOISE && bytes == a->bytes && !waits_for_disk()) return;
+    a->last = now;
+    a->cpu = cpu;
+    a->bytes = bytes;
+}
+
+bool tw_is_same_program(pid_t pid) {
+    char link[64], mine[4096], other[4096];
+    snprintf(link, sizeof link, "/proc/%d/exe", (int)pid);
+    ssize_t a = readlink("/proc/self/exe", mine, sizeof mine), b = readlink(link, other, sizeof other);
+    return a > 0 && a == b && memcmp(mine, other, (size_t)a) == 0;
+}

@@ -1,0 +1,26 @@
+/* Whether this process does anything: what tells a rank that works for long from one that hangs. */
+#ifndef TW_TRAIN_WATCHDOG_ACTIVITY_H
+#define TW_TRAIN_WATCHDOG_ACTIVITY_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+typedef struct tw_activity {
+    double last; /* tw_seconds() when it last worked */
+    double cpu;  /* processor seconds then */
+    long long bytes;
+    pthread_t ignored;
+    bool ignores;
+} tw_activity;
+
+void tw_activity_open(tw_activity *a);
+/* One thread whose processor time is no work: it looks for messages. */
+void tw_activity_ignore(tw_activity *a, pthread_t thread);
+/* Work is processor time, bytes read from or written to disks, and a main thread that waits for a disk. */
+void tw_activity_look(tw_activity *a, double now);
+
+/* Whether that process runs the program of this one: its number may be another's by now. */
+bool tw_is_same_program(pid_t pid);
+
+#endif
