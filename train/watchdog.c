@@ -52,6 +52,17 @@ static uint64_t total_done(const tw_beat *b) {
     return b->done[0] + b->done[1];
 }
 
+/* Whether rank a is the likelier culprit of all waiting: it did less, or is alone with its call. */
+static bool lags(const tw_peer_view *views, int ranks, int a, int b) {
+    uint64_t done_a = total_done(&views[a].beat), done_b = total_done(&views[b].beat);
+    int same_a = 0, same_b = 0;
+    for (int r = 0; r < ranks; r++) {
+        same_a += strcmp(views[r].beat.call, views[a].beat.call) == 0;
+        same_b += strcmp(views[r].beat.call, views[b].beat.call) == 0;
+    }
+    return done_a != done_b ? done_a < done_b : same_a < same_b;
+}
+
 static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int ranks, int waiting,
                            double limit) {
     const tw_beat *w = &views[waiting].beat;
@@ -65,7 +76,7 @@ static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int 
                      w->waiting, w->call, stuck ? ", and it does nothing" : "");
             return on(r, peers, ranks, what);
         }
-        if (total_done(b) < total_done(&views[behind].beat)) behind = r;
+        if (lags(views, ranks, r, behind)) behind = r;
     }
     for (int r = 0; r < ranks; r++)
         if (views[r].beat.waiting < limit) return (tw_verdict){.rank = -1}; /* on its way */

@@ -1,0 +1,101 @@
+#!/usr/bin/env bash
+# Faults of real processes: whatever happens to a rank, the job ends in bounded time with one message that names rank and
+# cause, an exit code other than 0, and nothing left running. Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+ranks_tool=$build/tests/tool_ranks
+timeout_s=6 # rank_timeout of these jobs; whole jobs end within it and what a loaded machine takes to start and stop
+slack=20
+
+if ! command -v mpirun >/dev/null; then
+    echo "SKIP faults: mpirun is not installed (openmpi-bin)"
+    finish
+fi
+
+running() { pgrep -f "^$ranks_tool $work" | wc -l; }
+
+# start RANKS [ARGUMENTS OF tool_ranks]: begins a job and waits until all ranks have begun.
+start() {
+    local n=$1 r
+    shift
+    rm -rf "$work/pids" && mkdir "$work/pids"
+    tests/mpirun.sh "$n" "$ranks_tool" "$work/pids" $timeout_s "$@" >"$work/out" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 600); do
+        r=$(find "$work/pids" -type f -size +0 | wc -l)
+        [ "$r" = "$n" ] && break
+        sleep 0.1
+    done
+    sleep 1
+    began=$SECONDS
+}
+pid() { cat "$work/pids/$1"; }
+
+# ends NAME MESSAGE: the job must end by itself, with MESSAGE once ("": nobody is left to pass one on).
+ends() {
+    local code count
+    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
+    local guard=$!
+    wait $job
+    code=$?
+    kill $guard 2>/dev/null
+    for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
+    count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
+    if [ $code = 0 ]; then fail "$1: exit code 0"
+    elif [ $((SECONDS - began)) -gt $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
+    elif [ -n "$2" ] && [ "$count" != 1 ]; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
+    elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$ranks_tool")"
+    else ok; fi
+}
+
+start 3; kill -9 "$(pid 0)"; ends "rank 0 killed" "rank 0 with PID .* exited on signal 9"
+start 3; kill -9 "$(pid 2)"; ends "another rank killed" "rank 2 with PID .* exited on signal 9"
+start 3; kill -9 "$(pid 0)" "$(pid 1)" "$(pid 2)"; ends "all ranks killed" "rank [0-2] with PID .* exited on signal 9"
+start 3; kill -STOP "$(pid 1)"; ends "a rank stopped" "rank 1 of 3 \(process $(pid 1) on .*has not been heard of"
+start 3; kill -STOP "$(pid 0)"; ends "rank 0 stopped" "rank 0 of 3 \(process $(pid 0) on .*has not been heard of"
+start 3 hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited"
+start 3 fail 1; ends "a rank fails" "tool_ranks: rank 1 of 3 on .*: no space left on device"
+start 3 fail 0; ends "rank 0 fails" "tool_ranks: rank 0 of 3 on .*: no space left on device"
+start 3 differ 1; ends "ranks that do not agree" "rank 1 of 3 .* waits in broadcast, rank"
+start 3; kill -9 $job; ends "the launcher killed" ""
+
+# A rank that was stopped for less than the time-out goes on.
+start 2; kill -STOP "$(pid 1)"; sleep 1; kill -CONT "$(pid 1)"; sleep $timeout_s
+if kill -0 $job 2>/dev/null; then ok; else fail "a rank stopped for a second: $(cat "$work/err")"; fi
+kill -9 "$(pid 1)"; ends "afterwards killed" "rank 1 with PID"
+
+# ---- a network between two hosts is cut: network namespaces, Open MPI over TCP, ip in the place of ssh ----
+space=tw$$
+cut_network() {
+    local agent=$work/agent
+    ip netns add $space-a && ip netns add $space-b || return 1
+    ip link add ${space}a type veth peer name ${space}b || return 1
+    ip link set ${space}a netns $space-a && ip link set ${space}b netns $space-b
+    ip -n $space-a addr add 10.213.7.1/24 dev ${space}a && ip -n $space-b addr add 10.213.7.2/24 dev ${space}b
+    for side in a b; do ip -n $space-$side link set lo up; ip -n $space-$side link set $space$side up; done
+    printf '#!/bin/sh\nshift\nexec ip netns exec %s-b sh -c "$*"\n' $space >"$agent"
+    chmod +x "$agent"
+    rm -rf "$work/pids" && mkdir "$work/pids"
+    export TW_MPIRUN_OPTIONS="--host 10.213.7.1:2,10.213.7.2:2 --mca plm_rsh_agent $agent --mca btl tcp,self --mca btl_tcp_if_include 10.213.7.0/24 --mca oob_tcp_if_include 10.213.7.0/24 --mca oob_tcp_keepalive_time 2 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 2"
+    ip netns exec $space-a tests/mpirun.sh 4 "$ranks_tool" "$work/pids" $timeout_s >"$work/out" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 300); do [ "$(find "$work/pids" -type f -size +0 | wc -l)" = 4 ] && break; sleep 0.1; done
+    [ "$(find "$work/pids" -type f -size +0 | wc -l)" = 4 ] || { kill -9 $job; return 1; }
+    sleep 1
+    began=$SECONDS
+    ip -n $space-b link set ${space}b down
+    return 0
+}
+if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null || ! ip netns add $space-try 2>/dev/null; then
+    echo "SKIP a network cut between hosts: ip netns is not allowed here"
+else
+    ip netns del $space-try
+    if cut_network; then
+        ends "a network cut" "rank [23] of 4 .* has not been heard of|ORTE has lost communication with a remote daemon|lost connection"
+    else
+        echo "SKIP a network cut between hosts: two namespaces cannot be joined, or Open MPI does not start across them: $(tail -3 "$work/err" 2>/dev/null)"
+    fi
+    ip netns del $space-a 2>/dev/null
+    ip netns del $space-b 2>/dev/null
+fi
+finish

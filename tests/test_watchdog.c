@@ -1,0 +1,137 @@
+/* What rank 0 makes of the beats it gets, and which processes count as working; whole jobs that end are in
+ * test_faults.sh. */
+#include "train/watchdog.h"
+#include "train/watchdog_activity.h"
+
+#include "train/clock.h"
+#include "tw_test.h"
+
+#include <unistd.h>
+
+enum { RANKS = 4 };
+static const double NOW = 1000, LIMIT = 45;
+static const tw_peer peers[RANKS] = {{"alpha", 10}, {"alpha", 11}, {"beta", 12}, {"beta", 13}};
+
+/* All work: nobody waits. */
+static void all_well(tw_peer_view *views) {
+    for (int r = 0; r < RANKS; r++)
+        views[r] = (tw_peer_view){.heard = NOW - 0.5, .beat = {.done = {7, 3}, .idle = 0.1}};
+}
+
+static void waits(tw_peer_view *view, double seconds, const char *call) {
+    view->beat.waiting = seconds;
+    snprintf(view->beat.call, sizeof view->beat.call, "%s", call);
+}
+
+static void expect(const tw_peer_view *views, int rank, const char *part) {
+    tw_verdict v = tw_verdict_find(views, peers, RANKS, NOW, LIMIT);
+    ck_assert_msg(v.rank == rank, "rank %d is blamed: %s", v.rank, v.text);
+    ck_assert_msg(strstr(v.text, part) != NULL, "'%s' lacks '%s'", v.text, part);
+}
+
+START_TEST(well_and_slow_ranks_are_left_alone) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    expect(views, -1, "");
+    views[2].heard = NOW - 44;
+    expect(views, -1, "");
+    all_well(views); /* the others wait an hour for one that computes */
+    for (int r = 0; r < 3; r++) waits(&views[r], 1300, "all_reduce");
+    expect(views, -1, "");
+    all_well(views); /* idle, but nobody waits for it: so may be a rank on a device */
+    views[3].beat.idle = 500;
+    expect(views, -1, "");
+    for (int r = 0; r < 3; r++) waits(&views[r], 44, "all_reduce");
+    expect(views, -1, "");
+}
+END_TEST
+
+START_TEST(a_silent_rank_is_named_with_its_host) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    views[2].heard = NOW - 46;
+    expect(views, 2, "rank 2 of 4 (process 12 on beta) has not been heard of for 46 s");
+    views[0].heard = NOW - 100; /* rank 0 does not hear itself */
+    expect(views, 2, "rank 2");
+}
+END_TEST
+
+START_TEST(a_stuck_rank_is_told_from_a_busy_one) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    waits(&views[0], 50, "reduce_scatter");
+    waits(&views[3], 50, "reduce_scatter");
+    views[1].beat.idle = 50; /* does nothing, waits for nobody; rank 2 computes */
+    expect(views, 1, "rank 0 has waited 50 s for it in reduce_scatter, and it does nothing");
+    views[1].beat.idle = 0;
+    expect(views, -1, "");
+    waits(&views[0], TW_WATCHDOG_PATIENCE * LIMIT + 1, "reduce_scatter");
+    expect(views, 1, "hangs");
+}
+END_TEST
+
+START_TEST(ranks_that_all_wait_do_not_wait_for_ever) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < RANKS; r++) waits(&views[r], 46, r == 2 ? "broadcast" : "all_gather");
+    expect(views, 2, "waits in broadcast");
+    for (int r = 0; r < RANKS; r++) waits(&views[r], 46, "all_gather");
+    views[3].beat.done[0] = 6;
+    expect(views, 3, "process 13 on beta");
+    waits(&views[1], 40, "all_gather"); /* something moved */
+    expect(views, -1, "");
+}
+END_TEST
+
+START_TEST(a_report_comes_before_guesses) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    views[1].heard = NOW - 100;
+    snprintf(views[3].beat.report, sizeof views[3].beat.report, "disk full");
+    tw_verdict v = tw_verdict_find(views, peers, RANKS, NOW, LIMIT);
+    ck_assert_int_eq(v.rank, 1); /* in the order of ranks */
+    views[1].heard = NOW;
+    v = tw_verdict_find(views, peers, RANKS, NOW, LIMIT);
+    ck_assert_int_eq(v.rank, 3);
+    ck_assert_int_eq(v.reported, 1);
+    ck_assert_str_eq(v.text, "disk full");
+}
+END_TEST
+
+START_TEST(sleeping_is_no_work) {
+    tw_activity a;
+    tw_activity_open(&a);
+    tw_activity_look(&a, 100); /* what the process did before */
+    usleep(100000);
+    tw_activity_look(&a, 101);
+    double before = a.last;
+    usleep(200000);
+    tw_activity_look(&a, 102);
+    ck_assert_double_eq(a.last, before);
+    ck_assert(tw_is_same_program(getpid()));
+    ck_assert(!tw_is_same_program(1));
+}
+END_TEST
+
+static void *compute(void *unused) {
+    double end = tw_seconds() + 0.5;
+    volatile double sum = 0;
+    while (tw_seconds() < end) sum = sum + 1;
+    return unused;
+}
+
+START_TEST(threads_that_compute_are_seen) {
+    tw_activity a;
+    pthread_t thread;
+    tw_activity_open(&a);
+    tw_activity_look(&a, 100);
+    ck_assert_int_eq(pthread_create(&thread, NULL, compute, NULL), 0);
+    pthread_join(thread, NULL);
+    tw_activity_look(&a, 103);
+    ck_assert_double_eq(a.last, 103);
+}
+END_TEST
+
+TW_TEST_MAIN("watchdog", well_and_slow_ranks_are_left_alone, a_silent_rank_is_named_with_its_host,
+             a_stuck_rank_is_told_from_a_busy_one, ranks_that_all_wait_do_not_wait_for_ever,
+             a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)
