@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# tuwen train that survives the loss of ranks and hosts: when the job dies it is started again from its last checkpoint, up
+# to K times, on the hosts that still answer. The samples go on in the same order on any number of ranks.
+#     scripts/run_elastic.sh [-k K] [-n RANKS] [--delay SECONDS] -- --config recipe.yaml --output runs/first ...
+#     scripts/run_elastic.sh [-k K] --hosts HOSTFILE [--interface NAME] [--min-ranks M] [--delay SECONDS] -- ...
+# K: 3. RANKS, HOSTFILE, --interface: as in launch/one_host.sh and launch/hosts.sh. M: fewer ranks than that are not worth
+# going on with (1). --delay: seconds before a restart (10). TW_REMOTE: what reaches a host, followed by its name and a command
+# (ssh without a password). --resume is set here. A usage error (2) and a run that was asked to stop are not started again.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+. "$here/launch/common.sh"
+
+restarts=3 ranks=() hostfile="" interface=() least=1 delay=10
+while [ $# -gt 0 ]; do
+    case $1 in
+    -k) restarts=${2:?-k needs a number} && shift 2 ;;
+    -n) ranks=(-n "${2:?-n needs a number}") && shift 2 ;;
+    --hosts) hostfile=${2:?--hosts needs a file} && shift 2 ;;
+    --interface) interface=(--interface "${2:?--interface needs a name}") && shift 2 ;;
+    --min-ranks) least=${2:?--min-ranks needs a number} && shift 2 ;;
+    --delay) delay=${2:?--delay needs seconds} && shift 2 ;;
+    --) shift && break ;;
+    *) break ;;
+    esac
+done
+[ $# -gt 0 ] || die "give the options of tuwen train after --, for example: -- --config recipe.yaml --output runs/first"
+[[ $restarts =~ ^[0-9]+$ && $delay =~ ^[0-9]+$ ]] || die "-k and --delay are numbers"
+is_number "$least" || die "--min-ranks $least: a number of at least 1 is needed"
+[ -z "$hostfile" ] || [ -r "$hostfile" ] || die "$hostfile: no such host file"
+for option in "$@"; do
+    case $option in --resume | --resume=*) die "--resume is set here: a first start finds no checkpoint, later ones the last" ;; esac
+done
+
+# mpirun notices a host that is gone within about 30 s, instead of minutes.
+for layer in OMPI PRTE; do
+    export "${layer}_MCA_oob_tcp_keepalive_time=15" "${layer}_MCA_oob_tcp_keepalive_intvl=5" "${layer}_MCA_oob_tcp_keepalive_probes=3"
+done
+
+say() { echo "run_elastic.sh: $*" >&2; }
+work=$(mktemp -d)
+child=""
+trap 'rm -rf "$work"' EXIT
+# What ends this script ends the job; mpirun passes it on.
+stopped=no
+trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' INT TERM
+
+# Writes the lines of the hosts that answer, and counts their slots.
+find_hosts() {
+    local line name slots
+    alive=0
+    : >"$work/hosts"
+    while IFS= read -r line || [ -n "$line" ]; do
+        line=${line%%#*}
+        read -r name slots _ <<<"$line" || true
+        [ -n "$name" ] || continue
+        # shellcheck disable=SC2086
+        if timeout 20 ${TW_REMOTE:-ssh -o BatchMode=yes -o ConnectTimeout=10} "$name" true </dev/null >/dev/null 2>&1; then
+            echo "$line" >>"$work/hosts"
+            alive=$((alive + ${slots#slots=}))
+        else
+            say "$name does not answer: going on without it"
+        fi
+    done <"$hostfile"
+}
+
+launch() {
+    if [ -n "$hostfile" ]; then
+        find_hosts
+        if [ "$alive" -lt "$least" ]; then
+            say "$alive ranks are left, at least $least are asked for"
+            return 1
+        fi
+        "$here/launch/hosts.sh" "$work/hosts" "${interface[@]}" -- "$@" --resume auto &
+    else
+        "$here/launch/one_host.sh" "${ranks[@]}" -- "$@" --resume auto &
+    fi
+    child=$!
+    local code=0
+    wait "$child" || code=$?
+    while kill -0 "$child" 2>/dev/null; do code=0 && wait "$child" || code=$?; done
+    child=""
+    return $code
+}
+
+for ((attempt = 0; ; attempt++)); do
+    code=0
+    launch "$@" || code=$?
+    if [ $code = 0 ] || [ $code = 2 ] || [ $stopped = yes ]; then exit $code; fi
+    if [ $attempt -ge "$restarts" ]; then
+        say "exit code $code after $attempt restarts: giving up"
+        exit $code
+    fi
+    say "exit code $code: restart $((attempt + 1)) of $restarts from the last checkpoint in $delay s"
+    sleep "$delay" &
+    wait $! || true
+    [ $stopped = no ] || exit $code
+done
