@@ -33,7 +33,7 @@ class Model:
     context: int
     parameters: int
     pair_flops: float   # towers, forward and backward of one pair
-    tokens_width: int   # of a pair's tokens: sum over layers of tokens x width, for activations
+    layers: int         # of both towers
 
 
 def layer_flops(tokens, width, ffn, passes=3):
@@ -58,18 +58,17 @@ def load_model(name, vocabulary=21128, mask_ratio=0.0):
     i, t, embed = c["image"], c["text"], c["embed_dim"]
     t["vocabulary"] = t["vocabulary"] or vocabulary
     flops = t["layers"] * layer_flops(c["context_length"], t["hidden"], t["intermediate"])
-    work = t["layers"] * c["context_length"] * t["hidden"]
     if i.get("kind") == "resnet":
         if name != "RN50":
             raise SystemExit(f"{name}: the cost of this ResNet is not known")
-        return Model(name, embed, c["context_length"], RESNET_PARAMETERS, flops + RESNET_IMAGE_GFLOP * 1e9, work)
+        return Model(name, embed, c["context_length"], RESNET_PARAMETERS, flops + RESNET_IMAGE_GFLOP * 1e9,
+                     t["layers"] + sum(int(s) for s in i["stages"].strip("[]").split(",")))
     n = (i["resolution"] // i["patch"]) ** 2
     kept = int(n * (1 - mask_ratio))
     flops += i["layers"] * layer_flops(kept + 1, i["width"], 4 * i["width"])
     flops += 2 * 2 * kept * 3 * i["patch"] ** 2 * i["width"]  # patches: no gradient into the pixels
-    work += i["layers"] * (kept + 1) * i["width"]
     parameters = image_parameters(i, embed) + text_parameters(t, embed) + 1
-    return Model(name, embed, c["context_length"], parameters, flops, work)
+    return Model(name, embed, c["context_length"], parameters, flops, t["layers"] + i["layers"])
 
 
 def loss_flops(model, own, batch):

@@ -47,7 +47,7 @@ class Gpus:
     def loss(self, flops):
         return flops / LOSS_PRODUCTS
 
-    def per_pass(self, model):
+    def per_pass(self, model, threads):
         return 0.0
 
     def per_step(self, model, ranks):

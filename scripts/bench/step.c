@@ -3,12 +3,14 @@
  *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block [MASK_RATIO [MICRO [RESOLUTION
  *                 [CONTEXT]]]]]]]]]]
  * Prints seconds a step (median, fastest), pairs/s and the process's peak memory: after a first step, which
- * is of MICRO pairs where that is given, and in the end. scripts/bench/step.sh runs it beside PyTorch,
+ * is of MICRO pairs where that is given, and in the end. Under mpirun BATCH is shared by the ranks, each has
+ * THREADS threads, and the first rank prints its figures. scripts/bench/step.sh runs it beside PyTorch,
  * scripts/bench/large_batch.sh with a batch far larger than a micro-batch. */
 #include "train/step.h"
 #include "autograd/random.h"
 #include "optim/adamw.h"
 #include "tests/test_device.h"
+#include "train/comm_open.h"
 #include "train/model_file.h"
 
 #include <math.h>
@@ -20,6 +22,8 @@
 typedef struct bench {
     tw_device *device;
     tw_comm *comm;
+    tw_partition *partition;
+    int64_t own; /* pairs of this rank */
     tw_dual_encoder *model;
     tw_towers *towers;
     tw_stepper *stepper;
@@ -73,15 +77,18 @@ static tw_status open_bench(bench *b, const request *r) {
     config.image.mask_ratio = r->mask_ratio;
     config.text.hidden_dropout = config.text.attention_dropout = 0.1f;
     TRY(tw_test_device(r->threads, &b->device));
-    TRY(tw_comm_self(b->device, &b->comm));
+    TRY(tw_comm_open(b->device, 60, &b->comm));
+    b->own = r->batch / b->comm->ranks + (b->comm->rank < r->batch % b->comm->ranks);
     TRY(tw_dual_encoder_create(&config, &b->model));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
     TRY(tw_towers_create(b->model, b->device, r->block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, TW_U8,
                          &b->towers));
-    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, NULL, r->micro, &b->stepper));
+    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
+                            &b->partition));
+    TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, b->partition, r->micro, &b->stepper));
     tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
-    return tw_adamw_create(b->model->params, b->device, &adamw, &b->adamw);
+    return tw_adamw_create_ranks(b->model->params, b->device, b->comm, b->partition, true, &adamw, &b->adamw);
 }
 
 /* Random pixels; texts of full length, as the peer has them. */
@@ -118,22 +125,27 @@ static double peak_mib(void) {
 }
 
 static tw_status time_steps(bench *b, const request *r, double *seconds) {
-    int64_t first = r->micro && r->micro < r->batch ? r->micro : r->batch;
+    int64_t first = r->micro && r->micro < b->own ? r->micro : b->own;
     TRY(one_step(b, first, 0)); /* warm-up: tapes, page faults, oneDNN's kernels */
     double before = peak_mib();
     double cpu = 1e30; /* of all threads, the fewest; on a busy machine the fairer figure */
     for (int i = 0; i < r->steps; i++) {
+        int64_t at = i, together[1024]; /* all ranks begin a step at a time */
+        if (b->comm->ranks > 1024) return FAIL(TW_ERR_ARGUMENT, "at most 1024 ranks");
+        TRY(b->comm->gather_all(b->comm, &at, sizeof at, together));
         double start = seconds_of(CLOCK_MONOTONIC), cpu_start = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
-        TRY(one_step(b, r->batch, i + 1));
+        TRY(one_step(b, b->own, i + 1));
         seconds[i] = seconds_of(CLOCK_MONOTONIC) - start;
         cpu = fmin(cpu, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
     }
     qsort(seconds, (size_t)r->steps, sizeof *seconds, compare);
     double median = seconds[r->steps / 2];
-    printf("tuwen %s batch %lld %s: %.3f s a step (fastest %.3f, CPU %.3f), %.3f pairs/s, peak %.0f MiB",
-           r->name, (long long)r->batch, r->type, median, seconds[0], cpu, (double)r->batch / median,
-           peak_mib());
-    if (first < r->batch)
+    if (b->comm->rank != 0) return TW_OK;
+    printf("tuwen %s batch %lld %s, ranks %d: %.4f s a step (fastest %.4f, CPU %.4f), %.3f pairs/s, peak "
+           "%.0f MiB",
+           r->name, (long long)r->batch, r->type, b->comm->ranks, median, seconds[0], cpu,
+           (double)r->batch / median, peak_mib());
+    if (first < b->own)
         printf(" (%.0f MiB after a step of %lld; pixels and texts %.0f MiB)", before, (long long)first,
                b->data_mib);
     printf("\n");
@@ -144,7 +156,7 @@ static tw_status run(bench *b, int argc, char **argv) {
     request r = parse(argc, argv);
     if (r.batch < 1 || r.steps < 1) return FAIL(TW_ERR_ARGUMENT, "BATCH and STEPS must be 1 or more");
     TRY(open_bench(b, &r));
-    TRY(make_data(b, r.batch));
+    TRY(make_data(b, b->own));
     double *seconds = malloc((size_t)r.steps * sizeof *seconds);
     if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = time_steps(b, &r, seconds);
@@ -159,6 +171,7 @@ int main(int argc, char **argv) {
     tw_adamw_free(b.adamw);
     tw_stepper_free(b.stepper);
     tw_towers_free(b.towers);
+    tw_partition_free(b.partition);
     tw_dual_encoder_free(b.model);
     tw_comm_free(b.comm);
     tw_device_free(b.device);
