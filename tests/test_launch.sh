@@ -116,6 +116,8 @@ refuses "submitted elsewhere" 2 "submit from the project's folder" with env SLUR
 # The real thing.
 if ! command -v mpirun >/dev/null || ! ldd "$tuwen" | grep -q libmpi; then
     echo "SKIP two ranks: mpirun is not installed or this build has no MPI"
+elif ! grep -q tw_comm_open train/run_*.c; then
+    echo "SKIP two ranks: the trainer of this source does not open them yet"
 else
     data=$work/data
     export PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
