@@ -1,0 +1,34 @@
+/* What the CUDA kernels need as scratch, for the operations' shape rules (C) and the kernels (C++) alike. */
+#ifndef TW_AUTOGRAD_CUDA_SCRATCH_H
+#define TW_AUTOGRAD_CUDA_SCRATCH_H
+
+#include "autograd/op.h"
+
+/* Blocks of a kernel that keeps sums of columns: two a multiprocessor of the largest chips. A constant, so
+ * that sums have the same order on every GPU. */
+enum { TW_COLUMN_BLOCKS = 264 };
+
+/* top_k: queries of a block, and the parts that the gallery is cut into so that few queries use many blocks too.
+ */
+enum { TW_TOP_K_QUERIES = 32, TW_TOP_K_TILE = 64, TW_TOP_K_LEAST = 16 * TW_TOP_K_TILE };
+
+static inline int64_t tw_top_k_splits(int64_t queries, int64_t gallery) {
+    int64_t blocks = (queries + TW_TOP_K_QUERIES - 1) / TW_TOP_K_QUERIES, most = gallery / TW_TOP_K_LEAST;
+    int64_t wanted = blocks > 0 ? TW_COLUMN_BLOCKS / blocks : 1;
+    if (wanted > most) wanted = most;
+    return wanted > 1 ? wanted : 1;
+}
+
+/* Scratch of a GPU instead of the CPU's. */
+static inline void tw_call_scratch_cuda(tw_call *c, int64_t forward, int64_t backward) {
+    if (!c->device || tw_on_cpu(c->device)) return;
+    c->forward_scratch = (size_t)forward;
+    c->backward_scratch = (size_t)backward;
+}
+
+/* Partial sums of `sums` kinds of d columns. */
+static inline int64_t tw_column_scratch(int sums, int64_t d) {
+    return (int64_t)TW_COLUMN_BLOCKS * sums * d * (int64_t)sizeof(float);
+}
+
+#endif
