@@ -133,6 +133,6 @@ else
         fail "two ranks give other losses than one: $(losses "$work/one" | xargs) and $(losses "$work/two" | xargs)"
     fi
     if "$tuwen" info "$work/two/latest" 2>/dev/null | grep -q "ranks: 2"; then ok; else fail "the checkpoint was not made by two ranks"; fi
-    refuses "an error of a rank ends the job" 2 "unknown key" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/no" --batchsize 3
+    refuses "an error of a rank ends the job" 2 "unknown option" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/no" --batchsize 3
 fi
 finish
