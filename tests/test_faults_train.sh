@@ -60,6 +60,11 @@ ended() { # NAME MESSAGE
 }
 
 holds "undisturbed" timeout 200 tests/mpirun.sh 3 "$tuwen" train "${options[@]}" --output "$work/whole"
+if ! grep -q "3 ranks start from the same weights" "$work/whole/log.jsonl" "$work/out"; then
+    echo "SKIP faults of training: tuwen train of this build does not join the ranks of a launcher"
+    finish
+    exit
+fi
 disturb() { # NAME MESSAGE COMMAND...: at a random step
     local folder
     folder=$work/$(tr -c 'a-z\n' _ <<<"$1") name=$1 message=$2
