@@ -1,14 +1,12 @@
 #include "autograd/op.h"
+#include "autograd/ops/adamw_math.h"
 #include "autograd/parallel.h"
 
 #include <math.h>
 
-/* AdamW (Loshchilov and Hutter 2019, as PyTorch rounds it), in place over the segments of a slab:
- *     p -= lr wd p;  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
- *     p -= lr / (1 - b1^t) m / (sqrt(v) / sqrt(1 - b2^t) + eps)
- * then p is clamped to the segment's range. g is scaled by step->gradient_scale.
- * inputs: p, g, m, v (n) f32; copies (n) bf16 or absent, refreshed
- * from p. */
+/* AdamW (adamw_math.h), in place over the segments of a slab; then p is clamped to the segment's range. g is
+ * scaled by step->gradient_scale.
+ * inputs: p, g, m, v (n) f32; copies (n) bf16 or absent, refreshed from p. */
 
 tw_status tw_adamw_shape(tw_call *c) {
     int64_t n = tw_present(&c->input[0]) ? tw_tensor_count(&c->input[0]) : 0;
@@ -20,23 +18,13 @@ tw_status tw_adamw_shape(tw_call *c) {
 
 static void update(const tw_call *c, int64_t begin, int64_t end, const tw_segment *segment) {
     const tw_adamw_attr *attr = c->attr;
-    const tw_step *s = c->step;
     float *restrict p = c->input[0].data, *restrict m = c->input[2].data, *restrict v = c->input[3].data;
     const float *restrict g = c->input[1].data;
-    float keep = 1.0f - s->lr * segment->weight_decay, rate = s->lr / s->bias_correction1;
-    float root = sqrtf(s->bias_correction2), b1 = attr->beta1, b2 = attr->beta2, eps = attr->eps;
-    float scale = s->gradient_scale;
+    tw_adamw_rule rule = tw_adamw_rule_of(c->step, attr->beta1, attr->beta2, attr->eps, segment->weight_decay);
 #pragma omp simd
-    for (int64_t i = begin; i < end; i++) {
-        float gi = g[i] * scale;
-        float mi = b1 * m[i] + (1.0f - b1) * gi;
-        float vi = b2 * v[i] + (1.0f - b2) * gi * gi;
-        m[i] = mi;
-        v[i] = vi;
-        p[i] = p[i] * keep - rate * mi / (sqrtf(vi) / root + eps);
-    }
+    for (int64_t i = begin; i < end; i++) tw_adamw_update(&rule, g[i], &p[i], &m[i], &v[i]);
     if (segment->low > -INFINITY || segment->high < INFINITY)
-        for (int64_t i = begin; i < end; i++) p[i] = fminf(fmaxf(p[i], segment->low), segment->high);
+        for (int64_t i = begin; i < end; i++) p[i] = tw_adamw_clamp(p[i], segment->low, segment->high);
     uint16_t *restrict copies = tw_present(&c->input[4]) ? c->input[4].data : NULL;
     for (int64_t i = begin; copies && i < end; i++) copies[i] = tw_to_bf16(p[i]);
 }

@@ -1,3 +1,4 @@
+#include "autograd/cuda/scratch.h"
 #include "autograd/ops/dropout_rows.h"
 #include "autograd/ops/layer_norm_backward.h"
 
@@ -26,6 +27,7 @@ tw_status tw_add_layer_norm_shape(tw_call *c) {
     c->saved_outputs = 1u << 1 | 1u << 2;
     c->forward_scratch = (size_t)(tw_threads() * 3 * d) * 4;
     c->backward_scratch = tw_layer_norm_backward_scratch(d);
+    tw_call_scratch_cuda(c, 0, tw_column_scratch(2, d));
     return TW_OK;
 }
 

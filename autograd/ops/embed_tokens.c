@@ -1,3 +1,4 @@
+#include "autograd/cuda/scratch.h"
 #include "autograd/ops/dropout_rows.h"
 #include "autograd/ops/layer_norm_rows.h"
 #include "autograd/ops/rows.h"
@@ -35,6 +36,7 @@ tw_status tw_embed_tokens_shape(tw_call *c) {
     c->saved_outputs = 1u << 1;
     c->forward_scratch = (size_t)(tw_threads() * 4 * d) * 4;
     c->backward_scratch = (size_t)(tw_threads() * 7 * d + b * t * d) * 4;
+    tw_call_scratch_cuda(c, 0, tw_column_scratch(2, d) + (b * t * d + t * d + b * t) * 4);
     return TW_OK;
 }
 

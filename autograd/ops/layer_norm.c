@@ -1,3 +1,4 @@
+#include "autograd/cuda/scratch.h"
 #include "autograd/ops/layer_norm_backward.h"
 
 /* inputs: x (.., D), gain (D) f32, bias (D) f32; outputs: y as x, stats (rows, 2) f32 = mean, rstd */
@@ -14,6 +15,7 @@ tw_status tw_layer_norm_shape(tw_call *c) {
     c->saved_outputs = 1u << 1;
     c->forward_scratch = (size_t)(tw_threads() * 2 * d) * 4;
     c->backward_scratch = tw_layer_norm_backward_scratch(d);
+    tw_call_scratch_cuda(c, 0, tw_column_scratch(2, d));
     return TW_OK;
 }
 

@@ -1,4 +1,5 @@
 #include "autograd/ops/kept.h"
+#include "autograd/ops/patchify_math.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -58,7 +59,7 @@ tw_status tw_patchify_forward_cpu(const tw_call *c) {
     if (kept) TRY(tw_kept_check_values(c, 1, side * side));
     float table[3][256];
     for (int ch = 0; ch < 3; ch++)
-        for (int v = 0; v < 256; v++) table[ch][v] = ((float)v / 255.0f - attr->mean[ch]) / attr->std[ch];
+        for (int v = 0; v < 256; v++) table[ch][v] = tw_pixel_value(v, attr->mean[ch], attr->std[ch]);
 #pragma omp parallel
     {
         float *mine = (float *)c->scratch + omp_get_thread_num() * 3 * p * p;

@@ -1,3 +1,4 @@
+#include "autograd/cuda/scratch.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -29,6 +30,7 @@ tw_status tw_pool_attention_shape(tw_call *c) {
     /* forward: rows of q, y, kv; backward: q, dy, dq, kv, dkv and a row of T a head */
     c->forward_scratch = (size_t)(tw_threads() * 4 * d) * sizeof(float);
     c->backward_scratch = (size_t)(tw_threads() * (7 * d + heads * kv->shape[1])) * sizeof(float);
+    tw_call_scratch_cuda(c, 0, q->shape[0] * heads * kv->shape[1] * (int64_t)sizeof(float));
     return TW_OK;
 }
 

@@ -1,7 +1,9 @@
 /* The k largest inner products of each query with a gallery. CPU: tiles of scores by sgemm, and per query a
  * heap of the k best so far, kept in the outputs themselves. */
+#include "autograd/cuda/scratch.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
+#include "autograd/ops/top_k_heap.h"
 #include "autograd/parallel.h"
 
 #include <math.h>
@@ -38,50 +40,9 @@ tw_status tw_top_k_shape(tw_call *call) {
     call->forward_scratch =
         (size_t)(tw_threads() * smaller(q->shape[0], TILE_QUERIES) * smaller(g->shape[0], TILE_GALLERY)) *
         sizeof(float);
+    int64_t splits = tw_top_k_splits(q->shape[0], g->shape[0]);
+    tw_call_scratch_cuda(call, splits > 1 ? splits * q->shape[0] * k * 8 : 0, 0);
     return TW_OK;
-}
-
-/* The k best so far as a binary heap whose root is the worst of them. */
-typedef struct heap {
-    int32_t *index;
-    float *score;
-    int64_t size;
-} heap;
-
-/* Lower scores are worse, NaN is worst; among equals, the later in the gallery. */
-static bool worse(float a, int32_t a_index, float b, int32_t b_index) {
-    bool a_nan = isnan(a), b_nan = isnan(b);
-    if (a_nan != b_nan) return a_nan;
-    if (!a_nan && a != b) return a < b;
-    return a_index > b_index;
-}
-
-static void swap(heap *h, int64_t i, int64_t j) {
-    int32_t index = h->index[i];
-    float score = h->score[i];
-    h->index[i] = h->index[j], h->score[i] = h->score[j];
-    h->index[j] = index, h->score[j] = score;
-}
-
-static void sift_down(heap *h, int64_t i) {
-    for (;;) {
-        int64_t worst = i;
-        for (int64_t child = 2 * i + 1; child <= 2 * i + 2 && child < h->size; child++)
-            if (worse(h->score[child], h->index[child], h->score[worst], h->index[worst])) worst = child;
-        if (worst == i) return;
-        swap(h, i, worst);
-        i = worst;
-    }
-}
-
-static void push(heap *h, float score, int32_t index) {
-    int64_t i = h->size++;
-    h->score[i] = score, h->index[i] = index;
-    for (int64_t parent; i > 0; i = parent) {
-        parent = (i - 1) / 2;
-        if (!worse(score, index, h->score[parent], h->index[parent])) return;
-        swap(h, i, parent);
-    }
 }
 
 /* Whether none of n scores can get into a full heap whose worst score is `worst`, which must not be NaN: NaN
@@ -96,30 +57,14 @@ static bool none_above(const float *score, int64_t n, float worst) {
 /* One query's scores of gallery entries [first, first + n), in gallery order. Once the heap is full, whole
  * runs are passed over with one comparison an element; equal scores are later in the gallery, so they lose.
  */
-static void offer(heap *h, int64_t k, const float *score, int64_t first, int64_t n) {
+static void offer(tw_heap *h, int64_t k, const float *score, int64_t first, int64_t n) {
     for (int64_t j = 0; j < n;) {
         int64_t end = smaller(j + RUN, n);
         if (h->size == k && !isnan(h->score[0]) && none_above(score + j, end - j, h->score[0])) {
             j = end;
             continue;
         }
-        for (; j < end; j++) {
-            int32_t index = (int32_t)(first + j);
-            if (h->size < k) {
-                push(h, score[j], index);
-            } else if (!(score[j] <= h->score[0]) && worse(h->score[0], h->index[0], score[j], index)) {
-                h->score[0] = score[j], h->index[0] = index;
-                sift_down(h, 0);
-            }
-        }
-    }
-}
-
-/* Best first: the worst goes to the end, again and again. */
-static void sort(heap *h) {
-    while (h->size > 1) {
-        swap(h, 0, --h->size);
-        sift_down(h, 0);
+        for (; j < end; j++) tw_heap_offer(h, k, score[j], (int32_t)(first + j));
     }
 }
 
@@ -137,9 +82,9 @@ static tw_status search(const tw_call *call, int64_t i, int64_t rows, float *til
                         (const float *)g->data + j * g_stride, g_stride, true, 0, tile, cols));
 #pragma omp parallel for schedule(static) if (!omp_in_parallel())
         for (int64_t r = 0; r < rows; r++) {
-            heap h = {indexes + r * k, scores + r * k, smaller(j, k)};
+            tw_heap h = {indexes + r * k, scores + r * k, smaller(j, k)};
             offer(&h, k, tile + r * cols, j, cols);
-            if (j + cols == m) sort(&h);
+            if (j + cols == m) tw_heap_sort(&h);
         }
     }
     return TW_OK;
