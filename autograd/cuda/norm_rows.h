@@ -86,8 +86,8 @@ struct tw_drop {
 };
 
 static inline tw_drop tw_drop_of(const tw_call *c, uint32_t layer, float p, int64_t per_sample) {
-    return tw_drop{c->step, layer, p > 0.0f ? tw_dropout_threshold(p) : 0, p > 0.0f ? 1.0f / (1.0f - p) : 1.0f,
-                   per_sample};
+    return tw_drop{c->step, layer, p > 0.0f ? tw_dropout_threshold(p) : 0,
+                   p > 0.0f ? 1.0f / (1.0f - p) : 1.0f, per_sample};
 }
 
 /* v[i] of elements [first, first + 8) of a sample: dropped or scaled. */

@@ -1,8 +1,9 @@
 /* Rows of f32 or bf16 for CUDA kernels. Computing is in f32; memory is read and written 16 bytes at a time
  * where address, stride and width allow it, and by single elements elsewhere.
  *
- * A row belongs to a group: `warps` whole warps of a block. Thread `lane` of the group's `threads` holds packs
- * of 8 neighbouring columns, pack p from column 8 (p threads + lane) on; columns outside of the row are 0. */
+ * A row belongs to a group: `warps` whole warps of a block. Thread `lane` of the group's `threads` holds
+ * packs of 8 neighbouring columns, pack p from column 8 (p threads + lane) on; columns outside of the row are
+ * 0. */
 #ifndef TW_AUTOGRAD_CUDA_ROWS_H
 #define TW_AUTOGRAD_CUDA_ROWS_H
 
@@ -224,8 +225,7 @@ TW_DEVICE int64_t tw_column(const tw_group &at, int p) {
 template <int PACKS, typename T>
 TW_DEVICE void tw_load_group(const tw_group &at, const T *row, bool wide, float (*v)[TW_PACK]) {
 #pragma unroll
-    for (int p = 0; p < PACKS; p++)
-        tw_load_pack(row + tw_column(at, p), wide, at.d - tw_column(at, p), v[p]);
+    for (int p = 0; p < PACKS; p++) tw_load_pack(row + tw_column(at, p), wide, at.d - tw_column(at, p), v[p]);
 }
 
 /* The group's row into v[PACKS][8]. */
@@ -303,9 +303,7 @@ tw_status tw_cuda_sum_columns(tw_device *device, const float *partial, int64_t n
                               const tw_column_target *target) TW_MUST_CHECK;
 
 /* Calls launch(integral constant P) with the smallest P of 1, 2, 3, 4, 5, 6, 8 that is at least packs. */
-template <int P> struct tw_packs {
-    static constexpr int value = P;
-};
+template <int P> struct tw_packs { static constexpr int value = P; };
 
 template <typename Launch> tw_status tw_with_packs(int packs, Launch launch) {
     switch (packs) {

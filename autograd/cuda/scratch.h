@@ -8,7 +8,8 @@
  * that sums have the same order on every GPU. */
 enum { TW_COLUMN_BLOCKS = 264 };
 
-/* top_k: queries of a block, and the parts that the gallery is cut into so that few queries use many blocks too.
+/* top_k: queries of a block, and the parts that the gallery is cut into so that few queries use many blocks
+ * too.
  */
 enum { TW_TOP_K_QUERIES = 32, TW_TOP_K_TILE = 64, TW_TOP_K_LEAST = 16 * TW_TOP_K_TILE };
 
@@ -19,9 +20,16 @@ static inline int64_t tw_top_k_splits(int64_t queries, int64_t gallery) {
     return wanted > 1 ? wanted : 1;
 }
 
+/* conv2d: parts that the sum over k of a weight gradient (m, n) is cut into, so that it keeps a GPU busy. */
+static inline int64_t tw_conv_parts(int64_t m, int64_t n, int64_t k) {
+    int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64), most = k / 256, parts = tiles > 0 ? 528 / tiles : 1;
+    if (parts > most) parts = most;
+    return parts < 1 ? 1 : parts > 256 ? 256 : parts;
+}
+
 /* Scratch of a GPU instead of the CPU's. */
 static inline void tw_call_scratch_cuda(tw_call *c, int64_t forward, int64_t backward) {
-    if (!c->device || tw_on_cpu(c->device)) return;
+    if (!c->device || c->device->kind == TW_CPU) return;
     c->forward_scratch = (size_t)forward;
     c->backward_scratch = (size_t)backward;
 }

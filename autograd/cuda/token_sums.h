@@ -1,5 +1,5 @@
-/* The backward walk over (B,T,D) gradients of token sequences that embed_patches and pool_tokens share: one pass
- * that delivers the gradient of tokens 1 .. T-1 and sums every token over the batch. */
+/* The backward walk over (B,T,D) gradients of token sequences that embed_patches and pool_tokens share: one
+ * pass that delivers the gradient of tokens 1 .. T-1 and sums every token over the batch. */
 #ifndef TW_AUTOGRAD_CUDA_TOKEN_SUMS_H
 #define TW_AUTOGRAD_CUDA_TOKEN_SUMS_H
 
@@ -13,24 +13,44 @@ struct tw_token_args {
     tw_view first, sums; /* row 0, and (T,D): sums over the batch, or absent */
     float share;
     int64_t batch, tokens, d;
+    const int32_t
+        *kept; /* (B,T-1) ascending: the positions, less 1, that tokens 1 .. have; NULL: token t has t */
+    int64_t positions; /* rows of sums */
 };
 
-/* A block has a token and TW_GROUP_COLUMNS columns; each warp every TW_TOKEN_WARPS-th image. */
+/* Which token of image b has position t; -1: none. */
+TW_DEVICE int64_t tw_token_at(const tw_token_args &a, int64_t b, int64_t t) {
+    if (t == 0 || !a.kept) return t;
+    int64_t n = a.tokens - 1, low = 0, high = n;
+    const int32_t *mine = a.kept + b * n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (mine[middle] < t - 1)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low < n && mine[low] == t - 1 ? low + 1 : -1;
+}
+
+/* A block has a position and TW_GROUP_COLUMNS columns; each warp every TW_TOKEN_WARPS-th image. */
 static __global__ void tw_token_backward(tw_token_args a) {
     __shared__ float shared[TW_TOKEN_WARPS * TW_GROUP_COLUMNS];
     int64_t t = blockIdx.x, col = (int64_t)blockIdx.y * TW_GROUP_COLUMNS + threadIdx.x % TW_WARP * TW_PACK;
     float sum[TW_PACK] = {}, v[TW_PACK], mean[TW_PACK];
     for (int64_t b = threadIdx.x / TW_WARP; b < a.batch; b += TW_TOKEN_WARPS) {
-        tw_load_columns(a.dy, b * a.tokens + t, col, a.d, v);
+        int64_t token = tw_token_at(a, b, t);
+        if (token < 0) continue;
+        tw_load_columns(a.dy, b * a.tokens + token, col, a.d, v);
 #pragma unroll
         for (int e = 0; e < TW_PACK; e++) sum[e] += v[e];
-        if (t == 0 || !a.dx.data) continue;
+        if (token == 0 || !a.dx.data) continue;
         if (a.share != 0.0f) {
             tw_load_columns(a.dy, b * a.tokens, col, a.d, mean);
 #pragma unroll
             for (int e = 0; e < TW_PACK; e++) v[e] += mean[e] * a.share;
         }
-        tw_store_columns(a.dx, b * (a.tokens - 1) + t - 1, col, a.d, v);
+        tw_store_columns(a.dx, b * (a.tokens - 1) + token - 1, col, a.d, v);
     }
     tw_add_warps(sum, TW_TOKEN_WARPS, shared);
     if (threadIdx.x >= TW_WARP) return;
@@ -40,7 +60,7 @@ static __global__ void tw_token_backward(tw_token_args a) {
 
 static inline tw_status tw_launch_token_backward(tw_device *device, const tw_token_args &a) {
     if (!a.dx.data && !a.first.data && !a.sums.data) return TW_OK;
-    dim3 grid((unsigned)a.tokens, tw_blocks(a.d, TW_GROUP_COLUMNS));
+    dim3 grid((unsigned)a.positions, tw_blocks(a.d, TW_GROUP_COLUMNS));
     return TW_LAUNCH(device, tw_token_backward, grid, TW_TOKEN_WARPS * TW_WARP, 0, a);
 }
 

@@ -20,7 +20,8 @@ static void update(const tw_call *c, int64_t begin, int64_t end, const tw_segmen
     const tw_adamw_attr *attr = c->attr;
     float *restrict p = c->input[0].data, *restrict m = c->input[2].data, *restrict v = c->input[3].data;
     const float *restrict g = c->input[1].data;
-    tw_adamw_rule rule = tw_adamw_rule_of(c->step, attr->beta1, attr->beta2, attr->eps, segment->weight_decay);
+    tw_adamw_rule rule =
+        tw_adamw_rule_of(c->step, attr->beta1, attr->beta2, attr->eps, segment->weight_decay);
 #pragma omp simd
     for (int64_t i = begin; i < end; i++) tw_adamw_update(&rule, g[i], &p[i], &m[i], &v[i]);
     if (segment->low > -INFINITY || segment->high < INFINITY)

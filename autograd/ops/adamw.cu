@@ -1,9 +1,9 @@
 #include "autograd/cuda/rows.h"
 #include "autograd/ops/adamw_math.h"
 
-/* inputs: p, g, m, v (n) f32; copies (n) bf16 or absent. One launch over the slab: a block has CHUNK elements, finds
- * the segments that meet them and updates what they share, in any order, for elements do not depend on each
- * other. */
+/* inputs: p, g, m, v (n) f32; copies (n) bf16 or absent. One launch over the slab: a block has CHUNK
+ * elements, finds the segments that meet them and updates what they share, in any order, for elements do not
+ * depend on each other. */
 
 namespace {
 
@@ -85,6 +85,7 @@ tw_status tw_adamw_forward_cuda(const tw_call *c) {
     a.segments = attr->segments, a.count = attr->count, a.step = c->step;
     a.n = tw_tensor_count(&c->input[0]);
     a.beta1 = attr->beta1, a.beta2 = attr->beta2, a.eps = attr->eps;
-    a.wide = ((uintptr_t)a.p | (uintptr_t)a.g | (uintptr_t)a.m | (uintptr_t)a.v | (uintptr_t)a.copies) % 16 == 0;
+    a.wide =
+        ((uintptr_t)a.p | (uintptr_t)a.g | (uintptr_t)a.m | (uintptr_t)a.v | (uintptr_t)a.copies) % 16 == 0;
     return TW_LAUNCH(c->device, adamw_forward, tw_blocks(a.n, CHUNK), THREADS, 0, a);
 }

@@ -15,7 +15,8 @@ typedef struct tw_adamw_rule {
     float scale; /* of the gradient */
 } tw_adamw_rule;
 
-TW_MATH tw_adamw_rule tw_adamw_rule_of(const tw_step *s, float beta1, float beta2, float eps, float weight_decay) {
+TW_MATH tw_adamw_rule tw_adamw_rule_of(const tw_step *s, float beta1, float beta2, float eps,
+                                       float weight_decay) {
     tw_adamw_rule r;
     r.keep = 1.0f - s->lr * weight_decay;
     r.rate = s->lr / s->bias_correction1;

@@ -91,8 +91,8 @@ tw_status tw_add_layer_norm_forward_cuda(const tw_call *c) {
     if (a.d == 0) return c->device->zero(c->device, TW_QUEUE_COMPUTE, a.stats, (size_t)a.rows * 8);
     tw_layout l = tw_layout_forward(a.d);
     return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
-        return TW_LAUNCH(c->device, add_layer_norm_forward<decltype(packs)::value>, tw_blocks(a.rows, l.groups),
-                  tw_layout_threads(l), 0, a, l);
+        return TW_LAUNCH(c->device, add_layer_norm_forward<decltype(packs)::value>,
+                         tw_blocks(a.rows, l.groups), tw_layout_threads(l), 0, a, l);
     });
 }
 
@@ -111,11 +111,13 @@ tw_status tw_add_layer_norm_backward_cuda(const tw_call *c) {
                        tw_tensor_cols(s)};
     tw_layout l = tw_layout_backward(a.rows, a.d);
     unsigned blocks = tw_column_grid(a.rows, l.groups);
-    tw_column_target target[2] = {{&c->input_grad[2], c->input_mode[2]}, {&c->input_grad[3], c->input_mode[3]}};
+    tw_column_target target[2] = {{&c->input_grad[2], c->input_mode[2]},
+                                  {&c->input_grad[3], c->input_mode[3]}};
     if (a.d == 0) return TW_OK;
     if (blocks > 0)
         TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
-            return TW_LAUNCH(c->device, add_layer_norm_backward<decltype(packs)::value>, blocks, tw_layout_threads(l), 0, a, l);
+            return TW_LAUNCH(c->device, add_layer_norm_backward<decltype(packs)::value>, blocks,
+                             tw_layout_threads(l), 0, a, l);
         }));
     return tw_cuda_sum_columns(c->device, a.partial, blocks, a.d, 2, target);
 }

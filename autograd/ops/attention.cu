@@ -1,10 +1,10 @@
 #include "autograd/cuda/rows.h"
 
-/* Multi-head attention over fused qkv (B,T,3D): the kernel that others are measured by, and what runs where they
- * cannot. It keeps f32 throughout, never holds (T,T) and needs no tensor cores.
+/* Multi-head attention over fused qkv (B,T,3D): the kernel that others are measured by, and what runs where
+ * they cannot. It keeps f32 throughout, never holds (T,T) and needs no tensor cores.
  *
- * A block has WARPS queries (or, for the gradients of keys and values, WARPS keys) of one head of one sample, one
- * a warp. The other side passes by in tiles of 32 in shared memory; lane j works on the tile's row j. The
+ * A block has WARPS queries (or, for the gradients of keys and values, WARPS keys) of one head of one sample,
+ * one a warp. The other side passes by in tiles of 32 in shared memory; lane j works on the tile's row j. The
  * log-sum-exp and the draws are the CPU's (attention.c). */
 
 namespace {
@@ -39,13 +39,14 @@ TW_DEVICE place place_here(const attention_args &a) {
     at.lane = (int)threadIdx.x % TW_WARP, at.warp = (int)threadIdx.x / TW_WARP;
     int64_t n = a.lengths ? a.lengths[at.b] : a.tokens;
     at.keys = n < 0 ? 0 : n > a.tokens ? a.tokens : n;
-    if (a.keep != 1.0f) at.draw = tw_dropout_draw(a.step, a.layer, at.b); /* without dropout there may be no step */
+    if (a.keep != 1.0f)
+        at.draw = tw_dropout_draw(a.step, a.layer, at.b); /* without dropout there may be no step */
     return at;
 }
 
 /* Rows [first, first + n) of part `part` of the head to shared memory, 0 beyond `end`; part 3: of o. */
-TW_DEVICE void load_tile(const attention_args &a, const place &at, int part, int64_t first, int n, int64_t end,
-                         float (*tile)[WIDEST + 1]) {
+TW_DEVICE void load_tile(const attention_args &a, const place &at, int part, int64_t first, int n,
+                         int64_t end, float (*tile)[WIDEST + 1]) {
     const tw_view &from = part == 3 ? a.o : a.qkv;
     int64_t column = part == 3 ? at.h * a.width : (part * a.heads + at.h) * a.width;
     for (int64_t i = threadIdx.x; i < n * a.width; i += THREADS) {
@@ -120,10 +121,11 @@ __global__ void attention_forward(attention_args a) {
 
 /* ---- backward ---- */
 
-/* The gradient of queries, and dots for that of keys and values. Two passes over the keys: the sum of p g, which
- * each query's slopes need, and then the slopes. */
+/* The gradient of queries, and dots for that of keys and values. Two passes over the keys: the sum of p g,
+ * which each query's slopes need, and then the slopes. */
 __global__ void attention_backward_q(attention_args a) {
-    __shared__ float q[WARPS][WIDEST + 1], g[WARPS][WIDEST + 1], k_tile[TILE][WIDEST + 1], v_tile[TILE][WIDEST + 1];
+    __shared__ float q[WARPS][WIDEST + 1], g[WARPS][WIDEST + 1], k_tile[TILE][WIDEST + 1],
+        v_tile[TILE][WIDEST + 1];
     place at = place_here(a);
     int64_t i = at.first + at.warp, kept = (at.b * a.heads + at.h) * a.tokens + i;
     float lse = i < a.tokens ? a.lse[kept] : 0.0f, sum[PARTS] = {}, whole = 0.0f;
@@ -152,7 +154,8 @@ __global__ void attention_backward_q(attention_args a) {
 
 /* The gradients of keys and values; 0 for those that no one sees. */
 __global__ void attention_backward_kv(attention_args a) {
-    __shared__ float k[WARPS][WIDEST + 1], v[WARPS][WIDEST + 1], q_tile[TILE][WIDEST + 1], g_tile[TILE][WIDEST + 1];
+    __shared__ float k[WARPS][WIDEST + 1], v[WARPS][WIDEST + 1], q_tile[TILE][WIDEST + 1],
+        g_tile[TILE][WIDEST + 1];
     place at = place_here(a);
     int64_t j = at.first + at.warp, head = (at.b * a.heads + at.h) * a.tokens;
     float dk[PARTS] = {}, dv[PARTS] = {};
@@ -192,8 +195,8 @@ tw_status args_of(const tw_call *c, attention_args *out) {
     a.scale = a.width > 0 ? 1.0f / sqrtf((float)a.width) : 1.0f;
     *out = a;
     if (a.width <= WIDEST) return TW_OK;
-    return FAIL(TW_ERR_UNSUPPORTED, "heads of %lld columns; the CUDA kernel takes at most %d", (long long)a.width,
-                (int)WIDEST);
+    return FAIL(TW_ERR_UNSUPPORTED, "heads of %lld columns; the CUDA kernel takes at most %d",
+                (long long)a.width, (int)WIDEST);
 }
 
 } // namespace

@@ -1,4 +1,5 @@
 #include "autograd/comm.h"
+#include "autograd/cuda/scratch.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -52,6 +53,8 @@ tw_status tw_batch_norm_shape(tw_call *c) {
     size_t threads = (size_t)tw_threads(), width = (size_t)d;
     c->forward_scratch = c->backward_scratch = (exchanged(c, d) + threads * 2 * width) * sizeof(double) +
                                                (2 + threads * FLOATS) * width * sizeof(float);
+    int64_t partial = tw_column_scratch(2, d);
+    tw_call_scratch_cuda(c, partial, partial + 2 * d * (int64_t)sizeof(float));
     return TW_OK;
 }
 

@@ -1,4 +1,4 @@
-#include "autograd/op.h"
+#include "autograd/cuda/scratch.h"
 #include "autograd/parallel.h"
 #include "autograd/random.h"
 
@@ -23,6 +23,7 @@ tw_status tw_choose_patches_shape(tw_call *c) {
     tw_call_output(c, 0, TW_I32, 2, kept);
     int64_t blocks = (attr->patches + 3) / 4;
     c->forward_scratch = (size_t)(tw_threads() * blocks * 4) * (sizeof(uint64_t) + sizeof(uint32_t));
+    tw_call_scratch_cuda(c, 0, 0);
     return TW_OK;
 }
 

@@ -1,4 +1,5 @@
 #include "autograd/conv_dnnl.h"
+#include "autograd/cuda/scratch.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/rows.h"
@@ -72,11 +73,15 @@ tw_status tw_conv2d_shape(tw_call *c) {
     int64_t y[4] = {v.batch, tw_conv_side(&v, v.height), tw_conv_side(&v, v.width), v.out};
     tw_call_output(c, 0, v.dtype, 4, y);
     c->saved_inputs = 1u << X | 1u << W;
-    if (is_product(&v)) return TW_OK;
-    counts n = counts_of(&v);
-    size_t widened = is_widened(&v) ? (size_t)(n.x + n.y + n.w + 48) * sizeof(float) : 0;
-    c->forward_scratch = widened;
-    c->backward_scratch = widened + (size_t)behind_dx(&n) * sizeof(float);
+    int64_t weights = v.in * v.kernel * v.kernel, pixels = y[0] * y[1] * y[2];
+    int64_t partial = tw_conv_parts(v.out, weights, pixels) * v.out * weights * (int64_t)sizeof(float);
+    if (!is_product(&v)) {
+        counts n = counts_of(&v);
+        size_t widened = is_widened(&v) ? (size_t)(n.x + n.y + n.w + 48) * sizeof(float) : 0;
+        c->forward_scratch = widened;
+        c->backward_scratch = widened + (size_t)behind_dx(&n) * sizeof(float);
+    }
+    tw_call_scratch_cuda(c, 0, partial);
     return TW_OK;
 }
 

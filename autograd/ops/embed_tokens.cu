@@ -7,8 +7,8 @@
  * An id outside the vocabulary cannot be refused from here: its row becomes NaN, which the trainer's finite
  * check finds, and it has no gradient.
  *
- * The tables' gradients are sums over tokens in an order that is always the same: tokens are sorted by id (each
- * finds its place by counting the smaller ones), and one block adds the rows of one id. */
+ * The tables' gradients are sums over tokens in an order that is always the same: tokens are sorted by id
+ * (each finds its place by counting the smaller ones), and one block adds the rows of one id. */
 
 namespace {
 
@@ -125,8 +125,8 @@ __global__ void sort_tokens(sort_args a) {
     if (mine < a.rows) a.sorted[place] = (int32_t)mine;
 }
 
-/* out[row of the list] (+)= sum of the list's rows of sums. The block adds TW_GROUP_COLUMNS columns: each warp
- * every WARPS-th row of the list, then the warps in order. */
+/* out[row of the list] (+)= sum of the list's rows of sums. The block adds TW_GROUP_COLUMNS columns: each
+ * warp every WARPS-th row of the list, then the warps in order. */
 struct word_args {
     sort_args sort;
     tw_view sums;
@@ -199,9 +199,9 @@ places places_of(const tw_call *c, int64_t rows, int64_t d) {
 }
 
 tables tables_of(const tw_call *c) {
-    return tables{(const int32_t *)c->input[IDS].data, tw_view_rows(&c->input[WORD]),
-                  tw_view_rows(&c->input[POSITION]),   tw_view_rows(&c->input[TYPE]),
-                  c->input[IDS].shape[1],              c->input[WORD].shape[0]};
+    return tables{
+        (const int32_t *)c->input[IDS].data, tw_view_rows(&c->input[WORD]), tw_view_rows(&c->input[POSITION]),
+        tw_view_rows(&c->input[TYPE]),       c->input[IDS].shape[1],        c->input[WORD].shape[0]};
 }
 
 tw_status zero_gradient(const tw_call *c, int i) {
@@ -215,8 +215,8 @@ tw_status word_gradient(const tw_call *c, const places &p, int64_t rows, int64_t
     const tw_tensor *g = &c->input_grad[WORD];
     TRY(zero_gradient(c, WORD));
     if (!g->data || rows == 0) return TW_OK;
-    word_args a = {{(const int32_t *)c->input[IDS].data, attr->padding_id, (int32_t)c->input[WORD].shape[0], rows,
-                    p.sorted},
+    word_args a = {{(const int32_t *)c->input[IDS].data, attr->padding_id, (int32_t)c->input[WORD].shape[0],
+                    rows, p.sorted},
                    tw_view_of(p.sums, TW_F32, d, d),
                    (float *)g->data,
                    d};
@@ -263,7 +263,7 @@ tw_status tw_embed_tokens_forward_cuda(const tw_call *c) {
     tw_layout l = tw_layout_forward(a.d);
     return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
         return TW_LAUNCH(c->device, embed_tokens_forward<decltype(packs)::value>, tw_blocks(a.rows, l.groups),
-                  tw_layout_threads(l), 0, a, l);
+                         tw_layout_threads(l), 0, a, l);
     });
 }
 
@@ -286,7 +286,8 @@ tw_status tw_embed_tokens_backward_cuda(const tw_call *c) {
     unsigned blocks = tw_column_grid(rows, l.groups);
     if (blocks > 0)
         TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
-            return TW_LAUNCH(c->device, embed_tokens_backward<decltype(packs)::value>, blocks, tw_layout_threads(l), 0, a, l);
+            return TW_LAUNCH(c->device, embed_tokens_backward<decltype(packs)::value>, blocks,
+                             tw_layout_threads(l), 0, a, l);
         }));
     TRY(word_gradient(c, p, rows, d));
     TRY(other_gradients(c, p, d));

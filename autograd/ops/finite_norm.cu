@@ -1,7 +1,7 @@
 #include "autograd/cuda/rows.h"
 
-/* norm[k] = ||g[segment k]||_2; input: g (n) f32; output: (segments) f32. A block a segment, for the optimizer's
- * segments are many and small; squares are added in f64 and in a fixed order. */
+/* norm[k] = ||g[segment k]||_2; input: g (n) f32; output: (segments) f32. A block a segment, for the
+ * optimizer's segments are many and small; squares are added in f64 and in a fixed order. */
 
 namespace {
 

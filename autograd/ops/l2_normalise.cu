@@ -40,7 +40,8 @@ __global__ void l2_normalise_backward(normalise_args a) {
     const float *y = (const float *)a.y.data + row * a.d, *dy = a.dy + row * a.d;
     float norm = a.norm[row], g[TW_PACK];
     double sum = 0.0;
-    for (int64_t col = threadIdx.x % TW_WARP; col < a.d; col += TW_WARP) sum += (double)y[col] * (double)dy[col];
+    for (int64_t col = threadIdx.x % TW_WARP; col < a.d; col += TW_WARP)
+        sum += (double)y[col] * (double)dy[col];
     float dot = (float)tw_warp_sum(sum);
     for (int64_t col = threadIdx.x % TW_WARP * TW_PACK; col < a.d; col += TW_GROUP_COLUMNS) {
 #pragma unroll
@@ -66,8 +67,8 @@ tw_status tw_l2_normalise_forward_cuda(const tw_call *c) {
 tw_status tw_l2_normalise_backward_cuda(const tw_call *c) {
     const tw_tensor *dx = &c->input_grad[0];
     if (!dx->data) return TW_OK;
-    normalise_args a = {tw_view_out(dx, c->input_mode[0]), tw_view_rows(&c->output[0]),
-                        (const float *)c->output_grad[0].data, (float *)c->output[1].data, tw_tensor_rows(dx),
-                        tw_tensor_cols(dx)};
+    normalise_args a = {
+        tw_view_out(dx, c->input_mode[0]), tw_view_rows(&c->output[0]), (const float *)c->output_grad[0].data,
+        (float *)c->output[1].data,        tw_tensor_rows(dx),          tw_tensor_cols(dx)};
     return TW_LAUNCH(c->device, l2_normalise_backward, tw_blocks(a.rows, WARPS), WARPS * TW_WARP, 0, a);
 }

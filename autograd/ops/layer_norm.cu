@@ -69,7 +69,7 @@ tw_status tw_layer_norm_forward_cuda(const tw_call *c) {
     tw_layout l = tw_layout_forward(a.d);
     return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
         return TW_LAUNCH(c->device, layer_norm_forward<decltype(packs)::value>, tw_blocks(a.rows, l.groups),
-                  tw_layout_threads(l), 0, a, l);
+                         tw_layout_threads(l), 0, a, l);
     });
 }
 
@@ -85,11 +85,13 @@ tw_status tw_layer_norm_backward_cuda(const tw_call *c) {
                        tw_tensor_cols(x)};
     tw_layout l = tw_layout_backward(a.rows, a.d);
     unsigned blocks = tw_column_grid(a.rows, l.groups);
-    tw_column_target target[2] = {{&c->input_grad[1], c->input_mode[1]}, {&c->input_grad[2], c->input_mode[2]}};
+    tw_column_target target[2] = {{&c->input_grad[1], c->input_mode[1]},
+                                  {&c->input_grad[2], c->input_mode[2]}};
     if (a.d == 0) return TW_OK;
     if (blocks > 0)
         TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
-            return TW_LAUNCH(c->device, layer_norm_backward<decltype(packs)::value>, blocks, tw_layout_threads(l), 0, a, l);
+            return TW_LAUNCH(c->device, layer_norm_backward<decltype(packs)::value>, blocks,
+                             tw_layout_threads(l), 0, a, l);
         }));
     return tw_cuda_sum_columns(c->device, a.partial, blocks, a.d, 2, target);
 }

@@ -2,9 +2,9 @@
 #ifndef TW_AUTOGRAD_OPS_PATCHIFY_MATH_H
 #define TW_AUTOGRAD_OPS_PATCHIFY_MATH_H
 
-#include "autograd/host_device.h"
+#include "autograd/ops/activation_math.h"
 
-TW_HOST_DEVICE float tw_pixel_value(int byte, float mean, float std) {
+TW_MATH float tw_pixel_value(int byte, float mean, float std) {
     return ((float)byte / 255.0f - mean) / std;
 }
 

@@ -1,8 +1,8 @@
 #include "autograd/cuda/rows.h"
 
-/* inputs: q (B,D), kv (B,T,2D), keys before values; outputs: y (B,D), probabilities (B,heads,T) f32. A block has
- * one head of one sample: warps take tokens for products over the head's width, threads take columns for sums
- * over tokens. */
+/* inputs: q (B,D), kv (B,T,2D), keys before values; outputs: y (B,D), probabilities (B,heads,T) f32. A block
+ * has one head of one sample: warps take tokens for products over the head's width, threads take columns for
+ * sums over tokens. */
 
 namespace {
 
@@ -103,7 +103,8 @@ pool_args args_of(const tw_call *c) {
 tw_status tw_pool_attention_forward_cuda(const tw_call *c) {
     pool_args a = args_of(c);
     a.y = tw_view_out(&c->output[0], TW_WRITE);
-    return TW_LAUNCH(c->device, pool_attention_forward, (unsigned)(c->input[Q].shape[0] * a.heads), THREADS, 0, a);
+    return TW_LAUNCH(c->device, pool_attention_forward, (unsigned)(c->input[Q].shape[0] * a.heads), THREADS,
+                     0, a);
 }
 
 tw_status tw_pool_attention_backward_cuda(const tw_call *c) {
@@ -111,5 +112,6 @@ tw_status tw_pool_attention_backward_cuda(const tw_call *c) {
     a.y = tw_view_out(&c->output_grad[0], TW_WRITE);
     a.dq = tw_view_out(&c->input_grad[Q], c->input_mode[Q]);
     a.dkv = tw_view_out(&c->input_grad[KV], c->input_mode[KV]);
-    return TW_LAUNCH(c->device, pool_attention_backward, (unsigned)(c->input[Q].shape[0] * a.heads), THREADS, 0, a);
+    return TW_LAUNCH(c->device, pool_attention_backward, (unsigned)(c->input[Q].shape[0] * a.heads), THREADS,
+                     0, a);
 }

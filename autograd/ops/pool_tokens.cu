@@ -36,8 +36,8 @@ __global__ void pool_tokens_forward(forward_args a) {
 
 tw_status tw_pool_tokens_forward_cuda(const tw_call *c) {
     const tw_tensor *y = &c->output[0];
-    forward_args a = {tw_view_rows(&c->input[0]), tw_view_rows(&c->input[1]), tw_view_out(y, TW_WRITE), y->shape[1],
-                      y->shape[2]};
+    forward_args a = {tw_view_rows(&c->input[0]), tw_view_rows(&c->input[1]), tw_view_out(y, TW_WRITE),
+                      y->shape[1], y->shape[2]};
     dim3 grid((unsigned)y->shape[0], tw_blocks(a.d, TW_GROUP_COLUMNS));
     return TW_LAUNCH(c->device, pool_tokens_forward, grid, WARPS * TW_WARP, 0, a);
 }
@@ -51,6 +51,8 @@ tw_status tw_pool_tokens_backward_cuda(const tw_call *c) {
                        1.0f / (float)(dy->shape[1] - 1),
                        dy->shape[0],
                        dy->shape[1],
-                       dy->shape[2]};
+                       dy->shape[2],
+                       NULL,
+                       dy->shape[1]};
     return tw_launch_token_backward(c->device, a);
 }

@@ -33,7 +33,8 @@ __global__ void take_token_backward(take_args a) {
 
 tw_status tw_take_token_forward_cuda(const tw_call *c) {
     const tw_tensor *x = &c->input[0];
-    take_args a = {tw_view_rows(x), tw_view_out(&c->output[0], TW_WRITE), x->shape[0], x->shape[1], x->shape[2]};
+    take_args a = {tw_view_rows(x), tw_view_out(&c->output[0], TW_WRITE), x->shape[0], x->shape[1],
+                   x->shape[2]};
     return TW_LAUNCH(c->device, take_token_forward, tw_blocks(a.rows * tw_packs_of(a.d), TW_PACK_THREADS),
                      TW_PACK_THREADS, 0, a);
 }
@@ -41,8 +42,8 @@ tw_status tw_take_token_forward_cuda(const tw_call *c) {
 tw_status tw_take_token_backward_cuda(const tw_call *c) {
     const tw_tensor *dx = &c->input_grad[0];
     if (!dx->data) return TW_OK;
-    take_args a = {tw_view_out(&c->output_grad[0], TW_WRITE), tw_view_out(dx, c->input_mode[0]), tw_tensor_rows(dx),
-                   dx->shape[1], dx->shape[2]};
+    take_args a = {tw_view_out(&c->output_grad[0], TW_WRITE), tw_view_out(dx, c->input_mode[0]),
+                   tw_tensor_rows(dx), dx->shape[1], dx->shape[2]};
     return TW_LAUNCH(c->device, take_token_backward, tw_blocks(a.rows * tw_packs_of(a.d), TW_PACK_THREADS),
                      TW_PACK_THREADS, 0, a);
 }

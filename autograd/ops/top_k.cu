@@ -3,9 +3,9 @@
 
 /* inputs: queries (n,d), gallery (m,d) f32; outputs: indexes (n,k) i32, scores (n,k) f32, best first.
  *
- * A block has TW_TOP_K_QUERIES queries and a part of the gallery, and walks through that in tiles of scores, which
- * are true f32; a thread a query then offers them to its heap, in the output itself or, where the gallery is in
- * several parts, in scratch, from which a second kernel merges. */
+ * A block has TW_TOP_K_QUERIES queries and a part of the gallery, and walks through that in tiles of scores,
+ * which are true f32; a thread a query then offers them to its heap, in the output itself or, where the
+ * gallery is in several parts, in scratch, from which a second kernel merges. */
 
 namespace {
 
@@ -32,7 +32,8 @@ TW_DEVICE void score_tile(const top_args &a, int64_t query, int64_t first, int64
             int row = i / DEPTH, c = i % DEPTH;
             bool wide = depth + c < a.d;
             if (row < QUERIES)
-                q[row][c] = wide && query + row < a.n ? a.queries[(query + row) * a.query_stride + depth + c] : 0.0f;
+                q[row][c] =
+                    wide && query + row < a.n ? a.queries[(query + row) * a.query_stride + depth + c] : 0.0f;
             else
                 g[row - QUERIES][c] = wide && first + row - QUERIES < end
                                           ? a.gallery[(first + row - QUERIES) * a.gallery_stride + depth + c]
@@ -59,8 +60,8 @@ __global__ void top_k_search(top_args a) {
     int64_t begin = a.m * part / a.splits, end = a.m * (part + 1) / a.splits;
     bool searches = threadIdx.x < QUERIES && mine < a.n;
     int64_t place = searches ? (a.splits > 1 ? part * a.n + mine : mine) * a.k : 0;
-    tw_heap heap = {(a.splits > 1 ? a.part_index : a.index) + place, (a.splits > 1 ? a.part_score : a.score) + place,
-                    0};
+    tw_heap heap = {(a.splits > 1 ? a.part_index : a.index) + place,
+                    (a.splits > 1 ? a.part_score : a.score) + place, 0};
     for (int64_t first = begin; first < end; first += TILE) {
         score_tile(a, query, first, end, score);
         for (int j = 0; searches && j < TILE && first + j < end; j++)

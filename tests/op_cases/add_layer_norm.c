@@ -5,7 +5,7 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
     const op_value *x = &in[0];
     int64_t d = x->shape[x->ndim - 1], rows = d ? x->count / d : 0;
     int64_t samples = x->ndim > 1 ? x->shape[0] : 1, a_sample = samples ? x->count / samples : 0;
-    double sum[128];
+    double sum[2059];
     op_expect_shape(&out[0], x->ndim, x->shape);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t k = 0; k < d; k++) {
@@ -41,6 +41,14 @@ static const op_config configs[] = {
      .attr = &half,
      .input = {{OP_SHAPE(6, 18)}, {OP_SHAPE(6, 18)}, GAIN_OF(18), BIAS_OF(18)},
      .step = {.seed = 1ull << 40, .step = 1, .sample = 3}},
+    {.name = "dropout, wide", /* widths that GPU kernels share among threads and warps in different ways */
+     .attr = &dropped,
+     .input = {{OP_SHAPE(2, 2, 520)}, {OP_SHAPE(2, 2, 520)}, GAIN_OF(520), BIAS_OF(520)},
+     .step = {.seed = 9, .step = 2, .sample = 5}},
+    {.name = "dropout, wide and odd",
+     .attr = &dropped,
+     .input = {{OP_SHAPE(2, 2, 2059)}, {OP_SHAPE(2, 2, 2059)}, GAIN_OF(2059), BIAS_OF(2059)},
+     .step = {.seed = 10, .step = 3, .sample = 6}},
     {.name = "one row", .attr = &plain, .input = {{OP_SHAPE(9)}, {OP_SHAPE(9)}, GAIN_OF(9), BIAS_OF(9)}},
     {.name = "no rows",
      .attr = &half,

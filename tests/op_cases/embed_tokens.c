@@ -1,10 +1,12 @@
 #include "layer_norm.h"
 
+enum { WIDEST = 272 };
+
 /* A padding word's row takes part in forward but has no gradient, so it must not move the differences either:
  * its values are taken from `frozen`, the values it had when the reference first ran. */
 typedef struct frozen_row {
     const op_config *config;
-    double v[64];
+    double v[WIDEST];
 } frozen_row;
 
 static const double *word_row(const op_config *config, const op_value *word, int64_t id) {
@@ -23,7 +25,7 @@ static const double *word_row(const op_config *config, const op_value *word, int
 static void reference(const op_config *config, op_value *in, op_value *out) {
     const tw_embed_tokens_attr *attr = config->attr;
     int64_t b = in[0].shape[0], t = in[0].shape[1], d = in[1].shape[1];
-    double sum[64];
+    double sum[WIDEST];
     op_expect_shape(&out[0], 3, (int64_t[]){b, t, d});
     for (int64_t i = 0; i < b * t; i++) {
         const double *word = word_row(config, &in[1], (int64_t)in[0].v[i]);
@@ -66,6 +68,15 @@ static const op_config configs[] = {
      .input = {IDS(3, 3, 1, 3, 0, 2, 2, 0, 1, 4, 3), TABLE(5, 13), TABLE(4, 13), TABLE(2, 13), GAIN_OF(13),
                BIAS_OF(13)},
      .step = {.seed = 5, .step = 77, .sample = 8}},
+    {.name = "wide, more tokens than a GPU sorts at once",
+     .attr = &dropped,
+     .input = {{OP_SHAPE(20, 14), .dtype = OP_I32, .low = 0, .high = 7},
+               TABLE(7, 264),
+               TABLE(14, 264),
+               TABLE(2, 264),
+               GAIN_OF(264),
+               BIAS_OF(264)},
+     .step = {.seed = 6, .step = 7, .sample = 1}},
     {.name = "one token of one type",
      .attr = &plain,
      .input = {IDS(1, 1, 0), TABLE(1, 5), TABLE(1, 5), TABLE(1, 5), GAIN_OF(5), BIAS_OF(5)}},

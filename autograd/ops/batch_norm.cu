@@ -1,0 +1,254 @@
+#include "autograd/cuda/rows.h"
+
+/* Batch normalisation over the rows of x, then the residual and ReLU (batch_norm.c says what inputs and
+ * outputs are and what the running statistics' gradients mean). Sums over rows are taken in f32 by a thread,
+ * and from there on in f64 and in a fixed order; those for the variance are of differences to the first row.
+ */
+
+namespace {
+
+enum { X, GAIN, BIAS, MEAN, VARIANCE, RESIDUAL };
+enum { THREADS = 256 };
+
+struct norm_args {
+    tw_view x, y, residual;       /* forward; backward: x, y */
+    tw_view dy, dx, dresidual;    /* backward */
+    const float *gain, *bias;     /* (C) */
+    const float *mean, *variance; /* (C): the batch's or running ones */
+    float *partial;               /* (blocks, 2, C) */
+    float *slope, *level;         /* (C): what the gradient of x needs, see finish_gradient */
+    int64_t rows, d;
+    float eps;
+    bool relu, training;
+};
+
+/* How a block's threads share rows and columns: `packs` packs of a row next to each other, as many rows as
+ * fit. */
+struct place {
+    int64_t col, row, step; /* first row, rows to the next one */
+    int slot, slots, pack, packs;
+    bool active;
+};
+
+TW_DEVICE place place_here(int64_t d) {
+    place at;
+    int64_t all = (d + TW_PACK - 1) / TW_PACK;
+    at.packs = all < TW_WARP ? (int)all : (int)TW_WARP;
+    at.slots = THREADS / at.packs;
+    at.slot = (int)threadIdx.x / at.packs, at.pack = (int)threadIdx.x % at.packs;
+    at.col = ((int64_t)blockIdx.y * at.packs + at.pack) * TW_PACK;
+    at.row = (int64_t)blockIdx.x * at.slots + at.slot, at.step = (int64_t)gridDim.x * at.slots;
+    at.active = at.slot < at.slots;
+    return at;
+}
+
+/* The block's sums of columns to partial[blockIdx.x][which]. Every thread calls it. */
+TW_DEVICE void store_partial(const norm_args &a, const place &at, const float *v, int which, float *shared) {
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++) shared[e * THREADS + (int)threadIdx.x] = v[e];
+    __syncthreads();
+    if (at.slot > 0) return;
+    for (int e = 0; e < TW_PACK; e++) {
+        float sum = 0.0f;
+        for (int s = 0; s < at.slots; s++) sum += shared[e * THREADS + s * at.packs + at.pack];
+        if (at.col + e < a.d) a.partial[((int64_t)blockIdx.x * 2 + which) * a.d + at.col + e] = sum;
+    }
+}
+
+/* The sum over blocks of partial[..][which][i], in f64. */
+TW_DEVICE double total_of(const norm_args &a, int64_t blocks, int which, int64_t i) {
+    double sum = 0.0;
+    for (int64_t b = 0; b < blocks; b++) sum += (double)a.partial[(b * 2 + which) * a.d + i];
+    return sum;
+}
+
+/* ---- forward ---- */
+
+__global__ void statistics_partial(norm_args a) {
+    __shared__ float shared[TW_PACK * THREADS];
+    place at = place_here(a.d);
+    float origin[TW_PACK], sum[TW_PACK] = {}, square[TW_PACK] = {}, v[TW_PACK];
+    tw_load_columns(a.x, 0, at.col, a.d, origin);
+    for (int64_t r = at.row; at.active && r < a.rows; r += at.step) {
+        tw_load_columns(a.x, r, at.col, a.d, v);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) {
+            float c = v[e] - origin[e];
+            sum[e] += c, square[e] += c * c;
+        }
+    }
+    store_partial(a, at, sum, 0, shared);
+    store_partial(a, at, square, 1, shared);
+}
+
+/* stats: (2,C) mean and biased variance; 0 of no rows. */
+__global__ void statistics_finish(norm_args a, int64_t blocks, float *stats) {
+    int64_t i = tw_global_thread();
+    if (i >= a.d) return;
+    double n = a.rows > 0 ? (double)a.rows : 1.0;
+    double mean = total_of(a, blocks, 0, i) / n, square = total_of(a, blocks, 1, i) / n - mean * mean;
+    double origin = a.rows > 0 ? (double)tw_get_one(a.x, i) : 0.0;
+    stats[i] = (float)(origin + mean);
+    stats[a.d + i] = square < 0.0 ? 0.0f : (float)square; /* NaN stays */
+}
+
+TW_DEVICE void load_rule(const norm_args &a, int64_t col, float *mean, float *scale) {
+    float variance[TW_PACK], gain[TW_PACK];
+    tw_load_pack(a.mean + col, false, a.d - col, mean);
+    tw_load_pack(a.variance + col, false, a.d - col, variance);
+    tw_load_pack(a.gain + col, false, a.d - col, gain);
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++) scale[e] = gain[e] * (1.0f / sqrtf(variance[e] + a.eps));
+}
+
+__global__ void normalise(norm_args a) {
+    place at = place_here(a.d);
+    float mean[TW_PACK], scale[TW_PACK], bias[TW_PACK], v[TW_PACK], other[TW_PACK] = {};
+    load_rule(a, at.col, mean, scale);
+    tw_load_pack(a.bias + at.col, false, a.d - at.col, bias);
+    for (int64_t r = at.row; at.active && r < a.rows; r += at.step) {
+        tw_load_columns(a.x, r, at.col, a.d, v);
+        if (a.residual.data) tw_load_columns(a.residual, r, at.col, a.d, other);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) {
+            v[e] = (v[e] - mean[e]) * scale[e] + bias[e] + other[e];
+            if (a.relu && v[e] < 0.0f) v[e] = 0.0f; /* NaN stays */
+        }
+        tw_store_columns(a.y, r, at.col, a.d, v);
+    }
+}
+
+/* ---- backward ---- */
+
+/* y's gradient through ReLU. */
+TW_DEVICE void load_gradient(const norm_args &a, int64_t row, int64_t col, float *g) {
+    float y[TW_PACK];
+    tw_load_columns(a.dy, row, col, a.d, g);
+    if (!a.relu) return;
+    tw_load_columns(a.y, row, col, a.d, y);
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++)
+        if (!(y[e] > 0.0f)) g[e] = 0.0f;
+}
+
+/* Sums of g (x - mean) and of g; the residual's gradient on the way. */
+__global__ void gradient_partial(norm_args a) {
+    __shared__ float shared[TW_PACK * THREADS];
+    place at = place_here(a.d);
+    float mean[TW_PACK], slope[TW_PACK] = {}, level[TW_PACK] = {}, g[TW_PACK], x[TW_PACK];
+    tw_load_pack(a.mean + at.col, false, a.d - at.col, mean);
+    for (int64_t r = at.row; at.active && r < a.rows; r += at.step) {
+        load_gradient(a, r, at.col, g);
+        if (a.dresidual.data) tw_store_columns(a.dresidual, r, at.col, a.d, g);
+        tw_load_columns(a.x, r, at.col, a.d, x);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) slope[e] += g[e] * (x[e] - mean[e]), level[e] += g[e];
+    }
+    store_partial(a, at, slope, 0, shared);
+    store_partial(a, at, level, 1, shared);
+}
+
+/* Where the gradients of gain, bias, running mean and variance go; data NULL: nowhere. */
+struct column_grads {
+    tw_view gain, bias, mean, variance;
+    const float *running_mean, *running_variance;
+    const tw_step *step;
+};
+
+/* slope = rstd^2 sum g (x - mean) / rows, level = mean of g. */
+__global__ void finish_gradient(norm_args a, int64_t blocks, column_grads to) {
+    int64_t i = tw_global_thread();
+    if (i >= a.d) return;
+    double slope = total_of(a, blocks, 0, i), level = total_of(a, blocks, 1, i);
+    double rstd = 1.0 / sqrt((double)a.variance[i] + (double)a.eps),
+           inverse = a.rows > 0 ? 1.0 / (double)a.rows : 0.0;
+    if (to.gain.data) tw_put_one(to.gain, i, (float)(slope * rstd));
+    if (to.bias.data) tw_put_one(to.bias, i, (float)level);
+    a.slope[i] = (float)(slope * rstd * rstd * inverse), a.level[i] = (float)(level * inverse);
+    float share = a.training && a.rows > 0 ? to.step->share : 0.0f;
+    float unbiased = a.rows > 1 ? (float)((double)a.rows / (double)(a.rows - 1)) : 1.0f;
+    if (to.mean.data) tw_put_one(to.mean, i, share != 0.0f ? share * (to.running_mean[i] - a.mean[i]) : 0.0f);
+    if (to.variance.data)
+        tw_put_one(to.variance, i,
+                   share != 0.0f ? share * (to.running_variance[i] - unbiased * a.variance[i]) : 0.0f);
+}
+
+__global__ void input_gradient(norm_args a) {
+    place at = place_here(a.d);
+    float mean[TW_PACK], scale[TW_PACK], slope[TW_PACK], level[TW_PACK], g[TW_PACK], x[TW_PACK];
+    load_rule(a, at.col, mean, scale);
+    tw_load_pack(a.slope + at.col, false, a.d - at.col, slope);
+    tw_load_pack(a.level + at.col, false, a.d - at.col, level);
+    for (int64_t r = at.row; at.active && r < a.rows; r += at.step) {
+        load_gradient(a, r, at.col, g);
+        if (a.training) {
+            tw_load_columns(a.x, r, at.col, a.d, x);
+#pragma unroll
+            for (int e = 0; e < TW_PACK; e++) g[e] -= level[e] + (x[e] - mean[e]) * slope[e];
+        }
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) g[e] *= scale[e];
+        tw_store_columns(a.dx, r, at.col, a.d, g);
+    }
+}
+
+norm_args args_of(const tw_call *c) {
+    const tw_batch_norm_attr *attr = (const tw_batch_norm_attr *)c->attr;
+    norm_args a = {};
+    a.x = tw_view_rows(&c->input[X]);
+    a.y = tw_view_out(&c->output[0], TW_WRITE);
+    a.rows = tw_tensor_rows(&c->input[X]), a.d = tw_tensor_cols(&c->input[X]);
+    a.gain = (const float *)c->input[GAIN].data, a.bias = (const float *)c->input[BIAS].data;
+    a.mean = (const float *)(attr->training ? c->output[1].data : c->input[MEAN].data);
+    a.variance = attr->training ? a.mean + a.d : (const float *)c->input[VARIANCE].data;
+    a.partial = (float *)c->scratch;
+    a.slope = a.partial + TW_COLUMN_BLOCKS * 2 * a.d, a.level = a.slope + a.d;
+    a.eps = attr->eps, a.relu = attr->relu, a.training = attr->training;
+    return a;
+}
+
+/* Blocks for rows (x) and columns (y); passes without sums take `more` times as many rows of blocks. */
+dim3 grid_of(const norm_args &a, int64_t more) {
+    int64_t packs = tw_packs_of(a.d), width = packs < TW_WARP ? packs : (int64_t)TW_WARP,
+            slots = THREADS / width;
+    int64_t blocks = (a.rows + slots - 1) / slots, most = TW_COLUMN_BLOCKS * more;
+    return dim3((unsigned)(blocks < most ? blocks : most), tw_blocks(packs, width));
+}
+
+} // namespace
+
+tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
+    norm_args a = args_of(c);
+    tw_device *d = c->device;
+    if (a.d == 0) return TW_OK;
+    if (tw_present(&c->input[RESIDUAL])) a.residual = tw_view_rows(&c->input[RESIDUAL]);
+    dim3 grid = grid_of(a, 1);
+    if (a.training) {
+        TRY(TW_LAUNCH(d, statistics_partial, grid, THREADS, 0, a));
+        TRY(TW_LAUNCH(d, statistics_finish, tw_blocks(a.d, 64), 64, 0, a, (int64_t)grid.x,
+                      (float *)c->output[1].data));
+    }
+    return TW_LAUNCH(d, normalise, grid_of(a, 16), THREADS, 0, a);
+}
+
+tw_status tw_batch_norm_backward_cuda(const tw_call *c) {
+    norm_args a = args_of(c);
+    tw_device *d = c->device;
+    if (a.d == 0) return TW_OK;
+    a.dy = tw_view_out(&c->output_grad[0], TW_WRITE);
+    a.dx = tw_view_out(&c->input_grad[X], c->input_mode[X]);
+    a.dresidual = tw_view_out(&c->input_grad[RESIDUAL], c->input_mode[RESIDUAL]);
+    column_grads to = {tw_view_out(&c->input_grad[GAIN], c->input_mode[GAIN]),
+                       tw_view_out(&c->input_grad[BIAS], c->input_mode[BIAS]),
+                       tw_view_out(&c->input_grad[MEAN], c->input_mode[MEAN]),
+                       tw_view_out(&c->input_grad[VARIANCE], c->input_mode[VARIANCE]),
+                       (const float *)c->input[MEAN].data,
+                       (const float *)c->input[VARIANCE].data,
+                       c->step};
+    dim3 grid = grid_of(a, 1);
+    TRY(TW_LAUNCH(d, gradient_partial, grid, THREADS, 0, a));
+    TRY(TW_LAUNCH(d, finish_gradient, tw_blocks(a.d, 64), 64, 0, a, (int64_t)grid.x, to));
+    if (!a.dx.data) return TW_OK;
+    return TW_LAUNCH(d, input_gradient, grid_of(a, 16), THREADS, 0, a);
+}
