@@ -32,7 +32,7 @@ static const op_config configs[] = {
     {.name = "several warps a row",
      .attr = &vit,
      .input = {{OP_SHAPE(3, 4112)}, GAIN_OF(4112), BIAS_OF(4112)}},
-    {.name = "several rows a group", .attr = &vit, .input = {{OP_SHAPE(4300, 3)}, GAIN_OF(3), BIAS_OF(3)}},
+    {.name = "several rows a group", .attr = &vit, .input = {{OP_SHAPE(70, 3)}, GAIN_OF(3), BIAS_OF(3)}},
     {.name = "no rows", .attr = &vit, .input = {{OP_SHAPE(0, 5)}, GAIN_OF(5), BIAS_OF(5)}},
     {.name = "no columns", .attr = &vit, .input = {{OP_SHAPE(3, 0)}, GAIN_OF(0), BIAS_OF(0)}},
     {.name = "wrong gain",
