@@ -208,6 +208,13 @@ norm_args args_of(const tw_call *c) {
     return a;
 }
 
+/* Ranks cannot tell each other their sums from here yet. */
+tw_status check_alone(const tw_call *c) {
+    const tw_batch_norm_attr *attr = (const tw_batch_norm_attr *)c->attr;
+    if (!attr->training || !attr->comm) return TW_OK;
+    return FAIL(TW_ERR_UNSUPPORTED, "statistics over ranks are computed on the CPU only: use local ones");
+}
+
 /* Blocks for rows (x) and columns (y); passes without sums take `more` times as many rows of blocks. */
 dim3 grid_of(const norm_args &a, int64_t more) {
     int64_t packs = tw_packs_of(a.d), width = packs < TW_WARP ? packs : (int64_t)TW_WARP,
@@ -221,6 +228,7 @@ dim3 grid_of(const norm_args &a, int64_t more) {
 tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
     norm_args a = args_of(c);
     tw_device *d = c->device;
+    TRY(check_alone(c));
     if (a.d == 0) return TW_OK;
     if (tw_present(&c->input[RESIDUAL])) a.residual = tw_view_rows(&c->input[RESIDUAL]);
     dim3 grid = grid_of(a, 1);
@@ -235,6 +243,7 @@ tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
 tw_status tw_batch_norm_backward_cuda(const tw_call *c) {
     norm_args a = args_of(c);
     tw_device *d = c->device;
+    TRY(check_alone(c));
     if (a.d == 0) return TW_OK;
     a.dy = tw_view_out(&c->output_grad[0], TW_WRITE);
     a.dx = tw_view_out(&c->input_grad[X], c->input_mode[X]);
