@@ -317,6 +317,11 @@ tw_status tw_adamw_get_moments(const tw_adamw *a, bool second, float *out) {
     return status;
 }
 
+const float *tw_adamw_moments(const tw_adamw *a, bool second) {
+    if (a->device->kind != TW_CPU || is_sharded(a)) return NULL;
+    return second ? a->v : a->m;
+}
+
 size_t tw_adamw_bytes(const tw_adamw *adamw) {
     return (size_t)state_count(adamw) * 2 * sizeof(float);
 }

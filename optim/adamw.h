@@ -57,6 +57,9 @@ tw_status tw_adamw_set_moment(tw_adamw *adamw, const tw_param *param, bool secon
 /* Collective. The moments of the whole trainable slab to rank 0's `out`, host memory of tw_params_trainable
  * elements in which a parameter begins at its offset; other ranks' out is not used. */
 tw_status tw_adamw_get_moments(const tw_adamw *adamw, bool second, float *out) TW_MUST_CHECK;
+/* The same where they lie, valid until they change: on a CPU that keeps all of them. NULL elsewhere, on every
+ * rank alike. */
+const float *tw_adamw_moments(const tw_adamw *adamw, bool second);
 /* Bytes of the moments that this rank keeps. */
 size_t tw_adamw_bytes(const tw_adamw *adamw);
 

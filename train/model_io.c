@@ -43,15 +43,20 @@ tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mo
     return status;
 }
 
-static tw_status copy_values(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, float *at,
-                             const float *m, const float *v) {
+/* Values that the host cannot read where they are go to `copy`. */
+static tw_status list_tensors(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, float *copy,
+                              const float *m, const float *v) {
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
         tw_checkpoint_tensor *t = &tensors[i];
-        *t = (tw_checkpoint_tensor){.name = p->name, .ndim = p->ndim, .param = at};
+        *t = (tw_checkpoint_tensor){
+            .name = p->name, .ndim = p->ndim, .param = tw_params_host(model->params, p)};
         memcpy(t->shape, p->shape, sizeof t->shape);
-        TRY(tw_params_get(model->params, p, at));
-        at += p->count;
+        if (!t->param) {
+            TRY(tw_params_get(model->params, p, copy));
+            t->param = copy;
+            copy += p->count;
+        }
         if (!m || !tw_param_is_trained(p)) continue;
         t->m = m + p->offset;
         t->v = v + p->offset;
@@ -59,37 +64,43 @@ static tw_status copy_values(const tw_dual_encoder *model, tw_checkpoint_tensor 
     return TW_OK;
 }
 
-static int64_t count_values(const tw_dual_encoder *model) {
+static int64_t count_copied(const tw_dual_encoder *model) {
     int64_t total = 0;
-    for (int i = 0; i < tw_params_count(model->params); i++) total += tw_params_at(model->params, i)->count;
+    for (int i = 0; i < tw_params_count(model->params); i++) {
+        const tw_param *p = tw_params_at(model->params, i);
+        if (!tw_params_host(model->params, p)) total += p->count;
+    }
     return total;
 }
 
 tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep,
                             tw_snapshot *out) {
     int n = tw_params_count(model->params);
-    int64_t values = count_values(model), moments = adamw ? tw_params_trainable(model->params) : 0;
-    *out = (tw_snapshot){0};
-    float *m = NULL, *v = NULL;
+    const float *m = adamw ? tw_adamw_moments(adamw, false) : NULL;
+    const float *v = adamw ? tw_adamw_moments(adamw, true) : NULL;
+    bool gather = adamw && !m;
+    int64_t copied = count_copied(model), moments = gather ? tw_params_trainable(model->params) : 0;
+    float *own_m = NULL, *own_v = NULL;
     tw_status status = TW_OK;
+    *out = (tw_snapshot){0};
     if (keep) {
         *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors),
                              .n = n,
-                             .values = malloc((size_t)(values + 2 * moments) * sizeof *out->values)};
-        if (!out->tensors || !out->values)
+                             .copies = malloc((size_t)(copied + 2 * moments) * sizeof *out->copies + 1)};
+        if (!out->tensors || !out->copies)
             status = FAIL(TW_ERR_MEMORY, "out of memory: a copy of the model to save");
-        if (status == TW_OK && adamw) m = out->values + values, v = m + moments;
+        if (status == TW_OK && gather) m = own_m = out->copies + copied, v = own_v = own_m + moments;
     }
-    if (status == TW_OK && adamw) status = tw_adamw_get_moments(adamw, false, m);
-    if (status == TW_OK && adamw) status = tw_adamw_get_moments(adamw, true, v);
-    if (status == TW_OK && keep) status = copy_values(model, out->tensors, out->values, m, v);
+    if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, false, own_m);
+    if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, true, own_v);
+    if (status == TW_OK && keep) status = list_tensors(model, out->tensors, out->copies, m, v);
     if (status != TW_OK) tw_snapshot_free(out);
     return status;
 }
 
 void tw_snapshot_free(tw_snapshot *s) {
     free(s->tensors);
-    free(s->values);
+    free(s->copies);
     *s = (tw_snapshot){0};
 }
 

@@ -16,13 +16,14 @@ tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *ou
  */
 tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) TW_MUST_CHECK;
 
-/* A copy of the parameters (and of the moments, unless adamw is NULL) in host memory, ready for
- * tw_checkpoint_write or tw_run_folder_save. Names are the model's, which must outlive the snapshot. With
- * moments it is collective, and rank 0 keeps the copy; the others pass keep false and get an empty one. */
+/* The parameters (and the moments, unless adamw is NULL) in host memory, ready for tw_checkpoint_write or
+ * tw_run_folder_save: where they lie on a CPU, a copy of what lies elsewhere. Model and moments must outlive
+ * the snapshot and not change before it is freed. With moments it is collective, and rank 0 keeps it; the
+ * others pass keep false and get an empty one. */
 typedef struct tw_snapshot {
     tw_checkpoint_tensor *tensors;
     int64_t n;
-    float *values;
+    float *copies;
 } tw_snapshot;
 
 tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep,
