@@ -7,9 +7,10 @@ ranks_tool=$build/tests/tool_ranks
 timeout_s=6 # rank_timeout of these jobs; whole jobs end within it and what a loaded machine takes to start and stop
 slack=20
 
-if ! command -v mpirun >/dev/null; then
-    echo "SKIP faults: mpirun is not installed (openmpi-bin)"
+if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build" || ! command -v mpirun >/dev/null; then
+    echo "SKIP faults: this build has no MPI, or mpirun is not installed (openmpi-bin)"
     finish
+    exit
 fi
 
 running() { pgrep -f "^$ranks_tool $work" | wc -l; }
