@@ -174,15 +174,17 @@ static inline tw_layout tw_layout_forward(int64_t d) {
     return tw_layout{1, (packs + 7) / 8, 8};
 }
 
-/* Backward, where every thread also keeps sums of its columns: as few packs as a block's threads allow. */
+/* Backward, where every thread also keeps sums of its columns: as few packs as a block's threads allow. More
+ * packs take more registers, of which a block has 65,536: 120 a thread with 1 pack, 160 with 2, 252 with 4.
+ */
 static inline tw_layout tw_layout_backward(int64_t rows, int64_t d) {
-    int packs = 1, warps = 1, groups = 1;
-    for (;; packs *= 2) {
+    int packs = 1, most = TW_MAX_GROUP_WARPS, warps = 1, groups = 1;
+    for (;; packs *= 2, most -= 4) {
         warps = (int)((d + packs * TW_GROUP_COLUMNS - 1) / (packs * TW_GROUP_COLUMNS));
-        if (warps <= TW_MAX_GROUP_WARPS || packs == 4) break;
+        if (warps <= most || packs == 4) break;
     }
     if (warps < 1) warps = 1;
-    while ((groups + 1) * warps <= TW_MAX_GROUP_WARPS && groups < rows) groups++;
+    while ((groups + 1) * warps <= most && groups < rows) groups++;
     return tw_layout{groups, warps, packs};
 }
 
@@ -198,7 +200,7 @@ static inline unsigned tw_column_grid(int64_t rows, int64_t per) {
 
 /* The widest row that kernels on groups take. */
 static inline tw_status tw_check_width(int64_t d) {
-    const int64_t widest = 4 * TW_MAX_GROUP_WARPS * TW_GROUP_COLUMNS;
+    const int64_t widest = 4 * 8 * TW_GROUP_COLUMNS; /* of tw_layout_backward */
     if (d <= widest) return TW_OK;
     return FAIL(TW_ERR_UNSUPPORTED, "rows of %lld elements; CUDA kernels take at most %lld", (long long)d,
                 (long long)widest);

@@ -11,7 +11,7 @@ struct sum_args {
 };
 
 /* A block sums 32 columns: each of its W warps (up to 32) every W-th row, then the warps' sums in order. */
-__global__ void sum_columns(sum_args a) {
+__global__ void __launch_bounds__(SIDE *SIDE) sum_columns(sum_args a) {
     __shared__ float shared[SIDE][SIDE];
     int lane = (int)threadIdx.x % SIDE, warp = (int)threadIdx.x / SIDE, warps = (int)blockDim.x / SIDE;
     int64_t col = (int64_t)blockIdx.x * SIDE + lane, stride = (int64_t)gridDim.y * a.d;
