@@ -27,6 +27,27 @@ static inline int64_t tw_conv_parts(int64_t m, int64_t n, int64_t k) {
     return parts < 1 ? 1 : parts > 256 ? 256 : parts;
 }
 
+/* contrastive_loss: a tile of logits, at most TW_LOSS_TILE a side, and blocks of it. Small in the shim, so
+ * that its tests have several tiles. */
+enum { TW_LOSS_HEIGHT = 32, TW_LOSS_WIDTH = 256 };
+#ifdef TW_CUDA_SHIM
+enum { TW_LOSS_TILE = 300 };
+#else
+enum { TW_LOSS_TILE = 4096 };
+#endif
+
+/* Of b rows and n columns; forward: the running states, a tile, parts of rows and columns; backward: sums, a
+ * tile.
+ */
+static inline int64_t tw_loss_scratch(int64_t b, int64_t n, bool backward) {
+    int64_t height = b < TW_LOSS_TILE ? b : (int64_t)TW_LOSS_TILE,
+            width = n < TW_LOSS_TILE ? n : (int64_t)TW_LOSS_TILE;
+    int64_t down = (height + TW_LOSS_HEIGHT - 1) / TW_LOSS_HEIGHT,
+            across = (width + TW_LOSS_WIDTH - 1) / TW_LOSS_WIDTH;
+    if (backward) return (3 + down * across + 1) * 8 + height * width * 4;
+    return (n + height) * 16 + height * width * 4 + (down * width + across * height) * 12;
+}
+
 /* Scratch of a GPU instead of the CPU's. */
 static inline void tw_call_scratch_cuda(tw_call *c, int64_t forward, int64_t backward) {
     if (!c->device || c->device->kind == TW_CPU) return;

@@ -13,6 +13,7 @@
  * and sum of exponentials (online log-sum-exp, Milakov and Gimelshein 2018), and once more in backward.
  * Memory is O(N) beside inputs and gradients. Every sum has an order that does not depend on the number of
  * threads, but for the products'; a row's sum does not depend on which other rows there are. */
+#include "autograd/cuda/scratch.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
@@ -78,6 +79,7 @@ tw_status tw_contrastive_loss_shape(tw_call *call) {
     call->saved_outputs = 1u << ROW_LSE | 1u << COL_LSE;
     call->forward_scratch = ((size_t)n + height) * sizeof(running) + height * width * sizeof(float);
     call->backward_scratch = height * sizeof(double) + (height + 1) * width * sizeof(float);
+    tw_call_scratch_cuda(call, tw_loss_scratch(rows, n, false), tw_loss_scratch(rows, n, true));
     return TW_OK;
 }
 
