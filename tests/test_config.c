@@ -76,7 +76,8 @@ START_TEST(every_row_is_sound) {
         if (row->section) continue;
         keys++;
         ck_assert_msg(strlen(row->help) > 0 && !strchr(row->help, '\n'), "%s: help", row->name);
-        bool number = row->type == TW_CONFIG_INT || row->type == TW_CONFIG_FLOAT;
+        bool number =
+            row->type == TW_CONFIG_INT || row->type == TW_CONFIG_FLOAT || row->type == TW_CONFIG_AUTO_INT;
         ck_assert_msg(number == (row->range != NULL), "%s: range", row->name);
         ck_assert_msg((row->type == TW_CONFIG_ENUM) == (row->choices != NULL), "%s: choices", row->name);
         if (number) TW_ASSERT_FAILS(tw_config_set(&c, row->name, "-1", "f:1"), TW_ERR_CONFIG, row->range);
@@ -298,6 +299,15 @@ START_TEST(command_line_errors_name_the_argument) {
     TW_ASSERT_FAILS(ARGS(&c, "--batch", "8", "--micro-batch", "9"), TW_ERR_CONFIG,
                     "micro_batch 9 (--micro_batch) is larger than batch 8 (--batch)");
     TW_ASSERT_OK(ARGS(&c, "--batch", "8", "--micro-batch", "8"));
+    char text[16], *yaml;
+    TW_ASSERT_OK(ARGS(&c, "--batch", "8", "--micro-batch", "auto"));
+    ck_assert_int_eq(c.micro_batch, TW_CONFIG_AUTO);
+    tw_config_value_text(&c, "micro_batch", text, sizeof text);
+    ck_assert_str_eq(text, "auto");
+    TW_ASSERT_OK(tw_config_to_yaml(&c, &yaml));
+    ck_assert_ptr_nonnull(strstr(yaml, "micro_batch: auto"));
+    free(yaml);
+    TW_ASSERT_FAILS(ARGS(&c, "--micro-batch", "autos"), TW_ERR_CONFIG, "--micro");
     TW_ASSERT_FAILS(ARGS(&c, "--val_texts", "t.jsonl"), TW_ERR_CONFIG, "without val_data");
     TW_ASSERT_OK(ARGS(&c, "--batch", "8"));
     TW_ASSERT_FAILS(tw_config_require(&c, "train_data"), TW_ERR_CONFIG,

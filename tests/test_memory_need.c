@@ -71,4 +71,34 @@ START_TEST(plans_what_does_not_fit) {
 }
 END_TEST
 
-TW_TEST_MAIN("memory_need", foretells_what_is_taken, knows_of_masked_patches, plans_what_does_not_fit)
+/* What is planned for a step is what its tape takes, and nothing is taken to find out. */
+START_TEST(a_step_takes_what_is_planned) {
+    tw_model_config config = described("micro");
+    tw_device *device;
+    tw_dual_encoder *model;
+    TW_ASSERT_OK(tw_device_cpu(1, &device));
+    TW_ASSERT_OK(tw_dual_encoder_create(&config, &model));
+    TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, TW_F32, true));
+    size_t before = 0;
+    for (int64_t batch = 1; batch <= 32; batch *= 2)
+        for (int block = 0; block < 2; block++) {
+            tw_recompute recompute = block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+            size_t planned;
+            tw_towers *towers;
+            const tw_tower_tape *tape;
+            TW_ASSERT_OK(tw_memory_of_step(model, device, recompute, batch, &planned));
+            TW_ASSERT_OK(tw_towers_create(model, device, recompute, TW_U8, &towers));
+            TW_ASSERT_OK(tw_towers_get(towers, TW_TOWERS_TRAIN, batch, &tape));
+            ck_assert_uint_eq(planned, tw_towers_bytes(towers));
+            tw_towers_free(towers);
+            if (!block) ck_assert_uint_gt(planned, before);
+            if (!block) before = planned;
+        }
+    ck_assert_uint_gt(tw_memory_free(), 1 << 20);
+    tw_dual_encoder_free(model);
+    tw_device_free(device);
+}
+END_TEST
+
+TW_TEST_MAIN("memory_need", foretells_what_is_taken, knows_of_masked_patches, plans_what_does_not_fit,
+             a_step_takes_what_is_planned)

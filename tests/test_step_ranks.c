@@ -422,6 +422,45 @@ START_TEST(twenty_steps_give_the_same_losses) {
 }
 END_TEST
 
+/* One rank's weights are spoiled: the loss of all is, but only its features are. */
+static void spoil_one(tw_comm *c, void *argument) {
+    outcome *o = argument;
+    tw_towers *towers;
+    tw_stepper *stepper;
+    double loss;
+    int64_t size;
+    bool finite;
+    omp_set_num_threads(1);
+    tw_dual_encoder *m = make_model(o->how, c->device);
+    if (c->rank == 1) *(float *)tw_params_find(m->params, "visual.proj")->master.data = NAN;
+    TW_ASSERT_OK(tw_towers_create(m, c->device, TW_RECOMPUTE_NONE, TW_U8, &towers));
+    TW_ASSERT_OK(tw_stepper_create(m, towers, c->device, c, NULL, 0, &stepper));
+    tw_samples samples = samples_of(o, c, 0);
+    TW_ASSERT_OK(tw_stepper_run(stepper, &samples, 9, 0, &loss, &size));
+    ck_assert(!isfinite(loss));
+    TW_ASSERT_OK(tw_stepper_check_features(stepper, &finite));
+    ck_assert_int_eq(finite, c->rank != 1);
+    tw_stepper_free(stepper);
+    tw_towers_free(towers);
+    tw_dual_encoder_free(m);
+    tw_gemm_release();
+    tw_conv_release();
+}
+
+START_TEST(features_tell_which_rank_is_spoiled) {
+    static const int64_t counts[] = {20, 24, 20}, empty[] = {0, 64, 0};
+    for (int k = 0; k < 2; k++) {
+        const setup s = {.kind = TW_VIT, .ranks = 3, .counts = k ? empty : counts};
+        outcome o = {.how = &s};
+        TW_ASSERT_OK(tw_device_cpu(1, &o.device));
+        make_batches(&o, 1);
+        thread_comm_run(s.ranks, o.device, spoil_one, &o);
+        free(o.pixels), free(o.ids), free(o.lengths);
+        tw_device_free(o.device);
+    }
+}
+END_TEST
+
 START_TEST(a_partition_of_something_else_is_refused) {
     setup s = {.kind = TW_VIT};
     tw_device *d;
@@ -448,4 +487,4 @@ TW_TEST_MAIN("step_ranks", vit_with_dropout_is_the_same_on_any_ranks,
              uneven_shares_and_ranks_without_samples_are_exact, frozen_and_unused_parameters_hold_nothing_up,
              without_a_partition_every_rank_has_all, buckets_leave_while_backward_runs,
              bf16_is_the_same_on_any_ranks, twenty_steps_give_the_same_losses,
-             a_partition_of_something_else_is_refused)
+             features_tell_which_rank_is_spoiled, a_partition_of_something_else_is_refused)

@@ -70,6 +70,10 @@ static tw_status set_field(tw_config *config, const tw_config_row *row, const ch
         return tw_value_bool(value, field);
     case TW_CONFIG_INT:
         return tw_value_int(value, row->range, field);
+    case TW_CONFIG_AUTO_INT:
+        if (strcmp(value, "auto") != 0) return tw_value_int(value, row->range, field);
+        *(int64_t *)field = TW_CONFIG_AUTO;
+        return TW_OK;
     case TW_CONFIG_FLOAT:
         return tw_value_float(value, row->range, field);
     case TW_CONFIG_STRING:
@@ -141,6 +145,7 @@ static bool equal_fields(const tw_config_row *row, const void *a, const void *b)
     case TW_CONFIG_BOOL:
         return *(const bool *)a == *(const bool *)b;
     case TW_CONFIG_INT:
+    case TW_CONFIG_AUTO_INT:
         return *(const int64_t *)a == *(const int64_t *)b;
     case TW_CONFIG_FLOAT:
         return memcmp(a, b, sizeof(double)) == 0;
@@ -207,6 +212,11 @@ void tw_config_value_text(const tw_config *config, const char *key, char *text, 
     case TW_CONFIG_BOOL:
         snprintf(text, size, "%s", *(const bool *)field ? "true" : "false");
         break;
+    case TW_CONFIG_AUTO_INT:
+        if (*(const int64_t *)field == TW_CONFIG_AUTO) {
+            snprintf(text, size, "auto");
+            break;
+        } /* fall through */
     case TW_CONFIG_INT:
         snprintf(text, size, "%lld", (long long)*(const int64_t *)field);
         break;

@@ -10,7 +10,8 @@ typedef enum tw_config_type {
     TW_CONFIG_FLOAT,
     TW_CONFIG_STRING,
     TW_CONFIG_ENUM,
-    TW_CONFIG_LIST
+    TW_CONFIG_LIST,
+    TW_CONFIG_AUTO_INT
 } tw_config_type;
 
 /* A line of config.def: a section's title (name is NULL) or a key. */

@@ -1,5 +1,6 @@
 #include "train/encoder.h"
 #include "train/clock.h"
+#include "train/comm_open.h"
 
 #include <stdlib.h>
 
@@ -7,9 +8,14 @@ tw_encoder_options tw_encoder_defaults(void) {
     return (tw_encoder_options){.batch = 64, .num_workers = 2};
 }
 
+enum { RANK_TIMEOUT = 60 }; /* seconds, as the configuration's default */
+
 static void on_bad(void *context, const char *message) {
     tw_encoder *encoder = context;
-    tw_log_warning(encoder->log, "%s; left out", message);
+    if (encoder->comm && encoder->comm->ranks > 1)
+        tw_log_warning(encoder->log, "rank %d: %s; left out", encoder->comm->rank, message);
+    else
+        tw_log_warning(encoder->log, "%s; left out", message);
 }
 
 static void on_progress(void *context, int64_t done, int64_t total) {
@@ -19,13 +25,16 @@ static void on_progress(void *context, int64_t done, int64_t total) {
 
 static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
     TRY(tw_device_cpu((int)options->threads, &e->device));
+    if (options->ranks) TRY(tw_comm_open(e->device, RANK_TIMEOUT, &e->comm));
+    e->encode.comm = e->comm;
+    if (!tw_encoder_leads(e)) e->encode.on_progress = NULL;
     const tw_model_choice choice = {.path = options->checkpoint,
                                     .vocab = options->vocab,
                                     .model = options->model,
                                     .resolution = (int)options->resolution,
                                     .context = (int)options->context_length};
     TRY(tw_model_open(&choice, e->device, options->precision ? TW_BF16 : TW_F32, &e->loaded));
-    if (e->log && *e->loaded.report.text) tw_log_warning(e->log, "%s", e->loaded.report.text);
+    if (tw_encoder_leads(e) && *e->loaded.report.text) tw_log_warning(e->log, "%s", e->loaded.report.text);
     e->dim = e->loaded.model->config.embed;
     snprintf(e->source, sizeof e->source, "%s, %s", e->loaded.model->config.name, options->checkpoint);
     return tw_towers_create(e->loaded.model, e->device, TW_RECOMPUTE_NONE, TW_U8, &e->towers);
@@ -40,11 +49,22 @@ tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_enc
                                    .on_bad = on_bad,
                                    .on_progress = on_progress}};
     tw_status status = open_all(options, out);
-    if (status != TW_OK) tw_encoder_close(out);
+    if (status == TW_OK) return TW_OK;
+    status = tw_encoder_end(out, status);
+    tw_encoder_close(out);
     return status;
 }
 
+bool tw_encoder_leads(const tw_encoder *encoder) {
+    return !encoder->comm || encoder->comm->rank == 0;
+}
+
+tw_status tw_encoder_end(const tw_encoder *encoder, tw_status status) {
+    return encoder->comm ? tw_comm_fail(encoder->comm, status) : status;
+}
+
 void tw_encoder_close(tw_encoder *encoder) {
+    tw_comm_free(encoder->comm);
     tw_towers_free(encoder->towers);
     tw_loaded_model_free(&encoder->loaded);
     if (encoder->device) tw_device_free(encoder->device);
@@ -87,15 +107,16 @@ tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_r
     int64_t n = tw_dataset_images(dataset), bad;
     double start = tw_seconds();
     *out = (tw_rows){0};
-    bool *ok = malloc((size_t)n + 1);
-    tw_status status = ok ? reserve_rows(out, n, encoder->dim) : FAIL(TW_ERR_MEMORY, "out of memory");
+    bool *ok = malloc((size_t)n + 1), leads = tw_encoder_leads(encoder);
+    tw_status status =
+        ok ? reserve_rows(out, leads ? n : 0, encoder->dim) : FAIL(TW_ERR_MEMORY, "out of memory");
     encoder->unit = "images";
     encoder->encode.context = encoder;
     if (status == TW_OK)
         status = tw_encode_all_images(encoder->towers, encoder->loaded.model, dataset, &encoder->encode,
                                       out->values, ok, &bad);
-    if (status == TW_OK) status = keep_good(dataset, ok, out);
-    if (status == TW_OK && out->n == 0)
+    if (status == TW_OK && leads) status = keep_good(dataset, ok, out);
+    if (status == TW_OK && leads && out->n == 0)
         status = FAIL(TW_ERR_FORMAT, "%s: none of its %lld images can be decoded", tw_dataset_path(dataset),
                       (long long)n);
     free(ok);
@@ -107,7 +128,8 @@ tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_r
 tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_rows *out) {
     double start = tw_seconds();
     *out = (tw_rows){0};
-    tw_status status = reserve_rows(out, texts->n, encoder->dim);
+    bool leads = tw_encoder_leads(encoder);
+    tw_status status = reserve_rows(out, leads ? texts->n : 0, encoder->dim);
     encoder->unit = "texts";
     encoder->encode.context = encoder;
     if (status == TW_OK)
@@ -117,7 +139,7 @@ tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_
         tw_rows_free(out);
         return status;
     }
-    memcpy(out->ids, texts->ids, (size_t)texts->n * sizeof *out->ids);
+    if (leads) memcpy(out->ids, texts->ids, (size_t)texts->n * sizeof *out->ids);
     out->seconds = tw_seconds() - start;
     return TW_OK;
 }

@@ -15,6 +15,7 @@ typedef struct tw_encoder_options {
     int precision;          /* 0: f32, 1: bf16 */
     int64_t batch, num_workers, threads;
     int64_t resolution, context_length; /* 0: the model's */
+    bool ranks; /* works with the other ranks that a launcher started; only rank 0 gets results */
 } tw_encoder_options;
 
 /* f32, batches of 64, two loader threads, all cores. */
@@ -22,6 +23,7 @@ tw_encoder_options tw_encoder_defaults(void);
 
 typedef struct tw_encoder {
     tw_device *device;
+    tw_comm *comm; /* NULL unless options.ranks */
     tw_loaded_model loaded;
     tw_towers *towers;
     tw_encode_options encode;
@@ -33,6 +35,10 @@ typedef struct tw_encoder {
 
 /* The log, which may be NULL, gets progress and warnings, and must outlive the encoder. */
 tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_encoder *out) TW_MUST_CHECK;
+/* Whether results come to this rank: it is the only one or rank 0. */
+bool tw_encoder_leads(const tw_encoder *encoder);
+/* A rank's status at the end: an error ends the other ranks, and is told by one. */
+tw_status tw_encoder_end(const tw_encoder *encoder, tw_status status) TW_MUST_CHECK;
 void tw_encoder_close(tw_encoder *encoder); /* accepts one that is all zero, or was closed */
 
 typedef struct tw_rows {
@@ -44,7 +50,8 @@ typedef struct tw_rows {
     double seconds;
 } tw_rows;
 
-/* All images of the split that can be decoded, in the byte order of their keys. */
+/* Over several ranks both are collective; on other ranks than 0 the rows are none.
+ * All images of the split that can be decoded, in the byte order of their keys. */
 tw_status tw_encoder_images(tw_encoder *encoder, const tw_dataset *dataset, tw_rows *out) TW_MUST_CHECK;
 /* All texts, in their order, those without images included. */
 tw_status tw_encoder_texts(tw_encoder *encoder, const tw_split_texts *texts, tw_rows *out) TW_MUST_CHECK;

@@ -171,6 +171,12 @@ static tw_status write_file(const tw_extraction *e, tw_feature_part *part, id_so
     return status;
 }
 
+/* Rank 0 tells the others where the work goes on. */
+static tw_status share_start(const tw_extraction *e, int64_t *first) {
+    tw_comm *c = e->encoder->comm;
+    return c ? c->broadcast(c, first, sizeof *first, 0) : TW_OK;
+}
+
 static tw_status extract(const tw_extraction *e, const char *path, id_source *ids, tw_extracted *out) {
     tw_feature_job job = {.items = count_of(e), .dim = e->encoder->dim, .batch = e->options->batch};
     tw_feature_part *part;
@@ -184,14 +190,14 @@ static tw_status extract(const tw_extraction *e, const char *path, id_source *id
     if (out->resumed)
         tw_log_line(e->encoder->log, "%s: going on after %lld of %lld", e->path, (long long)out->resumed,
                     (long long)job.items);
-    tw_status status = encode_rest(e, out->resumed, part, out);
+    tw_status status = share_start(e, &out->resumed);
+    if (status == TW_OK) status = encode_rest(e, out->resumed, part, out);
     if (status == TW_OK) status = write_file(e, part, ids, out);
     tw_feature_part_close(part, false);
     return status;
 }
 
-tw_status tw_extract(const tw_extraction *e, tw_extracted *out) {
-    *out = (tw_extracted){0};
+static tw_status lead(const tw_extraction *e, tw_extracted *out) {
     id_source ids;
     char *path = part_path(e->path);
     if (!path) return FAIL(TW_ERR_MEMORY, "%s: no memory for its name", e->path);
@@ -200,4 +206,16 @@ tw_status tw_extract(const tw_extraction *e, tw_extracted *out) {
     close_ids(&ids);
     free(path);
     return status;
+}
+
+/* Another rank's part: it encodes its batches and keeps nothing. */
+static tw_status follow(const tw_extraction *e) {
+    tw_extracted out = {0};
+    TRY(share_start(e, &out.resumed));
+    return encode_rest(e, out.resumed, NULL, &out);
+}
+
+tw_status tw_extract(const tw_extraction *e, tw_extracted *out) {
+    *out = (tw_extracted){0};
+    return tw_encoder_leads(e->encoder) ? lead(e, out) : follow(e);
 }

@@ -26,8 +26,10 @@ typedef struct tw_extracted {
     double seconds;    /* of this run's encoding */
 } tw_extracted;
 
-/* Encodes what is not there yet and writes the file: bit for bit the same whether the run was interrupted or
- * not, for the same build, processor, options and number of compute threads. If the model, the items or an
+/* Collective where the encoder works over ranks; rank 0 writes, and only its *out is filled.
+ * Encodes what is not there yet and writes the file: bit for bit the same whether the run was interrupted or
+ * not, for the same build, processor, options and number of compute threads a rank,
+ * whatever the number of ranks. If the model, the items or an
  * option that changes bits are others than the interrupted run's, its work is dropped with a warning. The
  * .part file stays, so that a run of several files that is interrupted later need not do this one again. */
 tw_status tw_extract(const tw_extraction *e, tw_extracted *out) TW_MUST_CHECK;

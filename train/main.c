@@ -2,6 +2,7 @@
 #include "autograd/status.h"
 #include "train/commands/commands.h"
 #include "train/config.h"
+#include "train/launch.h"
 #include "train/signals.h"
 #include "train/values.h"
 
@@ -90,6 +91,8 @@ static int run_command(const command *found, int argc, char **argv, bool debug) 
     tw_status status = found->run(argc, argv);
     int output = finish_output();
     if (status == TW_OK) return output;
+    if (status == TW_ERR_INTERRUPTED && tw_launch_find().rank > 0)
+        return exit_code(status); /* rank 0 says it */
     fprintf(stderr, "tuwen %s: %s\n", found->name, tw_last_error());
     if (debug) fprintf(stderr, "raised at %s (%s)\n", tw_last_error_place(), tw_status_name(status));
     return exit_code(status);

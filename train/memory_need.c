@@ -2,7 +2,9 @@
 
 #include "train/towers.h"
 
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* A CPU device whose memory is addresses without pages behind them: nothing may be read or written. */
@@ -14,7 +16,6 @@ typedef struct block {
 
 typedef struct planner {
     tw_device device; /* first, so that a tw_device * is one */
-    tw_device *cpu;
     block *blocks;
 } planner;
 
@@ -56,15 +57,12 @@ static tw_status plan_zero(tw_device *d, tw_queue q, void *dst, size_t bytes) {
     return TW_OK;
 }
 
-static tw_status planner_open(planner *p) {
-    *p = (planner){0};
-    TRY(tw_device_cpu(0, &p->cpu));
-    p->device = *p->cpu;
+static void planner_make(planner *p, const tw_device *like) {
+    *p = (planner){.device = *like};
     p->device.alloc = plan_alloc;
     p->device.release = plan_release;
     p->device.upload = p->device.download = p->device.copy = plan_copy;
     p->device.zero = plan_zero;
-    return TW_OK;
 }
 
 /* Arena bytes of one tape. */
@@ -96,8 +94,10 @@ static tw_status plan(planner *p, tw_dual_encoder *model, tw_dtype type, bool tr
 tw_status tw_memory_needed(const tw_model_config *config, tw_dtype compute_type, int64_t batch,
                            tw_memory_need *out) {
     planner p;
+    tw_device *cpu;
     *out = (tw_memory_need){0};
-    TRY(planner_open(&p));
+    TRY(tw_device_cpu(0, &cpu));
+    planner_make(&p, cpu);
     tw_status status = TW_OK;
     for (int training = 0; training < 2 && status == TW_OK; training++) {
         tw_model_config c = *config;
@@ -108,6 +108,43 @@ tw_status tw_memory_needed(const tw_model_config *config, tw_dtype compute_type,
         status = plan(&p, model, compute_type, training, batch, out);
         tw_dual_encoder_free(model);
     }
-    tw_device_free(p.cpu);
+    tw_device_free(cpu);
     return status;
+}
+
+tw_status tw_memory_of_step(const tw_dual_encoder *model, const tw_device *device, tw_recompute recompute,
+                            int64_t batch, size_t *bytes) {
+    planner p;
+    planner_make(&p, device);
+    return arena_bytes(&p, model, TW_TOWERS_TRAIN, batch, recompute, bytes);
+}
+
+/* ---- what is free ---- */
+
+/* The number after `key` (NULL: the first word) in a file of the system; false if there is none. */
+static bool read_number(const char *path, const char *key, double *out) {
+    char line[256];
+    bool found = false;
+    FILE *f = fopen(path, "r");
+    if (!f) return false;
+    while (!found && fgets(line, sizeof line, f)) {
+        size_t n = key ? strlen(key) : 0;
+        if (key && strncmp(line, key, n) != 0) continue;
+        char *end;
+        *out = strtod(line + n, &end);
+        found = end != line + n;
+        if (!key) break;
+    }
+    fclose(f);
+    return found;
+}
+
+size_t tw_memory_free(void) {
+    double available, limit, used;
+    if (!read_number("/proc/meminfo", "MemAvailable:", &available)) return 0;
+    available *= 1024;
+    if (read_number("/sys/fs/cgroup/memory.max", NULL, &limit) &&
+        read_number("/sys/fs/cgroup/memory.current", NULL, &used) && limit - used < available)
+        available = limit - used;
+    return available > 0 ? (size_t)available : 0;
 }

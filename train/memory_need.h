@@ -3,6 +3,7 @@
 #ifndef TW_TRAIN_MEMORY_NEED_H
 #define TW_TRAIN_MEMORY_NEED_H
 
+#include "autograd/tape.h"
 #include "layers/dual_encoder.h"
 
 typedef struct tw_memory_need { /* bytes */
@@ -17,5 +18,14 @@ typedef struct tw_memory_need { /* bytes */
 /* For batches of `batch` images, texts or pairs; compute_type is TW_F32 or TW_BF16. */
 tw_status tw_memory_needed(const tw_model_config *config, tw_dtype compute_type, int64_t batch,
                            tw_memory_need *out) TW_MUST_CHECK;
+
+/* Of a model allocated for training on `device`: the bytes of activations that a step of `batch` pairs takes.
+ */
+tw_status tw_memory_of_step(const tw_dual_encoder *model, const tw_device *device, tw_recompute recompute,
+                            int64_t batch, size_t *bytes) TW_MUST_CHECK;
+
+/* Host memory in bytes that this process could still take: what the system has to give without swapping,
+ * within its control groups' limits. 0: not known. */
+size_t tw_memory_free(void);
 
 #endif

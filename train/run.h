@@ -44,6 +44,7 @@ typedef struct tw_run {
     FILE *sample_log; /* rank 0's */
     tw_schedule schedule;
     int64_t total_steps;
+    int64_t micro_batch;     /* of each rank; 0: its whole part */
     int64_t step;            /* completed optimizer steps, skipped ones included */
     int64_t epoch, position; /* of the next sample */
     int64_t skipped_in_row, skipped_total;
@@ -80,9 +81,18 @@ typedef struct tw_run_start {
     tw_model_source source, image, text;
 } tw_run_start;
 
+/* run_memory.c */
+/* The largest part of a batch that a rank gets. */
+int64_t tw_run_largest_part(const tw_run *run);
+/* Collective. Sets run->micro_batch by the configuration; with auto to what fits on every rank. */
+tw_status tw_run_choose_micro_batch(tw_run *run) TW_MUST_CHECK;
+/* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
+ * first; the log says how much. */
+tw_status tw_run_plan_memory(tw_run *run) TW_MUST_CHECK;
+
 /* run_start.c */
-/* Opens what config->resume, init, or init_image and init_text name. A run folder that holds a run already is
- * refused unless it is resumed. */
+/* Collective. Opens what config->resume, init, or init_image and init_text name. A run folder that holds a
+ * run already is refused unless it is resumed. */
 tw_status tw_run_start_open(const tw_run *run, tw_run_start *out) TW_MUST_CHECK;
 void tw_run_start_close(tw_run_start *start);
 /* The model's description: the start's, or config->model's; and where its vocabulary may lie. */

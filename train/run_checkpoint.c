@@ -47,14 +47,14 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
         tw_log_warning(run->log,
                        "saved by %s on %s, resumed by %s on %s: results agree to rounding, not bit for bit",
                        meta->build, meta->cpu, build_name(), cpu_features());
-    if (meta->ranks != run->comm->ranks || meta->micro_batch != run->config->micro_batch ||
+    if (meta->ranks != run->comm->ranks || meta->micro_batch != run->micro_batch ||
         meta->threads != run->config->threads)
         tw_log_warning(
             run->log,
             "resumed with %d ranks, %d threads, micro-batch %d, saved with %d, %d, %d: results agree to "
             "rounding, not bit for bit",
-            run->comm->ranks, (int)run->config->threads, (int)run->config->micro_batch, meta->ranks,
-            meta->threads, meta->micro_batch);
+            run->comm->ranks, (int)run->config->threads, (int)run->micro_batch, meta->ranks, meta->threads,
+            meta->micro_batch);
 }
 
 tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) {
@@ -105,7 +105,7 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     meta->best_step = run->best_step;
     meta->threads = (int)run->config->threads;
     meta->ranks = run->comm->ranks;
-    meta->micro_batch = (int)run->config->micro_batch;
+    meta->micro_batch = (int)run->micro_batch;
     return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
 }
 

@@ -1,3 +1,4 @@
+#include "train/comm_open.h"
 #include "train/device_open.h"
 #include "train/run.h"
 
@@ -7,7 +8,7 @@
 
 static tw_status open_device(tw_run *run) {
     TRY(tw_device_open(run->config->device, (int)run->config->threads, 0, &run->device));
-    return tw_comm_self(run->device, &run->comm);
+    return tw_comm_open(run->device, (double)run->config->rank_timeout, &run->comm);
 }
 
 static tw_status name_run(tw_run *run) {
@@ -110,9 +111,10 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
         tw_resnet_synchronise(&run->model->resnet, run->comm);
     tw_recompute recompute =
         config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+    TRY(tw_run_choose_micro_batch(run));
     TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));
     return tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition,
-                             config->micro_batch, &run->stepper);
+                             run->micro_batch, &run->stepper);
 }
 
 static tw_status make_schedule(tw_run *run) {
@@ -147,11 +149,6 @@ static void report_bad(void *context, const char *message) {
                        run->bad_reported == SHOWN ? " (further ones are counted, not shown)" : "");
 }
 
-/* The largest part of a batch that a rank gets. */
-static int64_t largest_part(const tw_run *run) {
-    return (run->config->batch + run->comm->ranks - 1) / run->comm->ranks;
-}
-
 static tw_status open_loader(tw_run *run) {
     const tw_config *c = run->config;
     tw_loader_config config = {.rank = run->comm->rank,
@@ -166,7 +163,7 @@ static tw_status open_loader(tw_run *run) {
                                .on_bad = report_bad,
                                .on_bad_context = run};
     if (run->comm->rank == 0) TRY(tw_run_open_sample_log(run));
-    TRY(tw_exchange_create(run->comm, largest_part(run), &run->exchange));
+    TRY(tw_exchange_create(run->comm, tw_run_largest_part(run), &run->exchange));
     return tw_loader_open_pairs(&config, run->train, run->vocab, run->sampler, run->epoch, run->position,
                                 &run->loader);
 }
@@ -194,32 +191,13 @@ static void describe(const tw_run *run) {
                 log(batch));
 }
 
-/* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
- * first. */
-static tw_status plan_memory(tw_run *run) {
-    const tw_config *c = run->config;
-    const tw_tower_tape *t;
-    char share[96] = "", ranks[32] = "";
-    int64_t part = largest_part(run), micro = c->micro_batch && c->micro_batch < part ? c->micro_batch : part;
-    TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
-    double moments = (double)tw_adamw_bytes(run->adamw) / 1e6,
-           all = (double)tw_params_trainable(run->model->params) * 8 / 1e6;
-    if (run->comm->ranks > 1) snprintf(ranks, sizeof ranks, " of each of %d ranks", run->comm->ranks);
-    if (run->comm->ranks > 1 && moments < all)
-        snprintf(share, sizeof share, " (this rank's share of %.1f MB)", all);
-    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB",
-                ranks, (double)tw_params_bytes(run->model->params) / 1e6, moments, share,
-                (double)tw_towers_bytes(run->towers) / 1e6);
-    return TW_OK;
-}
-
 static tw_status open_with(tw_run *run, const tw_run_start *start) {
     TRY(open_data(run));
     TRY(make_model(run, start));
     if (start->resume) TRY(tw_run_restore(run, start->source.checkpoint));
     TRY(make_schedule(run));
     describe(run);
-    TRY(plan_memory(run));
+    TRY(tw_run_plan_memory(run));
     TRY(tw_run_check_start(run));
     return open_loader(run);
 }

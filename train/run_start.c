@@ -35,6 +35,27 @@ static tw_status open_resumed(const tw_run *run, const char *from, tw_run_start 
     return TW_OK;
 }
 
+/* The checkpoint to go on from, if there is one. */
+static tw_status find_resumed(const tw_run *run, tw_run_start *out) {
+    const tw_config *config = run->config;
+    const char *from = config->resume;
+    bool automatic = strcmp(from, "auto") == 0;
+    if (automatic || strcmp(from, "latest") == 0) from = config->output;
+    if (!*from) return refuse_second_run(config);
+    tw_status status = open_resumed(run, from, out);
+    return automatic && status == TW_ERR_NOT_FOUND ? TW_OK : status;
+}
+
+/* Rank 0 looks; the others open what it found, though `latest` may move or be another file to them. */
+static tw_status open_same(const tw_run *run, tw_run_start *out) {
+    char path[4096] = "";
+    bool leads = run->comm->rank == 0;
+    if (leads) TRY(find_resumed(run, out));
+    if (out->resume) snprintf(path, sizeof path, "%s", tw_checkpoint_path(out->source.checkpoint));
+    TRY(run->comm->broadcast(run->comm, path, sizeof path, 0));
+    return leads || !*path ? TW_OK : open_resumed(run, path, out);
+}
+
 static tw_status open_initial(const tw_config *config, tw_run_start *out) {
     if (*config->init && (*config->init_image || *config->init_text))
         return FAIL(TW_ERR_CONFIG, "init gives a whole model: leave init_image and init_text out, or init");
@@ -54,18 +75,9 @@ static tw_status open_initial(const tw_config *config, tw_run_start *out) {
 }
 
 tw_status tw_run_start_open(const tw_run *run, tw_run_start *out) {
-    const tw_config *config = run->config;
-    const char *from = config->resume;
-    bool automatic = strcmp(from, "auto") == 0;
     *out = (tw_run_start){0};
-    if (automatic || strcmp(from, "latest") == 0) from = config->output;
-    if (*from) {
-        tw_status status = open_resumed(run, from, out);
-        if (status == TW_OK || !(automatic && status == TW_ERR_NOT_FOUND)) return status;
-    } else {
-        TRY(refuse_second_run(config));
-    }
-    return open_initial(config, out);
+    TRY(open_same(run, out));
+    return out->resume ? TW_OK : open_initial(run->config, out);
 }
 
 void tw_run_start_close(tw_run_start *start) {

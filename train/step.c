@@ -4,6 +4,7 @@
 #include "train/buckets.h"
 #include "train/clock.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 struct tw_stepper {
@@ -183,4 +184,21 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     TRY(tw_buckets_finish(s->buckets));
     s->times = (tw_stepper_times){features - start, middle - features, end - middle, tw_seconds() - end};
     return TW_OK;
+}
+
+tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) {
+    tw_device *d = s->device;
+    const float *parts[2] = {tw_contrastive_image(s->loss), tw_contrastive_text(s->loss)};
+    int64_t n = s->counts[s->comm->rank] * s->model->config.embed;
+    float *host = malloc((size_t)n * sizeof *host + 1);
+    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = TW_OK;
+    *finite = true;
+    for (int i = 0; i < 2 && n > 0 && status == TW_OK; i++) {
+        status = d->download(d, TW_QUEUE_COMPUTE, host, parts[i], (size_t)n * sizeof *host);
+        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+        for (int64_t k = 0; k < n && status == TW_OK; k++) *finite &= isfinite(host[k]) != 0;
+    }
+    free(host);
+    return status;
 }

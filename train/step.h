@@ -52,6 +52,10 @@ typedef struct tw_stepper_times {
 } tw_stepper_times;
 tw_stepper_times tw_stepper_last_times(const tw_stepper *s);
 
+/* Whether this rank's own features of the last run are all finite: where the loss is not, those of some rank
+ * are not. */
+tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) TW_MUST_CHECK;
+
 /* The device's step record, for the optimizer. */
 tw_step *tw_stepper_record(tw_stepper *s);
 /* Bytes of the loss's memory (features, their gradients, log-sum-exps), beside the towers' arena. */

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include "train/comm_open.h"
 #include "train/run.h"
 #include "train/signals.h"
 
@@ -55,12 +56,30 @@ static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
                 (long long)run->skipped_in_row, report->offender, on, (long long)run->step + 1);
 }
 
+/* A loss that is not finite spoils the gradient of every rank: the one whose features it came from is named,
+ * if it is one alone. */
+static tw_status find_rank(tw_run *run, tw_gradient_report *report) {
+    tw_comm *c = run->comm;
+    bool finite;
+    if (!report->offender || report->rank >= 0) return TW_OK;
+    TRY(tw_stepper_check_features(run->stepper, &finite));
+    bool *all = calloc((size_t)c->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = c->gather_all(c, &finite, sizeof finite, all);
+    int bad = 0;
+    for (int r = 0; r < c->ranks; r++)
+        if (!all[r]) report->rank = bad++ ? -1 : r;
+    free(all);
+    return status;
+}
+
 /* The gradient of this rank's samples into the step of all. */
 static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
     tw_samples samples = {batch->size, batch->pixels, batch->ids, batch->lengths};
     TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &run->loss, global));
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
+    TRY(find_rank(run, &report));
     TRY(watch_skips(run, &report));
     run->window.norm = report.norm;
     if (*global == 0) return TW_OK;
@@ -221,6 +240,7 @@ tw_status tw_train(const tw_config *config) {
     TRY(tw_signals_install());
     tw_status status = tw_run_open(&run, config);
     if (status == TW_OK) status = train(&run);
+    if (run.comm) status = tw_comm_fail(run.comm, status); /* the other ranks do not go on without this one */
     char message[1024]; /* closing may fail too; the first error is the one to tell */
     snprintf(message, sizeof message, "%s", tw_last_error());
     tw_status closed = tw_run_close(&run);

@@ -1,6 +1,7 @@
 /* `tuwen evaluate`: R@1, R@5, R@10 and mean recall, of prediction files or of a checkpoint. */
 #include "train/commands/commands.h"
 #include "train/commands/encoder_options.h"
+#include "train/launch.h"
 #include "train/recall.h"
 #include "train/scores.h"
 
@@ -12,7 +13,8 @@ typedef struct job {
     tw_encoder_options encoder;
     const char *predictions, *texts, *data, *output;
     int direction;
-    tw_log *log;
+    bool follows;           /* another rank has the scores */
+    tw_log *log, *rank_log; /* what all ranks would say, by rank 0 alone; each rank's own */
     tw_reference *reference;
     tw_scores scores[TW_DIRECTIONS];
 } job;
@@ -160,16 +162,19 @@ static tw_status score_split(job *j, const tw_dataset *dataset) {
     tw_split_texts texts;
     tw_encoder encoder = {0};
     tw_rows image_rows = {0}, text_rows = {0};
+    j->encoder.ranks = true;
     TRY(tw_split_texts_load(dataset, j->texts, j->log, &texts));
     tw_status status = fill_reference(j, &texts);
-    if (status == TW_OK) status = tw_encoder_open(&j->encoder, j->log, &encoder);
+    if (status == TW_OK) status = tw_encoder_open(&j->encoder, j->rank_log, &encoder);
     if (status == TW_OK) status = tw_encoder_images(&encoder, dataset, &image_rows);
     if (status == TW_OK) status = tw_encoder_texts(&encoder, &texts, &text_rows);
-    if (status == TW_OK) status = score_features(j, encoder.device, &image_rows, &text_rows);
-    if (status == TW_OK)
+    j->follows = !tw_encoder_leads(&encoder);
+    if (status == TW_OK && !j->follows) status = score_features(j, encoder.device, &image_rows, &text_rows);
+    if (status == TW_OK && !j->follows)
         printf("%s on %s: %lld images (%.1f/s), %lld texts (%.1f/s)\n", encoder.source, j->data,
                (long long)image_rows.n, (double)image_rows.n / image_rows.seconds, (long long)text_rows.n,
                (double)text_rows.n / text_rows.seconds);
+    status = tw_encoder_end(&encoder, status);
     tw_rows_free(&image_rows);
     tw_rows_free(&text_rows);
     tw_encoder_close(&encoder);
@@ -188,6 +193,7 @@ static tw_status score_checkpoint(job *j) {
 /* ---- both ---- */
 
 static tw_status finish(const job *j) {
+    if (j->follows) return TW_OK;
     for (tw_direction d = 0; d < TW_DIRECTIONS; d++)
         if (j->direction == BOTH || j->direction == (int)d) show(j, d);
     if (!j->output) return TW_OK;
@@ -212,10 +218,11 @@ tw_status tw_command_evaluate(int argc, char **argv) {
     TRY(parse(argc, argv, &j, &help));
     if (help) return TW_OK;
     TRY(check(&j));
-    TRY(tw_log_open(&log, &j.log));
+    TRY(tw_log_open(&log, &j.rank_log));
+    if (tw_launch_find().rank == 0) j.log = j.rank_log;
     tw_status status = j.predictions ? score_file(&j) : score_checkpoint(&j);
     status = status == TW_OK ? finish(&j) : fail(&j, status);
     tw_reference_free(j.reference);
-    tw_status closed = tw_log_close(j.log);
+    tw_status closed = tw_log_close(j.rank_log);
     return status != TW_OK ? status : closed;
 }

@@ -3,6 +3,7 @@
 #include "train/commands/commands.h"
 #include "train/commands/encoder_options.h"
 #include "train/extraction.h"
+#include "train/launch.h"
 
 #include <stdlib.h>
 
@@ -11,7 +12,7 @@ typedef struct job {
     const char *data, *images, *texts, *output, *name;
     int format, texts_format;
     bool images_only, texts_only;
-    tw_log *log;
+    tw_log *log, *rank_log; /* what all ranks would say, by rank 0 alone; each rank's own */
     tw_encoder open;
     tw_dataset *dataset;
     tw_image_files *files;
@@ -169,6 +170,7 @@ static tw_status extract(job *j, bool image) {
     const char *unit = image ? "images" : "texts";
     tw_extracted done;
     TRY(tw_extract(&e, &done));
+    if (!tw_encoder_leads(&j->open)) return TW_OK;
     printf("%s: %lld %s, %lld values each", e.path, (long long)done.rows, unit, (long long)j->open.dim);
     if (done.encoded) printf(", %.1f %s/s", (double)done.encoded / done.seconds, unit);
     if (done.resumed) printf(", %lld of an interrupted run", (long long)done.resumed);
@@ -185,12 +187,14 @@ static tw_status extract(job *j, bool image) {
 
 static tw_status run(job *j) {
     const tw_log_options log = {.console = stderr, .progress_seconds = 10};
-    TRY(tw_log_open(&log, &j->log));
+    TRY(tw_log_open(&log, &j->rank_log));
+    if (tw_launch_find().rank == 0) j->log = j->rank_log;
     TRY(open_input(j));
-    TRY(tw_encoder_open(&j->encoder, j->log, &j->open));
+    TRY(tw_encoder_open(&j->encoder, j->rank_log, &j->open));
     TRY(tw_make_folders(j->output));
     if (j->image_path) TRY(extract(j, true));
     if (j->text_path) TRY(extract(j, false));
+    if (!tw_encoder_leads(&j->open)) return TW_OK;
     if (j->image_path) tw_extract_forget(j->image_path);
     if (j->text_path) tw_extract_forget(j->text_path);
     return TW_OK;
@@ -202,13 +206,14 @@ tw_status tw_command_extract(int argc, char **argv) {
     TRY(parse(argc, argv, &j, &help));
     if (help) return TW_OK;
     TRY(check(&j));
-    tw_status status = run(&j);
+    j.encoder.ranks = true;
+    tw_status status = tw_encoder_end(&j.open, run(&j));
     tw_encoder_close(&j.open);
     tw_split_texts_free(&j.split_texts);
     tw_image_files_free(j.files);
     tw_dataset_close(j.dataset);
     free(j.image_path);
     free(j.text_path);
-    tw_status closed = tw_log_close(j.log);
+    tw_status closed = tw_log_close(j.rank_log);
     return status != TW_OK ? status : closed;
 }

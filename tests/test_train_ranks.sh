@@ -1,0 +1,143 @@
+#!/usr/bin/env bash
+# `tuwen train`, `extract` and `evaluate` on several ranks against one, on a generated data set: the same samples, losses,
+# checkpoints and files, stopped and resumed on other numbers of ranks. Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+hash=$build/tests/tool_checkpoint_hash
+if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build" || ! command -v mpirun >/dev/null; then
+    echo "SKIP ranks: this build has no MPI, or mpirun is not installed"
+    exit 0
+fi
+
+on() { # RANKS COMMAND...: on so many ranks of this machine
+    local ranks=$1
+    shift
+    timeout 120 bash tests/mpirun.sh "$ranks" "$@"
+}
+same() { # NAME A B: checkpoints are the same to the bit
+    local a b
+    a=$($hash "$2" 2>&1) && b=$($hash "$3" 2>&1) && [ "$a" = "$b" ] && { ok; return; }
+    fail "$1: '$a' is not '$b'"
+}
+equal() { # NAME A B: files are
+    if cmp "$2" "$3" >"$work/out" 2>"$work/err"; then ok; else fail "$1"; fi
+}
+losses() { # FILE: step and loss of a run's log.jsonl
+    sed -n 's/.*"event":"step","step":\([0-9]*\),.*"loss":\([0-9.e+-]*\),.*/\1 \2/p' "$1"
+}
+near() { # NAME LOG LOG STEPS: the losses of the same steps agree within 1e-4, and there are so many
+    losses "$2" >"$work/left"
+    losses "$3" >"$work/right"
+    if join "$work/left" "$work/right" |
+        awk -v n="$4" '{ d = $2 - $3; if (d < 0) d = -d; if (d > 1e-4 * $2) bad = 1 } END { exit bad || NR != n }'; then ok
+    else
+        paste "$work/left" "$work/right" >"$work/out"
+        fail "$1"
+    fi
+}
+
+data=$work/data
+holds "shapes" "$tuwen" shapes "$data" --train 92 --valid 23 --size 32
+holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train,valid
+common=(--model micro --train_data "$data/lmdb/train" --val_data "$data/lmdb/valid" --vocab "$data/vocab.txt" --batch 22
+    --max_steps 10 --warmup 3 --lr 1e-3 --save_interval 5 --val_interval 5 --val_batch 4 --log_interval 1 --threads 1
+    --num_workers 1 --use_augment --text_dropout 0.1 --attention_dropout 0.1)
+train() { # RANKS FOLDER OPTIONS...
+    local ranks=$1 folder=$2
+    shift 2
+    on "$ranks" "$tuwen" train "${common[@]}" --output "$folder" --sample_log "$folder.samples" "$@"
+}
+
+# One rank, and more: the epoch's last batch has 4 samples, so that parts are uneven.
+holds "one process" "$tuwen" train "${common[@]}" --output "$work/one" --sample_log "$work/one.samples"
+grep "Validation at step 0" "$work/out" | sed 's/.*text-to-image/text-to-image/; s/ | [0-9.]* s$//' >"$work/scores"
+[ -s "$work/scores" ] && ok || fail "no validation before the first step"
+for n in 1 2 3 4; do
+    holds "$n ranks" train $n "$work/n$n"
+    grep "Validation at step 0" "$work/out" | sed 's/.*text-to-image/text-to-image/; s/ | [0-9.]* s$//' >"$work/scores$n"
+    equal "$n ranks see the same samples" "$work/one.samples" "$work/n$n.samples"
+    equal "$n ranks give the same scores" "$work/scores" "$work/scores$n"
+    near "$n ranks have the same losses" "$work/one/log.jsonl" "$work/n$n/log.jsonl" 10
+    [ "$(grep -c "saved step 10" "$work/n$n/log.jsonl")" = 1 ] && ok || fail "$n ranks: step 10 is not saved once"
+    if [ $n -gt 1 ]; then
+        grep -q "$n ranks start from the same weights" "$work/n$n/log.jsonl" && ok || fail "$n ranks: the start is not compared"
+    fi
+done
+same "one rank under mpirun is one process" "$work/one/latest" "$work/n1/latest"
+if "$tuwen" info "$work/n4/latest" >/dev/null 2>&1; then ok; else fail "a checkpoint of 4 ranks is not whole"; fi
+
+# Optimizer state in shares or not: the same bits, less memory.
+for n in 2 4; do
+    holds "$n ranks, unsharded" train $n "$work/u$n" --shard_optimizer false --bucket_mb 1
+    same "$n ranks, sharded and unsharded" "$work/n$n/latest" "$work/u$n/latest"
+done
+holds "bf16, sharded" train 3 "$work/b" --precision bf16 --micro_batch 3
+holds "bf16, unsharded" train 3 "$work/bu" --precision bf16 --micro_batch 3 --shard_optimizer false
+same "bf16, sharded and unsharded" "$work/b/latest" "$work/bu/latest"
+moments() { sed -n 's/.*moments \([0-9.]*\) MB.*/\1/p' "$1/log.jsonl" | head -n 1; }
+awk -v all="$(moments "$work/u4")" -v share="$(moments "$work/n4")" 'BEGIN { exit !(share > 0 && share < all / 2) }' && ok ||
+    fail "4 ranks keep $(moments "$work/n4") MB of $(moments "$work/u4") MB of moments"
+
+# The micro-batch that fits: found from the plan, in equal parts, with the same result.
+holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1
+grep -Eq "micro_batch auto: ([2-9]|11) of a rank's 22 pairs at a time" "$work/m/log.jsonl" && ok || fail "auto: $(grep -h "micro_batch auto" "$work/m/log.jsonl")"
+near "micro_batch auto has the same losses" "$work/one/log.jsonl" "$work/m/log.jsonl" 10
+refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}" --output "$work/m0" --micro_batch auto --memory_mb 1 \
+    --resolution 256
+
+# Stopped on 4 ranks at some step, by a file and by a signal; resumed on others: the same samples, none lost, none twice.
+stop_run() { # FOLDER HOW: starts a run on 4 ranks, stops it at some step and returns its exit code
+    local steps=$((RANDOM % 5 + 2)) pid # mpirun.sh becomes mpirun: its number is the one to signal
+    bash tests/mpirun.sh 4 "$tuwen" train "${common[@]}" --output "$1" --sample_log "$1.samples" --stop_file "$1.stop" \
+        >"$work/out" 2>"$work/err" &
+    pid=$!
+    until grep -qs "\"step\":$steps," "$1/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    if [ "$2" = file ]; then touch "$1.stop"; else kill -USR1 $pid; fi
+    wait $pid
+}
+stopped() { # NAME: the run of stop_run ended well, and said so once
+    local code=$?
+    [ $code -eq 0 ] && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && ok || fail "$1: exit code $code"
+}
+stop_run "$work/g" signal
+stopped "USR1 to mpirun"
+holds "resume after USR1" train 4 "$work/g" --resume latest
+equal "4 ranks stopped by USR1: the samples" "$work/one.samples" "$work/g.samples"
+same "4 ranks stopped by USR1 and resumed" "$work/n4/latest" "$work/g/latest"
+stop_run "$work/s" file
+stopped "the stop file"
+for n in 2 3 1 4; do
+    cp -r "$work/s" "$work/r$n"
+    cp "$work/s.samples" "$work/r$n.samples"
+    holds "resume on $n ranks" train $n "$work/r$n" --resume latest
+    equal "4 ranks resumed on $n: the samples" "$work/one.samples" "$work/r$n.samples"
+    near "4 ranks resumed on $n: the losses" "$work/one/log.jsonl" "$work/r$n/log.jsonl" 10
+done
+same "stopped and resumed on 4 ranks" "$work/n4/latest" "$work/r4/latest"
+
+# What goes wrong on one rank ends all, and is said once.
+one_differs() { # NAME CODE TEXT OPTIONS...: rank 1 gets other options
+    local name=$1 code=$2 text=$3
+    shift 3
+    refuses "$name" "$code" "$text" on 1 "$tuwen" train "${common[@]}" --output "$work/x" : -n 1 "$tuwen" train "${common[@]}" \
+        --output "$work/x" "$@"
+    [ "$(grep -c "tuwen train:" "$work/err")" = 1 ] && ok || fail "$name: not said once"
+}
+one_differs "other weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --seed 4
+one_differs "no data on one rank" 1 "nowhere" --train_data "$work/nowhere"
+refuses "a second run in the same folder" 2 "holds a run already" train 2 "$work/n2"
+
+# Features and scores.
+model=$work/one/latest
+for n in 1 3; do
+    mkdir "$work/f$n"
+    for format in h5 npy; do
+        holds "extract on $n ranks" on $n "$tuwen" extract --checkpoint "$model" --data "$data/lmdb/train" --output "$work/f$n" \
+            --batch 7 --threads 1 --format $format
+    done
+    holds "evaluate on $n ranks" on $n "$tuwen" evaluate --checkpoint "$model" --data "$data/lmdb/valid" --output "$work/f$n/scores" \
+        --batch 7 --threads 1
+done
+[ "$(ls "$work/f1" | wc -l)" -ge 5 ] && ok || fail "files are missing: $(ls "$work/f1" | tr '\n' ' ')"
+for file in "$work"/f1/*; do equal "3 ranks write the same $(basename "$file")" "$file" "$work/f3/$(basename "$file")"; done
+finish

@@ -1,0 +1,125 @@
+/* What a step takes, and the micro-batch that fits. */
+#include "train/memory_need.h"
+#include "train/run.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+int64_t tw_run_largest_part(const tw_run *run) {
+    return (run->config->batch + run->comm->ranks - 1) / run->comm->ranks;
+}
+
+static tw_recompute recompute_of(const tw_run *run) {
+    return run->config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+}
+
+/* How many ranks share this machine's memory. */
+static tw_status count_neighbours(const tw_run *run, int *out) {
+    char host[64] = "";
+    tw_comm *c = run->comm;
+    (void)gethostname(host, sizeof host - 1);
+    char(*all)[sizeof host] = calloc((size_t)c->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = c->gather_all(c, host, sizeof host, all);
+    *out = 0;
+    for (int r = 0; r < c->ranks; r++) *out += memcmp(all[r], host, sizeof host) == 0;
+    free(all);
+    return status;
+}
+
+/* What will be taken beside the activations: the loader's ring, and features and gradients of the loss. */
+static double other_needs(const tw_run *run) {
+    const tw_config *c = run->config;
+    double part = (double)tw_run_largest_part(run), side = (double)run->model->config.image.resolution;
+    double ring =
+        (double)(c->prefetch + 1) * part * (side * side * 3 + 4 * (double)run->model->config.context);
+    return ring + (4 * part + 2 * (double)c->batch) * (double)run->model->config.embed * 4;
+}
+
+static tw_status find_budget(const tw_run *run, double *out) {
+    int neighbours;
+    TRY(count_neighbours(run, &neighbours));
+    *out = (double)run->config->memory_mb * 1e6;
+    if (run->config->memory_mb) return TW_OK;
+    size_t left = run->device->kind == TW_CPU ? tw_memory_free() : 0;
+    if (left == 0)
+        return FAIL(TW_ERR_UNSUPPORTED,
+                    "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, or "
+                    "micro_batch to a number");
+    *out =
+        0.8 * (double)left / neighbours - other_needs(run); /* the rest is the system's and the libraries' */
+    return TW_OK;
+}
+
+static tw_status fits(const tw_run *run, int64_t micro, double budget, bool *out) {
+    size_t bytes;
+    TRY(tw_memory_of_step(run->model, run->device, recompute_of(run), micro, &bytes));
+    *out = (double)bytes <= budget;
+    return TW_OK;
+}
+
+/* The largest number of pairs up to `part` whose step fits; 0: not even one. */
+static tw_status search(const tw_run *run, int64_t part, double budget, int64_t *out) {
+    int64_t good = 0, bad = part + 1, at = part;
+    while (bad - good > 1) {
+        bool ok;
+        TRY(fits(run, at, budget, &ok));
+        if (ok)
+            good = at;
+        else
+            bad = at;
+        at = good + (bad - good) / 2;
+    }
+    *out = good;
+    return TW_OK;
+}
+
+/* The least of all ranks, so that all cut alike. */
+static tw_status agree(const tw_run *run, int64_t *micro) {
+    tw_comm *c = run->comm;
+    int64_t *all = calloc((size_t)c->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = c->gather_all(c, micro, sizeof *micro, all);
+    for (int r = 0; r < c->ranks; r++)
+        if (all[r] < *micro) *micro = all[r];
+    free(all);
+    return status;
+}
+
+tw_status tw_run_choose_micro_batch(tw_run *run) {
+    int64_t part = tw_run_largest_part(run), micro;
+    double budget;
+    run->micro_batch = run->config->micro_batch;
+    if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
+    TRY(find_budget(run, &budget));
+    TRY(search(run, part, budget, &micro));
+    TRY(agree(run, &micro));
+    if (micro == 0)
+        return FAIL(TW_ERR_MEMORY,
+                    "micro_batch auto: not even one pair's activations fit into %.0f MB; use recompute: "
+                    "block or precision: bf16, or fewer ranks on this machine",
+                    budget / 1e6);
+    int64_t parts = (part + micro - 1) / micro;
+    run->micro_batch = (part + parts - 1) / parts; /* no smaller one at the end than need be */
+    tw_log_line(run->log,
+                "micro_batch auto: %lld of a rank's %lld pairs at a time; activations may take %.0f MB",
+                (long long)run->micro_batch, (long long)part, budget / 1e6);
+    return TW_OK;
+}
+
+tw_status tw_run_plan_memory(tw_run *run) {
+    const tw_tower_tape *t;
+    char share[96] = "", ranks[32] = "";
+    int64_t part = tw_run_largest_part(run);
+    int64_t micro = run->micro_batch && run->micro_batch < part ? run->micro_batch : part;
+    TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
+    double moments = (double)tw_adamw_bytes(run->adamw) / 1e6,
+           all = (double)tw_params_trainable(run->model->params) * 8 / 1e6;
+    if (run->comm->ranks > 1) snprintf(ranks, sizeof ranks, " of each of %d ranks", run->comm->ranks);
+    if (run->comm->ranks > 1 && moments < all)
+        snprintf(share, sizeof share, " (this rank's share of %.1f MB)", all);
+    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB",
+                ranks, (double)tw_params_bytes(run->model->params) / 1e6, moments, share,
+                (double)tw_towers_bytes(run->towers) / 1e6);
+    return TW_OK;
+}
