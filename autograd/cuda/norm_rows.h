@@ -105,13 +105,18 @@ TW_DEVICE void tw_drop_pack(const tw_draw &draw, uint32_t threshold, float scale
         }
         return;
     }
-    tw_random4(&draw, (uint32_t)(first / 4), word);
+    /* Rolled, so that the generator is there once: unrolled, it kept ptxas busy for many minutes. */
+    int shift = (int)(first % 4);
+#pragma unroll 1
+    for (int k = 0; k < 3; k++) {
+        tw_random4(&draw, (uint32_t)(first / 4 + k), word);
 #pragma unroll
-    for (int e = 0; e < TW_PACK; e++) {
-        int which = (int)((first + e) % 4);
-        if (which == 0) tw_random4(&draw, (uint32_t)((first + e) / 4), word);
-        uint32_t w = which == 0 ? word[0] : which == 1 ? word[1] : which == 2 ? word[2] : word[3];
-        v[e] = w >= threshold ? v[e] * scale : 0.0f;
+        for (int e = 0; e < TW_PACK; e++) {
+            int at = shift + e - 4 * k;
+            if (at < 0 || at > 3) continue;
+            uint32_t w = at == 0 ? word[0] : at == 1 ? word[1] : at == 2 ? word[2] : word[3];
+            v[e] = w >= threshold ? v[e] * scale : 0.0f;
+        }
     }
 }
 
