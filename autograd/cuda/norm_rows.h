@@ -1,5 +1,6 @@
-/* Layer normalisation of a group's row in registers, and dropout on it: the parts that layer_norm,
- * add_layer_norm and embed_tokens are made of. Formulas: ops/layer_norm_rows.h, ops/dropout_math.h. */
+/* Layer normalisation of a group's row in registers, dropout on it, and the kernels that layer_norm,
+ * add_layer_norm and embed_tokens share: they differ in where a row comes from and where it goes. Formulas:
+ * ops/layer_norm_rows.h, ops/dropout_math.h. */
 #ifndef TW_AUTOGRAD_CUDA_NORM_ROWS_H
 #define TW_AUTOGRAD_CUDA_NORM_ROWS_H
 
@@ -130,6 +131,92 @@ TW_DEVICE void tw_drop_row(const tw_group &at, const tw_drop &drop, int64_t row,
     for (int p = 0; p < PACKS; p++)
         if (tw_column(at, p) < at.d)
             tw_drop_pack(draw, drop.threshold, drop.scale, first + tw_column(at, p), v[p]);
+}
+
+/* ---- the kernels and their launches ---- */
+
+/* What each of these operations has; its arguments extend it by the rows themselves and by
+ *
+ *     template <int PACKS> TW_MEMBER void load(at, row, v) const;       forward: what is normalised
+ *     template <int PACKS> TW_MEMBER void store(at, row, v) const;               and its norm
+ *     template <int PACKS> TW_MEMBER void load(at, row, x, g) const;    backward: x, and the norm's gradient
+ *     template <int PACKS> TW_MEMBER void store(at, row, g) const;                and x's
+ */
+struct tw_norm_rows {
+    tw_affine affine;
+    float *stats;   /* (rows, 2): mean, rstd */
+    float *partial; /* backward: (TW_COLUMN_BLOCKS, 2, d): dgain, dbias */
+    int64_t rows, d;
+};
+
+#define TW_MEMBER __device__ __forceinline__
+
+/* Input `gain` is the gain, the one behind it the bias; the first output is the norm, the last one the
+ * statistics; backward's scratch begins with the partial sums. */
+static inline tw_norm_rows tw_norm_rows_of(const tw_call *c, int gain, float eps) {
+    const tw_tensor *y = &c->output[0], *stats = &c->output[c->n_outputs - 1];
+    return tw_norm_rows{tw_affine_of(&c->input[gain], &c->input[gain + 1], eps), (float *)stats->data,
+                        (float *)c->scratch, tw_tensor_rows(y), tw_tensor_cols(y)};
+}
+
+template <class Args, int PACKS> __global__ void tw_norm_forward_kernel(Args a, tw_layout l) {
+    __shared__ float shared[TW_GROUP_SHARED];
+    tw_group at = tw_group_here(l, a.d);
+    int64_t row = (int64_t)blockIdx.x * l.groups + at.group;
+    if (row >= a.rows) return; /* a whole warp, where a group is one; never where it is a block */
+    float v[PACKS][TW_PACK];
+    a.template load<PACKS>(at, row, v);
+    tw_norm_row<PACKS>(at, v, a.affine, a.stats + 2 * row, shared);
+    a.template store<PACKS>(at, row, v);
+}
+
+template <class Args, int PACKS> __global__ void tw_norm_backward_kernel(Args a, tw_layout l) {
+    __shared__ float shared[TW_GROUP_SHARED], columns[TW_COLUMN_SHARED];
+    tw_group at = tw_group_here(l, a.d);
+    float gain[PACKS][TW_PACK], dgain[PACKS][TW_PACK] = {}, dbias[PACKS][TW_PACK] = {};
+    tw_load_group<PACKS>(at, a.affine.gain, a.affine.wide, gain);
+    int64_t step = (int64_t)gridDim.x * l.groups;
+    for (int64_t first = (int64_t)blockIdx.x * l.groups; first < a.rows; first += step) {
+        int64_t row = first + at.group;
+        bool mine = row < a.rows;
+        float x[PACKS][TW_PACK] = {}, g[PACKS][TW_PACK] = {}, mean = 0.0f, rstd = 0.0f;
+        if (mine) {
+            a.template load<PACKS>(at, row, x, g);
+            mean = a.stats[2 * row], rstd = a.stats[2 * row + 1];
+        }
+        tw_norm_row_backward<PACKS>(at, x, g, gain, mean, rstd, dgain, dbias, shared);
+        if (mine) a.template store<PACKS>(at, row, g);
+    }
+    tw_columns_partial<PACKS>(at, l.groups, dgain, a.partial, 0, 2, columns);
+    tw_columns_partial<PACKS>(at, l.groups, dbias, a.partial, 1, 2, columns);
+}
+
+/* name: of the operation, for messages. */
+template <class Args> tw_status tw_norm_forward(const tw_call *c, const char *name, const Args &a) {
+    TRY(tw_check_width(a.d));
+    if (a.rows == 0) return TW_OK;
+    if (a.d == 0) return c->device->zero(c->device, TW_QUEUE_COMPUTE, a.stats, (size_t)a.rows * 8);
+    tw_layout l = tw_layout_forward(a.d);
+    return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
+        return tw_launch(c->device, name, tw_norm_forward_kernel<Args, decltype(packs)::value>,
+                         tw_blocks(a.rows, l.groups), tw_layout_threads(l), 0, a, l);
+    });
+}
+
+/* The gradients of gain and bias too. */
+template <class Args>
+tw_status tw_norm_backward(const tw_call *c, const char *name, const Args &a, int gain) {
+    if (a.d == 0) return TW_OK;
+    tw_layout l = tw_layout_backward(a.rows, a.d);
+    unsigned blocks = tw_column_grid(a.rows, l.groups);
+    tw_column_target target[2] = {{&c->input_grad[gain], c->input_mode[gain]},
+                                  {&c->input_grad[gain + 1], c->input_mode[gain + 1]}};
+    if (blocks > 0)
+        TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
+            return tw_launch(c->device, name, tw_norm_backward_kernel<Args, decltype(packs)::value>, blocks,
+                             tw_layout_threads(l), 0, a, l);
+        }));
+    return tw_cuda_sum_columns(c->device, a.partial, blocks, a.d, 2, target);
 }
 
 #endif

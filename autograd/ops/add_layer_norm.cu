@@ -5,119 +5,71 @@
 
 namespace {
 
-struct forward_args {
+enum { X, H, GAIN };
+
+struct add_layer_norm_forward : tw_norm_rows {
     tw_view x, h, y, s;
-    tw_affine affine;
     tw_drop drop;
-    float *stats;
-    int64_t rows, d;
-};
 
-struct backward_args {
-    tw_view s, dy, dx, dh;
-    tw_affine affine;
-    tw_drop drop;
-    const float *stats;
-    float *partial; /* (blocks, 2, d): dgain, dbias */
-    int64_t rows, d;
-};
-
-template <int PACKS> __global__ void add_layer_norm_forward(forward_args a, tw_layout l) {
-    __shared__ float shared[TW_GROUP_SHARED];
-    tw_group at = tw_group_here(l, a.d);
-    int64_t row = (int64_t)blockIdx.x * l.groups + at.group;
-    if (row >= a.rows) return; /* a whole warp, where a group is one; never where it is a block */
-    float v[PACKS][TW_PACK], x[PACKS][TW_PACK];
-    tw_load_row<PACKS>(at, a.h, row, v);
-    tw_load_row<PACKS>(at, a.x, row, x);
-    tw_drop_row<PACKS>(at, a.drop, row, v);
+    template <int PACKS> TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        float other[PACKS][TW_PACK];
+        tw_load_row<PACKS>(at, h, row, v);
+        tw_load_row<PACKS>(at, x, row, other);
+        tw_drop_row<PACKS>(at, drop, row, v);
 #pragma unroll
-    for (int p = 0; p < PACKS; p++)
+        for (int p = 0; p < PACKS; p++)
 #pragma unroll
-        for (int e = 0; e < TW_PACK; e++) {
-            v[p][e] += x[p][e];
-            if (a.s.bf16) v[p][e] = tw_round_bf16(v[p][e]); /* what backward will see */
-        }
-    tw_store_row<PACKS>(at, a.s, row, v);
-    tw_norm_row<PACKS>(at, v, a.affine, a.stats + 2 * row, shared);
-    tw_store_row<PACKS>(at, a.y, row, v);
-}
-
-template <int PACKS> __global__ void add_layer_norm_backward(backward_args a, tw_layout l) {
-    __shared__ float shared[TW_GROUP_SHARED], columns[TW_COLUMN_SHARED];
-    tw_group at = tw_group_here(l, a.d);
-    float gain[PACKS][TW_PACK], dgain[PACKS][TW_PACK] = {}, dbias[PACKS][TW_PACK] = {};
-    tw_load_group<PACKS>(at, a.affine.gain, a.affine.wide, gain);
-    int64_t step = (int64_t)gridDim.x * l.groups;
-    for (int64_t first = (int64_t)blockIdx.x * l.groups; first < a.rows; first += step) {
-        int64_t row = first + at.group;
-        bool mine = row < a.rows;
-        float s[PACKS][TW_PACK] = {}, g[PACKS][TW_PACK] = {}, mean = 0.0f, rstd = 0.0f;
-        if (mine) {
-            tw_load_row<PACKS>(at, a.s, row, s);
-            tw_load_row<PACKS>(at, a.dy, row, g);
-            mean = a.stats[2 * row], rstd = a.stats[2 * row + 1];
-        }
-        tw_norm_row_backward<PACKS>(at, s, g, gain, mean, rstd, dgain, dbias, shared);
-        if (mine && a.dx.data) tw_store_row<PACKS>(at, a.dx, row, g);
-        if (!mine || !a.dh.data) continue;
-        tw_drop_row<PACKS>(at, a.drop, row, g);
-        tw_store_row<PACKS>(at, a.dh, row, g);
+            for (int e = 0; e < TW_PACK; e++) {
+                v[p][e] += other[p][e];
+                if (s.bf16) v[p][e] = tw_round_bf16(v[p][e]); /* what backward will see */
+            }
+        tw_store_row<PACKS>(at, s, row, v);
     }
-    tw_columns_partial<PACKS>(at, l.groups, dgain, a.partial, 0, 2, columns);
-    tw_columns_partial<PACKS>(at, l.groups, dbias, a.partial, 1, 2, columns);
-}
+    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        tw_store_row<PACKS>(at, y, row, v);
+    }
+};
 
-int64_t rows_per_sample(const tw_tensor *x) {
-    return x->ndim > 1 && x->shape[0] > 0 ? tw_tensor_rows(x) / x->shape[0] : 1;
+struct add_layer_norm_backward : tw_norm_rows {
+    tw_view s, dy, dx, dh;
+    tw_drop drop;
+
+    template <int PACKS>
+    TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK], float (*g)[TW_PACK]) const {
+        tw_load_row<PACKS>(at, s, row, v);
+        tw_load_row<PACKS>(at, dy, row, g);
+    }
+    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*g)[TW_PACK]) const {
+        if (dx.data) tw_store_row<PACKS>(at, dx, row, g);
+        if (!dh.data) return;
+        tw_drop_row<PACKS>(at, drop, row, g);
+        tw_store_row<PACKS>(at, dh, row, g);
+    }
+};
+
+tw_drop drop_of(const tw_call *c) {
+    const tw_add_layer_norm_attr *attr = (const tw_add_layer_norm_attr *)c->attr;
+    const tw_tensor *s = &c->output[1];
+    int64_t per_sample = s->ndim > 1 && s->shape[0] > 0 ? tw_tensor_rows(s) / s->shape[0] : 1;
+    return tw_drop_of(c, attr->layer, attr->dropout, per_sample);
 }
 
 } // namespace
 
 tw_status tw_add_layer_norm_forward_cuda(const tw_call *c) {
     const tw_add_layer_norm_attr *attr = (const tw_add_layer_norm_attr *)c->attr;
-    const tw_tensor *x = &c->input[0];
-    forward_args a = {tw_view_rows(x),
-                      tw_view_rows(&c->input[1]),
-                      tw_view_out(&c->output[0], TW_WRITE),
-                      tw_view_out(&c->output[1], TW_WRITE),
-                      tw_affine_of(&c->input[2], &c->input[3], attr->eps),
-                      tw_drop_of(c, attr->layer, attr->dropout, rows_per_sample(x)),
-                      (float *)c->output[2].data,
-                      tw_tensor_rows(x),
-                      tw_tensor_cols(x)};
-    TRY(tw_check_width(a.d));
-    if (a.rows == 0) return TW_OK;
-    if (a.d == 0) return c->device->zero(c->device, TW_QUEUE_COMPUTE, a.stats, (size_t)a.rows * 8);
-    tw_layout l = tw_layout_forward(a.d);
-    return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
-        return TW_LAUNCH(c->device, add_layer_norm_forward<decltype(packs)::value>,
-                         tw_blocks(a.rows, l.groups), tw_layout_threads(l), 0, a, l);
-    });
+    add_layer_norm_forward a = {tw_norm_rows_of(c, GAIN, attr->eps),  tw_view_rows(&c->input[X]),
+                                tw_view_rows(&c->input[H]),           tw_view_out(&c->output[0], TW_WRITE),
+                                tw_view_out(&c->output[1], TW_WRITE), drop_of(c)};
+    return tw_norm_forward(c, "add_layer_norm forward", a);
 }
 
 tw_status tw_add_layer_norm_backward_cuda(const tw_call *c) {
-    const tw_add_layer_norm_attr *attr = (const tw_add_layer_norm_attr *)c->attr;
-    const tw_tensor *s = &c->output[1];
-    backward_args a = {tw_view_rows(s),
-                       tw_view_out(&c->output_grad[0], TW_WRITE),
-                       tw_view_out(&c->input_grad[0], c->input_mode[0]),
-                       tw_view_out(&c->input_grad[1], c->input_mode[1]),
-                       tw_affine_of(&c->input[2], &c->input[2], 0.0f),
-                       tw_drop_of(c, attr->layer, attr->dropout, rows_per_sample(s)),
-                       (const float *)c->output[2].data,
-                       (float *)c->scratch,
-                       tw_tensor_rows(s),
-                       tw_tensor_cols(s)};
-    tw_layout l = tw_layout_backward(a.rows, a.d);
-    unsigned blocks = tw_column_grid(a.rows, l.groups);
-    tw_column_target target[2] = {{&c->input_grad[2], c->input_mode[2]},
-                                  {&c->input_grad[3], c->input_mode[3]}};
-    if (a.d == 0) return TW_OK;
-    if (blocks > 0)
-        TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
-            return TW_LAUNCH(c->device, add_layer_norm_backward<decltype(packs)::value>, blocks,
-                             tw_layout_threads(l), 0, a, l);
-        }));
-    return tw_cuda_sum_columns(c->device, a.partial, blocks, a.d, 2, target);
+    add_layer_norm_backward a = {tw_norm_rows_of(c, GAIN, 0.0f),
+                                 tw_view_rows(&c->output[1]),
+                                 tw_view_out(&c->output_grad[0], TW_WRITE),
+                                 tw_view_out(&c->input_grad[X], c->input_mode[X]),
+                                 tw_view_out(&c->input_grad[H], c->input_mode[H]),
+                                 drop_of(c)};
+    return tw_norm_backward(c, "add_layer_norm backward", a, GAIN);
 }

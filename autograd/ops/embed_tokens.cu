@@ -12,33 +12,13 @@
 
 namespace {
 
-enum { IDS, WORD, POSITION, TYPE, GAIN, BIAS };
+enum { IDS, WORD, POSITION, TYPE, GAIN };
 enum { SORT = 256, WARPS = 8 };
 
 struct tables {
     const int32_t *ids;
     tw_view word, position, type;
     int64_t tokens, vocabulary; /* tokens: T */
-};
-
-struct forward_args {
-    tables table;
-    tw_view y;
-    tw_affine affine;
-    tw_drop drop;
-    float *stats;
-    int64_t rows, d;
-};
-
-struct backward_args {
-    tables table;
-    tw_view dy;
-    tw_affine affine;
-    tw_drop drop;
-    const float *stats;
-    float *partial; /* (blocks, 2, d): dgain, dbias */
-    tw_view sums;   /* (rows, d) f32: gradients of the summed embeddings */
-    int64_t rows, d;
 };
 
 /* word[id] + position[t] + type[0] */
@@ -60,40 +40,35 @@ TW_DEVICE void embed(const tw_group &at, const tables &t, int64_t row, float (*v
         for (int e = 0; e < TW_PACK; e++) v[p][e] += other[p][e];
 }
 
-template <int PACKS> __global__ void embed_tokens_forward(forward_args a, tw_layout l) {
-    __shared__ float shared[TW_GROUP_SHARED];
-    tw_group at = tw_group_here(l, a.d);
-    int64_t row = (int64_t)blockIdx.x * l.groups + at.group;
-    if (row >= a.rows) return; /* a whole warp, where a group is one; never where it is a block */
-    float v[PACKS][TW_PACK];
-    embed<PACKS>(at, a.table, row, v);
-    tw_norm_row<PACKS>(at, v, a.affine, a.stats + 2 * row, shared);
-    tw_drop_row<PACKS>(at, a.drop, row, v);
-    tw_store_row<PACKS>(at, a.y, row, v);
-}
+struct embed_tokens_forward : tw_norm_rows {
+    tables table;
+    tw_view y;
+    tw_drop drop;
 
-template <int PACKS> __global__ void embed_tokens_backward(backward_args a, tw_layout l) {
-    __shared__ float shared[TW_GROUP_SHARED], columns[TW_COLUMN_SHARED];
-    tw_group at = tw_group_here(l, a.d);
-    float gain[PACKS][TW_PACK], dgain[PACKS][TW_PACK] = {}, dbias[PACKS][TW_PACK] = {};
-    tw_load_group<PACKS>(at, a.affine.gain, a.affine.wide, gain);
-    int64_t step = (int64_t)gridDim.x * l.groups;
-    for (int64_t first = (int64_t)blockIdx.x * l.groups; first < a.rows; first += step) {
-        int64_t row = first + at.group;
-        bool mine = row < a.rows;
-        float x[PACKS][TW_PACK] = {}, g[PACKS][TW_PACK] = {}, mean = 0.0f, rstd = 0.0f;
-        if (mine) {
-            embed<PACKS>(at, a.table, row, x);
-            tw_load_row<PACKS>(at, a.dy, row, g);
-            tw_drop_row<PACKS>(at, a.drop, row, g);
-            mean = a.stats[2 * row], rstd = a.stats[2 * row + 1];
-        }
-        tw_norm_row_backward<PACKS>(at, x, g, gain, mean, rstd, dgain, dbias, shared);
-        if (mine) tw_store_row<PACKS>(at, a.sums, row, g);
+    template <int PACKS> TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        embed<PACKS>(at, table, row, v);
     }
-    tw_columns_partial<PACKS>(at, l.groups, dgain, a.partial, 0, 2, columns);
-    tw_columns_partial<PACKS>(at, l.groups, dbias, a.partial, 1, 2, columns);
-}
+    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        tw_drop_row<PACKS>(at, drop, row, v);
+        tw_store_row<PACKS>(at, y, row, v);
+    }
+};
+
+struct embed_tokens_backward : tw_norm_rows {
+    tables table;
+    tw_view dy, sums; /* sums: (rows, d) f32: gradients of the summed embeddings */
+    tw_drop drop;
+
+    template <int PACKS>
+    TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK], float (*g)[TW_PACK]) const {
+        embed<PACKS>(at, table, row, v);
+        tw_load_row<PACKS>(at, dy, row, g);
+        tw_drop_row<PACKS>(at, drop, row, g);
+    }
+    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*g)[TW_PACK]) const {
+        tw_store_row<PACKS>(at, sums, row, g);
+    }
+};
 
 /* ---- the tables' gradients ---- */
 
@@ -184,15 +159,14 @@ __global__ void add_positions(position_args a) {
 
 /* ---- places in backward's scratch: as embed_tokens.c's shape rule counts them ---- */
 
-struct places {
-    float *partial, *sums, *positions;
+struct places { /* behind the partial sums of gain and bias */
+    float *sums, *positions;
     int32_t *sorted;
 };
 
 places places_of(const tw_call *c, int64_t rows, int64_t d) {
     places p;
-    p.partial = (float *)c->scratch;
-    p.sums = p.partial + TW_COLUMN_BLOCKS * 2 * d;
+    p.sums = (float *)c->scratch + TW_COLUMN_BLOCKS * 2 * d;
     p.positions = p.sums + rows * d;
     p.sorted = (int32_t *)(p.positions + c->input[IDS].shape[1] * d);
     return p;
@@ -245,53 +219,27 @@ tw_status other_gradients(const tw_call *c, const places &p, int64_t d) {
     return tw_cuda_sum_columns(c->device, p.positions, a.tokens, d, 1, &target);
 }
 
+tw_drop drop_of(const tw_call *c) {
+    const tw_embed_tokens_attr *attr = (const tw_embed_tokens_attr *)c->attr;
+    return tw_drop_of(c, attr->layer, attr->dropout, c->output[0].shape[1]);
+}
+
 } // namespace
 
 tw_status tw_embed_tokens_forward_cuda(const tw_call *c) {
     const tw_embed_tokens_attr *attr = (const tw_embed_tokens_attr *)c->attr;
-    const tw_tensor *y = &c->output[0];
-    forward_args a = {tables_of(c),
-                      tw_view_out(y, TW_WRITE),
-                      tw_affine_of(&c->input[GAIN], &c->input[BIAS], attr->eps),
-                      tw_drop_of(c, attr->layer, attr->dropout, y->shape[1]),
-                      (float *)c->output[1].data,
-                      tw_tensor_rows(y),
-                      tw_tensor_cols(y)};
-    TRY(tw_check_width(a.d));
-    if (a.rows == 0) return TW_OK;
-    if (a.d == 0) return c->device->zero(c->device, TW_QUEUE_COMPUTE, a.stats, (size_t)a.rows * 8);
-    tw_layout l = tw_layout_forward(a.d);
-    return tw_with_packs(l.packs, [&](auto packs) -> tw_status {
-        return TW_LAUNCH(c->device, embed_tokens_forward<decltype(packs)::value>, tw_blocks(a.rows, l.groups),
-                         tw_layout_threads(l), 0, a, l);
-    });
+    embed_tokens_forward a = {tw_norm_rows_of(c, GAIN, attr->eps), tables_of(c),
+                              tw_view_out(&c->output[0], TW_WRITE), drop_of(c)};
+    return tw_norm_forward(c, "embed_tokens forward", a);
 }
 
 tw_status tw_embed_tokens_backward_cuda(const tw_call *c) {
-    const tw_embed_tokens_attr *attr = (const tw_embed_tokens_attr *)c->attr;
-    const tw_tensor *y = &c->output[0];
-    int64_t rows = tw_tensor_rows(y), d = tw_tensor_cols(y);
-    places p = places_of(c, rows, d);
-    backward_args a = {tables_of(c),
-                       tw_view_out(&c->output_grad[0], TW_WRITE),
-                       tw_affine_of(&c->input[GAIN], &c->input[GAIN], 0.0f),
-                       tw_drop_of(c, attr->layer, attr->dropout, y->shape[1]),
-                       (const float *)c->output[1].data,
-                       p.partial,
-                       tw_view_of(p.sums, TW_F32, d, d),
-                       rows,
-                       d};
-    if (d == 0) return TW_OK;
-    tw_layout l = tw_layout_backward(rows, d);
-    unsigned blocks = tw_column_grid(rows, l.groups);
-    if (blocks > 0)
-        TRY(tw_with_few_packs(l.packs, [&](auto packs) -> tw_status {
-            return TW_LAUNCH(c->device, embed_tokens_backward<decltype(packs)::value>, blocks,
-                             tw_layout_threads(l), 0, a, l);
-        }));
-    TRY(word_gradient(c, p, rows, d));
-    TRY(other_gradients(c, p, d));
-    tw_column_target target[2] = {{&c->input_grad[GAIN], c->input_mode[GAIN]},
-                                  {&c->input_grad[BIAS], c->input_mode[BIAS]}};
-    return tw_cuda_sum_columns(c->device, p.partial, blocks, d, 2, target);
+    tw_norm_rows norm = tw_norm_rows_of(c, GAIN, 0.0f);
+    if (norm.d == 0) return TW_OK;
+    places p = places_of(c, norm.rows, norm.d);
+    embed_tokens_backward a = {norm, tables_of(c), tw_view_out(&c->output_grad[0], TW_WRITE),
+                               tw_view_of(p.sums, TW_F32, norm.d, norm.d), drop_of(c)};
+    TRY(tw_norm_backward(c, "embed_tokens backward", a, GAIN));
+    TRY(word_gradient(c, p, norm.rows, norm.d));
+    return other_gradients(c, p, norm.d);
 }
