@@ -41,6 +41,15 @@ static tw_params *make_params(const job *j, tw_param **p) {
     return set;
 }
 
+/* What a rank trains. */
+typedef struct trainee {
+    tw_param *p[N];
+    tw_params *set;
+    tw_partition *partition;
+    tw_adamw *adamw;
+    int64_t trainable;
+} trainee;
+
 /* Parts whose sum over the ranks is the same for any number of ranks, to the bit: rank 0 has all of it, the
  * others have numbers that cancel. */
 static void set_gradients(const tw_comm *c, tw_params *set, tw_param *const *p, int step) {
@@ -55,25 +64,25 @@ static void set_gradients(const tw_comm *c, tw_params *set, tw_param *const *p, 
         }
 }
 
-static void one_step(tw_comm *c, const job *j, tw_params *set, tw_param *const *p,
-                     const tw_partition *partition, tw_adamw *adamw, int t, double *norm) {
+static void one_step(tw_comm *c, const job *j, const trainee *all, int t, double *norm) {
     tw_step step = {0};
     tw_gradient_report report;
-    set_gradients(c, set, p, t);
+    set_gradients(c, all->set, all->p, t);
     bool bad = t == j->bad_step;
     if (bad && c->rank == j->bad_rank)
-        for (int64_t k = 5; k < p[2]->count; k++) ((float *)p[2]->grad.data)[k] = k % 2 ? NAN : -INFINITY;
-    for (int b = 0; b < partition->count; b++)
-        TW_ASSERT_OK(tw_partition_reduce(partition, c, b, tw_params_gradients(set)));
+        for (int64_t k = 5; k < all->p[2]->count; k++)
+            ((float *)all->p[2]->grad.data)[k] = k % 2 ? NAN : -INFINITY;
+    for (int b = 0; b < all->partition->count; b++)
+        TW_ASSERT_OK(tw_partition_reduce(all->partition, c, b, tw_params_gradients(all->set)));
     TW_ASSERT_OK(c->sync(c));
-    TW_ASSERT_OK(tw_adamw_inspect(adamw, &report));
+    TW_ASSERT_OK(tw_adamw_inspect(all->adamw, &report));
     ck_assert_int_eq(report.offender != NULL, bad);
     ck_assert_int_eq(!isfinite(report.norm), bad);
     if (bad) ck_assert_str_eq(report.offender, "b.weight");
     if (bad) ck_assert_int_eq(report.rank, j->bad_rank);
-    int64_t steps = tw_adamw_steps(adamw);
-    TW_ASSERT_OK(tw_adamw_step(adamw, &report, 1e-2, &step));
-    ck_assert_int_eq(tw_adamw_steps(adamw), steps + !bad);
+    int64_t steps = tw_adamw_steps(all->adamw);
+    TW_ASSERT_OK(tw_adamw_step(all->adamw, &report, 1e-2, &step));
+    ck_assert_int_eq(tw_adamw_steps(all->adamw), steps + !bad);
     *norm = report.norm;
 }
 
@@ -89,32 +98,39 @@ static void check_equal(tw_comm *c, tw_params *set) {
     free(first);
 }
 
+static trainee make_trainee(tw_comm *c, const job *j, int64_t bucket_bytes) {
+    const tw_adamw_config config = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 2, 1.0f, 4.6052f};
+    trainee t;
+    t.set = make_params(j, t.p);
+    t.trainable = tw_params_trainable(t.set);
+    TW_ASSERT_OK(tw_partition_create(t.trainable, c->rank, c->ranks, bucket_bytes, &t.partition));
+    TW_ASSERT_OK(tw_adamw_create_ranks(t.set, j->device, c, t.partition, j->sharded, &config, &t.adamw));
+    return t;
+}
+
+static void free_trainee(trainee *t) {
+    tw_adamw_free(t->adamw);
+    tw_partition_free(t->partition);
+    tw_params_free(t->set);
+}
+
 static void work(tw_comm *c, void *argument) {
     job *j = argument;
-    tw_param *p[N];
-    tw_params *set = make_params(j, p);
-    const tw_adamw_config config = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 2, 1.0f, 4.6052f};
-    tw_partition *partition;
-    tw_adamw *adamw;
-    int64_t trainable = tw_params_trainable(set);
-    TW_ASSERT_OK(tw_partition_create(trainable, c->rank, c->ranks, 9000, &partition));
-    ck_assert_int_ge(partition->count, 3);
-    TW_ASSERT_OK(tw_adamw_create_ranks(set, j->device, c, partition, j->sharded, &config, &adamw));
+    trainee one = make_trainee(c, j, 9000);
+    ck_assert_int_ge(one.partition->count, 3);
     for (int t = 0; t < STEPS; t++) {
         double norm;
-        one_step(c, j, set, p, partition, adamw, t, &norm);
+        one_step(c, j, &one, t, &norm);
         if (c->rank == 0) j->norms[t] = norm;
     }
-    check_equal(c, set);
-    j->bytes[c->rank] = tw_adamw_bytes(adamw);
-    j->moments[c->rank] = (size_t)(j->sharded ? partition->state : trainable) * 8;
-    float *out = c->rank == 0 ? calloc((size_t)trainable * 3, sizeof *out) : NULL;
-    if (out) memcpy(j->values = out, tw_params_values(set), (size_t)trainable * sizeof *out);
-    TW_ASSERT_OK(tw_adamw_get_moments(adamw, false, out ? j->m = out + trainable : NULL));
-    TW_ASSERT_OK(tw_adamw_get_moments(adamw, true, out ? j->v = out + 2 * trainable : NULL));
-    tw_adamw_free(adamw);
-    tw_partition_free(partition);
-    tw_params_free(set);
+    check_equal(c, one.set);
+    j->bytes[c->rank] = tw_adamw_bytes(one.adamw);
+    j->moments[c->rank] = (size_t)(j->sharded ? one.partition->state : one.trainable) * 8;
+    float *out = c->rank == 0 ? calloc((size_t)one.trainable * 3, sizeof *out) : NULL;
+    if (out) memcpy(j->values = out, tw_params_values(one.set), (size_t)one.trainable * sizeof *out);
+    TW_ASSERT_OK(tw_adamw_get_moments(one.adamw, false, out ? j->m = out + one.trainable : NULL));
+    TW_ASSERT_OK(tw_adamw_get_moments(one.adamw, true, out ? j->v = out + 2 * one.trainable : NULL));
+    free_trainee(&one);
 }
 
 static int64_t trainable_of(const job *j) {
@@ -205,28 +221,19 @@ END_TEST
 /* Moments that one number of ranks kept go into another number of ranks. */
 static void restore(tw_comm *c, void *argument) {
     const job *saved = argument;
-    tw_param *p[N];
-    tw_params *set = make_params(saved, p);
-    const tw_adamw_config config = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 2, 1.0f, 4.6052f};
-    tw_partition *partition;
-    tw_adamw *adamw;
-    int64_t trainable = tw_params_trainable(set);
-    TW_ASSERT_OK(tw_partition_create(trainable, c->rank, c->ranks, 5000, &partition));
-    TW_ASSERT_OK(tw_adamw_create_ranks(set, saved->device, c, partition, true, &config, &adamw));
+    trainee t = make_trainee(c, saved, 5000);
     for (int i = 0; i < N; i++) {
         if (i == FROZEN) continue;
-        TW_ASSERT_OK(tw_adamw_set_moment(adamw, p[i], false, saved->m + p[i]->offset));
-        TW_ASSERT_OK(tw_adamw_set_moment(adamw, p[i], true, saved->v + p[i]->offset));
+        TW_ASSERT_OK(tw_adamw_set_moment(t.adamw, t.p[i], false, saved->m + t.p[i]->offset));
+        TW_ASSERT_OK(tw_adamw_set_moment(t.adamw, t.p[i], true, saved->v + t.p[i]->offset));
     }
-    float *out = c->rank == 0 ? calloc((size_t)trainable, sizeof *out) : NULL;
+    float *out = c->rank == 0 ? calloc((size_t)t.trainable, sizeof *out) : NULL;
     for (int second = 0; second < 2; second++) {
-        TW_ASSERT_OK(tw_adamw_get_moments(adamw, second, out));
-        if (out) ck_assert_mem_eq(out, second ? saved->v : saved->m, (size_t)trainable * sizeof *out);
+        TW_ASSERT_OK(tw_adamw_get_moments(t.adamw, second, out));
+        if (out) ck_assert_mem_eq(out, second ? saved->v : saved->m, (size_t)t.trainable * sizeof *out);
     }
     free(out);
-    tw_adamw_free(adamw);
-    tw_partition_free(partition);
-    tw_params_free(set);
+    free_trainee(&t);
 }
 
 START_TEST(moments_move_between_numbers_of_ranks) {
