@@ -1,22 +1,9 @@
 # The CUDA device: TW_CUDA (the preset `cuda`). Everything in autograd/cuda/ and autograd/ops/*.cu.
 
-# Which operations have no .cu file: they link to a forward and backward that say so.
-set(TW_MISSING_CUDA ${CMAKE_BINARY_DIR}/cuda_missing.def)
-file(STRINGS autograd/ops.def operations REGEX "^(OP|KERNEL)\\(")
-set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS autograd/ops.def)
+# Every operation of ops.def has a .cu file: without one, nothing links.
 file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu ${CMAKE_SOURCE_DIR}/autograd/cuda/*.cu)
-set(missing)
-set(missing_names)
-foreach(line ${operations})
-  string(REGEX MATCH "^(OP|KERNEL)\\(([a-z0-9_]+)" ignored "${line}")
-  if(NOT EXISTS ${CMAKE_SOURCE_DIR}/autograd/ops/${CMAKE_MATCH_2}.cu)
-    string(APPEND missing "${CMAKE_MATCH_1}(${CMAKE_MATCH_2})\n")
-    list(APPEND missing_names ${CMAKE_MATCH_2})
-  endif()
-endforeach()
-file(CONFIGURE OUTPUT ${TW_MISSING_CUDA} CONTENT "${missing}" @ONLY)
 # What of autograd/cuda/ calls no library, for tests/cuda_shim too.
-set(TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/missing.c ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
+set(TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
 
 # Adds the device to tw_autograd.
 function(tw_cuda_device)
@@ -25,7 +12,6 @@ function(tw_cuda_device)
   endif()
   file(GLOB wrappers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/cuda/*.c)
   target_sources(tw_autograd PRIVATE ${TW_CUDA_KERNELS} ${wrappers})
-  target_include_directories(tw_autograd PUBLIC ${CMAKE_BINARY_DIR}) # cuda_missing.def
   target_link_libraries(tw_autograd PUBLIC CUDA::cudart CUDA::cublasLt cudnn::cudnn)
   target_compile_options(tw_autograd PRIVATE $<$<COMPILE_LANGUAGE:CUDA>:-lineinfo -Xptxas=-warn-spills -Xcompiler=-Wall,-Wextra,-Wno-unknown-pragmas>)
 endfunction()
@@ -33,11 +19,6 @@ endfunction()
 if(NOT TW_CUDA)
   return()
 endif()
-list(JOIN missing_names ", " missing_names)
-if(missing_names)
-  message(STATUS "Operations without a CUDA kernel: ${missing_names}")
-endif()
-
 # One GPU generation as machine code and as PTX, from which the driver makes the code of later ones.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 90)

@@ -244,15 +244,6 @@ END_TEST
 #endif
 
 #ifdef TW_WITH_CUDA
-static const bool missing_on_cuda[TW_OP_COUNT + 1] = {
-#define OP(name) [TW_OP_##name] = true,
-#define KERNEL(name) OP(name)
-#include <cuda_missing.def>
-#undef OP
-#undef KERNEL
-    [TW_OP_COUNT] = false, /* in case none is missing */
-};
-
 START_TEST(every_operation_holds_on_cuda) {
     tw_device *device;
     if (left_out(_i)) return;
@@ -260,11 +251,6 @@ START_TEST(every_operation_holds_on_cuda) {
     if (status == TW_ERR_UNSUPPORTED) TW_SKIP(tw_last_error());
     TW_ASSERT_OK(status);
     tw_device_free(device);
-    if (missing_on_cuda[_i]) {
-        printf("SKIP %s: %s has no CUDA kernel yet\n", __func__, tw_op_table[_i].name);
-        fflush(stdout);
-        return;
-    }
     check_operation(_i, TW_CUDA);
 }
 END_TEST
