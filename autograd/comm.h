@@ -1,8 +1,8 @@
 /* Collectives between the ranks of a run. The vtable is complete for every implementation; comm_self.c is the
  * one of a single rank, with which everything is its own copy.
  *
- * Every rank makes the same calls in the same order. Sums are taken in the order of the ranks, so that they
- * are the same bits on every rank and in every run.
+ * Every rank makes the same calls in the same order. Sums are the same bits on every rank and in every run:
+ * over MPI they are taken in the order of the ranks, over NCCL in one that depends on machine and library.
  *
  * The first group moves device memory of type f32 and is asynchronous: a call is queued behind the compute
  * queue's work so far and behind earlier calls, and returns at once; its buffers belong to it until `sync`.

@@ -34,12 +34,17 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 find_package(CUDAToolkit REQUIRED)
 
-# cuDNN and NCCL have no CMake package of their own.
+# cuDNN and NCCL have no CMake package of their own. `missing`: what is said where the library is not found;
+# without it that is an error.
 function(tw_cuda_library target header library)
   string(MAKE_C_IDENTIFIER ${target} id)
   find_path(${id}_INCLUDE ${header} HINTS ${CUDAToolkit_INCLUDE_DIRS})
   find_library(${id}_LIBRARY ${library} HINTS ${CUDAToolkit_LIBRARY_DIR} PATH_SUFFIXES lib64)
   if(NOT ${id}_INCLUDE OR NOT ${id}_LIBRARY)
+    if(ARGN)
+      message(STATUS "${ARGN}")
+      return()
+    endif()
     message(FATAL_ERROR "${library} was not found beside the CUDA toolkit: install its development package")
   endif()
   add_library(${target} UNKNOWN IMPORTED GLOBAL)
@@ -47,6 +52,8 @@ function(tw_cuda_library target header library)
                         INTERFACE_INCLUDE_DIRECTORIES ${${id}_INCLUDE})
 endfunction()
 tw_cuda_library(cudnn::cudnn cudnn.h cudnn)
+tw_cuda_library(nccl::nccl nccl.h nccl
+  "NCCL was not found: this build runs on one GPU (install libnccl-dev for several ranks)")
 set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
 
 add_compile_definitions(TW_WITH_CUDA)

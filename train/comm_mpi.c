@@ -153,3 +153,15 @@ tw_comm_times tw_comm_mpi_times(const tw_comm *c) {
     pthread_mutex_unlock(&m->thread.lock);
     return times;
 }
+
+void tw_comm_mpi_serve(tw_comm *c, tw_comm_describe describe, void *context) {
+    tw_mpi_thread *t = &self(c)->thread;
+    pthread_mutex_lock(&t->lock);
+    t->describe = describe;
+    t->describe_context = context;
+    pthread_mutex_unlock(&t->lock);
+}
+
+bool tw_comm_mpi_is_over(tw_comm *c) {
+    return tw_watchdog_verdict(self(c)->watchdog).rank >= 0;
+}

@@ -10,6 +10,7 @@
 #define TW_TRAIN_COMM_MPI_H
 
 #include "autograd/comm.h"
+#include "train/watchdog.h"
 
 #include <stdbool.h>
 
@@ -31,5 +32,13 @@ typedef struct tw_comm_times {
 
 /* Zeros for other communicators. */
 tw_comm_times tw_comm_mpi_times(const tw_comm *c);
+
+/* For a communicator that stands on this one and has an asynchronous group of its own (NCCL's): `describe`
+ * fills in a beat's done[0], and waiting and call while its caller is held up. It is called from MPI's
+ * thread, until tw_comm_mpi_serve(c, NULL, NULL) returns. */
+typedef void (*tw_comm_describe)(void *context, tw_beat *beat);
+void tw_comm_mpi_serve(tw_comm *c, tw_comm_describe describe, void *context);
+/* Whether the watchdog has found the run to be over: it ends the process in a moment. */
+bool tw_comm_mpi_is_over(tw_comm *c);
 
 #endif

@@ -93,6 +93,7 @@ static void describe_waiting(const tw_mpi_thread *t, tw_beat *beat) {
         beat->waiting = now - since > 1e-3 ? now - since : 1e-3;
         snprintf(beat->call, sizeof beat->call, "%s", tw_op_name(op->kind));
     }
+    if (t->describe) t->describe(t->describe_context, beat);
 }
 
 static void turn_beats(tw_mpi_thread *t) {

@@ -32,8 +32,10 @@ typedef struct tw_mpi_thread {
     int rank, ranks;
     bool given_up;
     enum { TW_MPI_STARTING, TW_MPI_RUNNING, TW_MPI_ENDING, TW_MPI_GONE } state;
-    tw_beat_line *beats; /* NULL until there is a watchdog */
-    bool clean;          /* ENDING: finalize MPI; otherwise the process is about to go */
+    tw_beat_line *beats;                            /* NULL until there is a watchdog */
+    void (*describe)(void *context, tw_beat *beat); /* of another asynchronous group; NULL: there is none */
+    void *describe_context;
+    bool clean; /* ENDING: finalize MPI; otherwise the process is about to go */
     tw_status start_status;
     char start_message[1024];
 } tw_mpi_thread;

@@ -1,18 +1,70 @@
 #include "train/comm_open.h"
 
-#include "train/comm_mpi.h"
+#include "train/comm_nccl.h"
+#include "train/device_open.h"
 #include "train/launch.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
+/* device may be NULL: set later. */
+static tw_status open_host(const tw_launch *launch, tw_device *device, double timeout, tw_comm **out) {
+    tw_status status = tw_comm_mpi(device, launch->ranks, timeout, out);
+    if (status == TW_OK) return TW_OK;
+    return tw_fail_context(status, "%s started %d processes", launch->launcher, launch->ranks);
+}
+
+/* The communicator of the device's memory, on top of the host's, which is its own from here on: after an
+ * error it has told the other ranks and is gone. */
+static tw_status open_on(tw_device *device, tw_comm *host, double timeout, tw_comm **out) {
+    host->device = device;
+    *out = host;
+    if (tw_on_cpu(device)) return TW_OK;
+    tw_status status = tw_comm_nccl(device, host, timeout, out);
+    if (status == TW_OK) return TW_OK;
+    status = tw_comm_fail(host, status);
+    tw_comm_free(host);
+    return status;
+}
+
 tw_status tw_comm_open(tw_device *device, double rank_timeout, tw_comm **out) {
     tw_launch launch = tw_launch_find();
+    tw_comm *host;
     if (launch.ranks == 1) return tw_comm_self(device, out);
-    tw_status status = tw_comm_mpi(device, launch.ranks, rank_timeout, out);
+    *out = NULL;
+    TRY(open_host(&launch, device, rank_timeout, &host));
+    return open_on(device, host, rank_timeout, out);
+}
+
+static tw_status open_alone(enum tw_config_device choice, int threads, tw_device **device, tw_comm **comm) {
+    TRY(tw_device_open(choice, threads, 0, device));
+    return tw_comm_self(*device, comm);
+}
+
+static tw_status open_among(const tw_launch *launch, enum tw_config_device choice, int threads,
+                            double timeout, tw_device **device, tw_comm **comm) {
+    tw_comm *host;
+    TRY(open_host(launch, NULL, timeout, &host));
+    tw_status status = tw_device_open_rank(choice, threads, host, device);
+    if (status == TW_OK) return open_on(*device, host, timeout, comm);
+    status = tw_comm_fail(host, status);
+    tw_comm_free(host);
+    return status;
+}
+
+tw_status tw_comm_open_device(enum tw_config_device choice, int threads, double rank_timeout,
+                              tw_device **device, tw_comm **comm) {
+    tw_launch launch = tw_launch_find();
+    *device = NULL;
+    *comm = NULL;
+    tw_status status = launch.ranks == 1 ? open_alone(choice, threads, device, comm)
+                                         : open_among(&launch, choice, threads, rank_timeout, device, comm);
     if (status == TW_OK) return TW_OK;
-    return tw_fail_context(status, "%s started %d processes", launch.launcher, launch.ranks);
+    tw_device_free(*device);
+    *device = NULL;
+    *comm = NULL;
+    return status;
 }
 
 tw_status tw_comm_fail(tw_comm *c, tw_status status) {
@@ -24,4 +76,9 @@ tw_status tw_comm_fail(tw_comm *c, tw_status status) {
     snprintf(message, sizeof message, "%s", tw_last_error());
     c->abort(c, message);
     return FAIL(status, "%s", message);
+}
+
+tw_comm_times tw_comm_times_of(const tw_comm *c) {
+    tw_comm_times times = tw_comm_nccl_times(c);
+    return times.busy > 0 || times.bytes > 0 ? times : tw_comm_mpi_times(c);
 }

@@ -3,6 +3,10 @@
 #ifdef TW_WITH_CUDA
 #include "autograd/cuda/cuda.h"
 
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     /* The host's own work (decoding, ranking) uses as many threads as on the CPU. */
     tw_device *host;
@@ -13,6 +17,82 @@ static tw_status open_cuda(int threads, int index, tw_device **out) {
 
 static bool has_gpu(int index) {
     return index < tw_cuda_devices();
+}
+
+/* ---- a GPU for each rank ---- */
+
+enum { MOST = 16 }; /* GPUs that a process is taken to see */
+
+typedef struct sight {
+    int32_t gpus, taken; /* how many this rank sees; which of them it gets, -1: none is left */
+    unsigned char id[MOST][TW_CUDA_ID];
+    char host[64];
+} sight;
+
+static tw_status look_around(sight *mine) {
+    int n = tw_cuda_devices();
+    *mine = (sight){.gpus = n < MOST ? n : MOST, .taken = -1};
+    if (gethostname(mine->host, sizeof mine->host - 1) != 0) strcpy(mine->host, "unknown host");
+    for (int i = 0; i < mine->gpus; i++) TRY(tw_cuda_id(i, mine->id[i]));
+    return TW_OK;
+}
+
+static bool is_taken(const sight *all, int ranks, const unsigned char *id) {
+    for (int r = 0; r < ranks; r++)
+        if (all[r].taken >= 0 && memcmp(all[r].id[all[r].taken], id, TW_CUDA_ID) == 0) return true;
+    return false;
+}
+
+static void take(sight *all, int ranks) {
+    for (int r = 0; r < ranks; r++)
+        for (int g = 0; g < all[r].gpus && all[r].taken < 0; g++)
+            if (!is_taken(all, r, all[r].id[g])) all[r].taken = g;
+}
+
+/* The first rank, in their order, that has no GPU; -1: all have one. */
+static int without(const sight *all, int ranks) {
+    for (int r = 0; r < ranks; r++)
+        if (all[r].taken < 0) return r;
+    return -1;
+}
+
+static tw_status refuse(const sight *all, int ranks, int rank) {
+    int processes = 0, gpus = all[rank].gpus;
+    for (int r = 0; r < ranks; r++) processes += strcmp(all[r].host, all[rank].host) == 0;
+    if (gpus == 0)
+        return FAIL(TW_ERR_CONFIG,
+                    "rank %d on %s sees no GPU (CUDA_VISIBLE_DEVICES counts): leave its host out, or use "
+                    "--device cpu",
+                    rank, all[rank].host);
+    return FAIL(TW_ERR_CONFIG,
+                "%d processes were started on %s, but for rank %d none of the %d GPUs that it sees "
+                "(CUDA_VISIBLE_DEVICES counts) is left: NCCL serves one rank a GPU. Start fewer there "
+                "(mpirun --map-by ppr:%d:node, srun --ntasks-per-node=%d), or use --device cpu",
+                processes, all[rank].host, rank, gpus, gpus, gpus);
+}
+
+/* *index -1: all ranks compute on CPUs. */
+static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *index) {
+    sight mine;
+    TRY(look_around(&mine));
+    sight *all = calloc((size_t)host->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = host->gather_all(host, &mine, sizeof mine, all);
+    int seen = 0, lacks;
+    for (int r = 0; status == TW_OK && r < host->ranks; r++) seen += all[r].gpus;
+    *index = -1;
+    if (status == TW_OK && (seen > 0 || choice == TW_CONFIG_DEVICE_CUDA)) {
+        take(all, host->ranks);
+        lacks = without(all, host->ranks);
+        *index = all[host->rank].taken;
+        /* Where there is none at all, the device itself says what is missing. */
+        if (seen == 0)
+            *index = 0;
+        else if (lacks >= 0)
+            status = refuse(all, host->ranks, lacks);
+    }
+    free(all);
+    return status;
 }
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
@@ -27,9 +107,22 @@ static bool has_gpu(int index) {
     (void)index;
     return false;
 }
+
+static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *index) {
+    (void)host;
+    *index = choice == TW_CONFIG_DEVICE_CUDA ? 0 : -1;
+    return TW_OK;
+}
 #endif
 
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) {
     bool cuda = choice == TW_CONFIG_DEVICE_CUDA || (choice == TW_CONFIG_DEVICE_AUTO && has_gpu(index));
     return cuda ? open_cuda(threads, index, out) : tw_device_cpu(threads, out);
+}
+
+tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host, tw_device **out) {
+    int index = -1;
+    *out = NULL;
+    if (choice != TW_CONFIG_DEVICE_CPU) TRY(share_gpus(choice, host, &index));
+    return index >= 0 ? open_cuda(threads, index, out) : tw_device_cpu(threads, out);
 }

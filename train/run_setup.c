@@ -1,5 +1,4 @@
 #include "train/comm_open.h"
-#include "train/device_open.h"
 #include "train/run.h"
 
 #include <errno.h>
@@ -7,8 +6,8 @@
 #include <stdlib.h>
 
 static tw_status open_device(tw_run *run) {
-    TRY(tw_device_open(run->config->device, (int)run->config->threads, 0, &run->device));
-    return tw_comm_open(run->device, (double)run->config->rank_timeout, &run->comm);
+    const tw_config *c = run->config;
+    return tw_comm_open_device(c->device, (int)c->threads, (double)c->rank_timeout, &run->device, &run->comm);
 }
 
 static tw_status name_run(tw_run *run) {

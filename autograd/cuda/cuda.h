@@ -10,6 +10,9 @@ extern "C" {
 
 /* CUDA devices that this process sees; 0 where there are none or the driver is too old. */
 int tw_cuda_devices(void);
+/* What tells GPU `index` (or its MIG part) from all others, of this host and of other ones. */
+enum { TW_CUDA_ID = 16 };
+tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) TW_MUST_CHECK;
 /* One line a fact, each ended by a line feed: versions of driver, runtime and libraries, and each GPU with
  * its memory, or why there is none. At most `size` bytes, ended by 0. */
 void tw_cuda_report(char *text, size_t size);

@@ -5,6 +5,7 @@
 #endif
 #include "train/commands/commands.h"
 #include "train/mpi_calls.h"
+#include "train/nccl_calls.h"
 #include "train/options.h"
 
 #include <dnnl.h>
@@ -160,7 +161,7 @@ static json_t *build(void) {
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "version", TW_VERSION, "compiler", COMPILER,
                      "type", TW_BUILD_TYPE, "vector code", vectors, "sanitizer", SANITIZER, "MPI",
                      tw_mpi_version() ? tw_mpi_version() : "not in this build", "CUDA", CUDA_BUILD, "NCCL",
-                     "not in this build");
+                     tw_nccl_version() ? tw_nccl_version() : "not in this build");
 }
 
 static json_t *libraries(void) {

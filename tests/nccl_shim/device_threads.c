@@ -1,0 +1,398 @@
+#include "device_threads.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST_GPUS = 16 };
+
+typedef struct stream_work {
+    struct stream_work *next;
+    void (*run)(void *);
+    max_align_t context[];
+} stream_work;
+
+struct CUstream_st {
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    stream_work *first, *last;
+    uint64_t queued, done;
+    unsigned random, delay;
+    bool closing;
+};
+
+struct CUevent_st {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    uint64_t recorded, reached;
+    double at;
+    atomic_int users; /* its owner and the works that name it */
+};
+
+typedef struct thread_device {
+    tw_device base;
+    struct CUstream_st stream[TW_QUEUES];
+    int gpu;
+    char name[64];
+} thread_device;
+
+static _Thread_local int current_gpu = -1;
+
+int tw_current_gpu(void) {
+    return current_gpu;
+}
+
+/* ---- streams ---- */
+
+static void rest(struct CUstream_st *s) {
+    s->random = s->random * 1664525u + 1013904223u;
+    if (s->delay && s->random >> 30 == 0) usleep((s->random >> 8) % s->delay);
+}
+
+static void *stream_main(void *argument) {
+    struct CUstream_st *s = argument;
+    pthread_mutex_lock(&s->lock);
+    while (!s->closing || s->first) {
+        stream_work *w = s->first;
+        if (!w) {
+            pthread_cond_wait(&s->changed, &s->lock);
+            continue;
+        }
+        s->first = w->next;
+        if (!s->first) s->last = NULL;
+        pthread_mutex_unlock(&s->lock);
+        rest(s);
+        w->run(w->context);
+        free(w);
+        pthread_mutex_lock(&s->lock);
+        s->done++;
+        pthread_cond_broadcast(&s->changed);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+static void stream_open(struct CUstream_st *s, unsigned seed) {
+    const char *delay = getenv("TW_SHIM_DELAY");
+    *s = (struct CUstream_st){.random = seed, .delay = delay ? (unsigned)atoi(delay) : 200};
+    pthread_mutex_init(&s->lock, NULL);
+    pthread_cond_init(&s->changed, NULL);
+    if (pthread_create(&s->thread, NULL, stream_main, s) != 0) abort();
+}
+
+static void stream_drain(struct CUstream_st *s) {
+    pthread_mutex_lock(&s->lock);
+    uint64_t until = s->queued;
+    while (s->done < until) pthread_cond_wait(&s->changed, &s->lock);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void stream_close(struct CUstream_st *s) {
+    pthread_mutex_lock(&s->lock);
+    s->closing = true;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    pthread_join(s->thread, NULL);
+    pthread_cond_destroy(&s->changed);
+    pthread_mutex_destroy(&s->lock);
+}
+
+cudaError_t tw_stream_work(cudaStream_t s, void (*run)(void *), const void *context, size_t bytes) {
+    stream_work *w = malloc(sizeof *w + bytes);
+    if (!w) return cudaErrorMemoryAllocation;
+    w->next = NULL;
+    w->run = run;
+    memcpy(w->context, context, bytes);
+    pthread_mutex_lock(&s->lock);
+    if (s->last)
+        s->last->next = w;
+    else
+        s->first = w;
+    s->last = w;
+    s->queued++;
+    pthread_cond_broadcast(&s->changed);
+    pthread_mutex_unlock(&s->lock);
+    return cudaSuccess;
+}
+
+/* ---- events ---- */
+
+typedef struct event_work {
+    struct CUevent_st *event;
+    uint64_t number;
+} event_work;
+
+static void event_let_go(struct CUevent_st *e) {
+    if (atomic_fetch_sub(&e->users, 1) > 1) return;
+    pthread_cond_destroy(&e->changed);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
+
+static void event_reach(void *context) {
+    const event_work *w = context;
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    pthread_mutex_lock(&w->event->lock);
+    w->event->reached = w->number;
+    w->event->at = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
+    pthread_cond_broadcast(&w->event->changed);
+    pthread_mutex_unlock(&w->event->lock);
+    event_let_go(w->event);
+}
+
+static void event_await(void *context) {
+    const event_work *w = context;
+    pthread_mutex_lock(&w->event->lock);
+    while (w->event->reached < w->number) pthread_cond_wait(&w->event->changed, &w->event->lock);
+    pthread_mutex_unlock(&w->event->lock);
+    event_let_go(w->event);
+}
+
+static cudaError_t event_work_add(cudaEvent_t e, cudaStream_t s, bool record) {
+    pthread_mutex_lock(&e->lock);
+    e->recorded += record;
+    event_work w = {e, e->recorded};
+    pthread_mutex_unlock(&e->lock);
+    atomic_fetch_add(&e->users, 1);
+    return tw_stream_work(s, record ? event_reach : event_await, &w, sizeof w);
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
+    (void)flags;
+    cudaEvent_t e = *event = calloc(1, sizeof *e);
+    if (!e) return cudaErrorMemoryAllocation;
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->changed, NULL);
+    e->users = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+    return event_work_add(event, stream, true);
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+    (void)flags;
+    return event_work_add(event, stream, false);
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    pthread_mutex_lock(&event->lock);
+    bool reached = event->reached == event->recorded;
+    pthread_mutex_unlock(&event->lock);
+    return reached ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) {
+    *ms = 0;
+    if (cudaEventQuery(start) != cudaSuccess || cudaEventQuery(end) != cudaSuccess) return cudaErrorNotReady;
+    *ms = (float)(end->at - start->at);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    event_let_go(event);
+    return cudaSuccess;
+}
+
+/* ---- the device ---- */
+
+static thread_device *of(const tw_device *d) {
+    return (thread_device *)(uintptr_t)d;
+}
+
+cudaStream_t tw_cuda_stream(tw_device *d, tw_queue queue) {
+    current_gpu = of(d)->gpu;
+    return &of(d)->stream[queue];
+}
+
+tw_status tw_cuda_status(cudaError_t error, const char *what) {
+    return error == cudaSuccess ? TW_OK : FAIL(TW_ERR_LIBRARY, "%s: error %d", what, (int)error);
+}
+
+bool tw_cuda_capturing(const tw_device *d) {
+    (void)d;
+    return false;
+}
+
+static void drain(tw_device *d) {
+    for (int q = 0; q < TW_QUEUES; q++) stream_drain(&of(d)->stream[q]);
+}
+
+static tw_status shim_alloc(tw_device *d, size_t bytes, void **out) {
+    (void)d;
+    *out = NULL;
+    if (posix_memalign(out, 64, bytes ? bytes : 1) != 0) return FAIL(TW_ERR_MEMORY, "out of memory");
+    memset(*out, 0xff, bytes);
+    return TW_OK;
+}
+
+static void shim_release(tw_device *d, void *p) {
+    if (!p) return;
+    drain(d); /* as cudaFree does */
+    free(p);
+}
+
+typedef struct copy_work {
+    void *to;
+    const void *from;
+    void *staged; /* freed after */
+    size_t bytes;
+} copy_work;
+
+static void copy_run(void *context) {
+    const copy_work *w = context;
+    if (w->from)
+        memmove(w->to, w->from, w->bytes);
+    else
+        memset(w->to, 0, w->bytes);
+    free(w->staged);
+}
+
+static tw_status add_copy(tw_device *d, tw_queue q, copy_work w) {
+    if (w.bytes == 0) return TW_OK;
+    return tw_cuda_status(tw_stream_work(tw_cuda_stream(d, q), copy_run, &w, sizeof w), "copying");
+}
+
+/* Memory that is not pinned is read before this returns. */
+static tw_status shim_upload(tw_device *d, tw_queue q, void *to, const void *host, size_t bytes) {
+    void *staged = malloc(bytes + 1);
+    if (!staged) return FAIL(TW_ERR_MEMORY, "out of memory");
+    if (bytes) memcpy(staged, host, bytes);
+    if (bytes == 0) free(staged);
+    return add_copy(d, q, (copy_work){to, staged, staged, bytes});
+}
+
+static tw_status shim_copy(tw_device *d, tw_queue q, void *to, const void *from, size_t bytes) {
+    return add_copy(d, q, (copy_work){to, from, NULL, bytes});
+}
+
+static tw_status shim_zero(tw_device *d, tw_queue q, void *to, size_t bytes) {
+    return add_copy(d, q, (copy_work){to, NULL, NULL, bytes});
+}
+
+static tw_status shim_sync(tw_device *d, tw_queue q) {
+    stream_drain(tw_cuda_stream(d, q));
+    return TW_OK;
+}
+
+static tw_status shim_record(tw_device *d, tw_queue q, tw_event **event) {
+    cudaEvent_t e = (cudaEvent_t)*event;
+    if (!e) TRY(tw_cuda_status(cudaEventCreateWithFlags(&e, 0), "making an event"));
+    *event = (tw_event *)e;
+    return tw_cuda_status(cudaEventRecord(e, tw_cuda_stream(d, q)), "recording an event");
+}
+
+static tw_status shim_wait(tw_device *d, tw_queue q, tw_event *event) {
+    if (!event) return TW_OK;
+    return tw_cuda_status(cudaStreamWaitEvent(tw_cuda_stream(d, q), (cudaEvent_t)event, 0),
+                          "waiting for an event");
+}
+
+static void shim_event_release(tw_device *d, tw_event *event) {
+    (void)d;
+    if (event) (void)cudaEventDestroy((cudaEvent_t)event);
+}
+
+static tw_status shim_capture_begin(tw_device *d) {
+    (void)d;
+    return TW_OK;
+}
+
+static tw_status shim_capture_end(tw_device *d, tw_graph **out) {
+    (void)d;
+    *out = NULL;
+    return TW_OK;
+}
+
+static tw_status shim_launch(tw_device *d, tw_graph *graph) {
+    (void)d, (void)graph;
+    return FAIL(TW_ERR_ARGUMENT, "no graph was captured");
+}
+
+static void shim_graph_release(tw_device *d, tw_graph *graph) {
+    (void)d, (void)graph;
+}
+
+static void shim_destroy(tw_device *d) {
+    for (int q = 0; q < TW_QUEUES; q++) stream_close(&of(d)->stream[q]);
+    free(d);
+}
+
+/* ---- the GPUs ---- */
+
+/* Which GPU of the host this process calls `index`; -1: it does not see so many. */
+static int gpu_of(int index) {
+    const char *text = getenv("TW_SHIM_GPUS"), *visible = getenv("CUDA_VISIBLE_DEVICES");
+    int gpus = text ? atoi(text) : MOST_GPUS;
+    if (!visible) return index < gpus ? index : -1;
+    for (int i = 0; *visible; i++) {
+        char *end;
+        long gpu = strtol(visible, &end, 10);
+        if (end == visible || gpu < 0 || gpu >= gpus) return -1; /* what follows is not seen either */
+        if (i == index) return (int)gpu;
+        visible = *end ? end + 1 : end;
+    }
+    return -1;
+}
+
+int tw_cuda_devices(void) {
+    int n = 0;
+    while (n < MOST_GPUS && gpu_of(n) >= 0) n++;
+    return n;
+}
+
+tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
+    int gpu = gpu_of(index);
+    if (gpu < 0) return FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
+    memset(id, 0x5a, TW_CUDA_ID);
+    id[TW_CUDA_ID - 1] = (unsigned char)gpu;
+    return TW_OK;
+}
+
+cudaError_t cudaGetDevice(int *device) {
+    for (*device = 0; *device < MOST_GPUS; ++*device)
+        if (gpu_of(*device) == current_gpu) return cudaSuccess;
+    return cudaErrorInvalidValue;
+}
+
+tw_status tw_device_cuda(int index, tw_device **out) {
+    *out = NULL;
+    int gpu = gpu_of(index);
+    if (gpu < 0) return FAIL(TW_ERR_UNSUPPORTED, "no CUDA device is seen");
+    thread_device *d = calloc(1, sizeof *d);
+    if (!d) return FAIL(TW_ERR_MEMORY, "out of memory");
+    d->gpu = gpu;
+    snprintf(d->name, sizeof d->name, "cuda:%d (GPU %d of threads)", index, gpu);
+    for (int q = 0; q < TW_QUEUES; q++) stream_open(&d->stream[q], (unsigned)(gpu * TW_QUEUES + q));
+    d->base = (tw_device){
+        .kind = TW_CUDA,
+        .name = d->name,
+        .alloc = shim_alloc,
+        .release = shim_release,
+        .pinned_alloc = shim_alloc,
+        .pinned_release = shim_release,
+        .upload = shim_upload,
+        .download = shim_copy,
+        .copy = shim_copy,
+        .zero = shim_zero,
+        .sync = shim_sync,
+        .record = shim_record,
+        .wait = shim_wait,
+        .event_release = shim_event_release,
+        .capture_begin = shim_capture_begin,
+        .capture_end = shim_capture_end,
+        .launch = shim_launch,
+        .graph_release = shim_graph_release,
+        .destroy = shim_destroy,
+    };
+    *out = &d->base;
+    return TW_OK;
+}
