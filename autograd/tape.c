@@ -279,6 +279,23 @@ tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
     return TW_OK;
 }
 
+tw_status tw_tape_forward_probed(tw_tape *tape, const tw_step *step, const tw_tensor *tensor,
+                                 tw_status (*reached)(void *context), void *context) {
+    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    if (!owns(tape, tensor)) return FAIL(TW_ERR_ARGUMENT, "the probed tensor is not of this tape");
+    bool told = false;
+    for (int i = 0; i < tape->n_forward; i++) {
+        tw_entry *e = &tape->entries[i];
+        if (!told && e->node > tape->values[tensor->value]->node) {
+            TRY(reached(context));
+            told = true;
+        }
+        e->call.step = step;
+        TRY(tw_op_forward(&e->call));
+    }
+    return told ? TW_OK : reached(context);
+}
+
 tw_tensor tw_tape_gradient(const tw_tape *tape, const tw_tensor *tensor) {
     const tw_value *v = tape->values[tensor->value];
     return gradient_view(v, tape->bound ? gradient_address(tape, v) : NULL);

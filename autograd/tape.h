@@ -68,6 +68,10 @@ tw_status tw_tape_download(tw_tape *tape, const tw_tensor *tensor, void *host) T
 
 /* step is in device memory and is read by operations that draw. */
 tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) TW_MUST_CHECK;
+/* The same, for measuring: `reached` is called when the call that makes `tensor` and all calls recorded
+ * before it were made (on a device with queues they may not be done yet). */
+tw_status tw_tape_forward_probed(tw_tape *tape, const tw_step *step, const tw_tensor *tensor,
+                                 tw_status (*reached)(void *context), void *context) TW_MUST_CHECK;
 
 /* The gradient of a root (to be filled before backward) or of an input with wants_grad (to be read after it).
  * Data NULL if it has none. Contents of a root's gradient are destroyed by backward. */

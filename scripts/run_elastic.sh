@@ -31,10 +31,7 @@ for option in "$@"; do
     case $option in --resume | --resume=*) die "--resume is set here: a first start finds no checkpoint, later ones the last" ;; esac
 done
 
-# mpirun notices a host that is gone within about 30 s, instead of minutes.
-for layer in OMPI PRTE; do
-    export "${layer}_MCA_oob_tcp_keepalive_time=15" "${layer}_MCA_oob_tcp_keepalive_intvl=5" "${layer}_MCA_oob_tcp_keepalive_probes=3"
-done
+notice_lost_hosts
 
 say() { echo "run_elastic.sh: $*" >&2; }
 work=$(mktemp -d)

@@ -31,7 +31,7 @@ static inline void make_micro_model(const char *path, const char *vocab_path, ui
     TW_ASSERT_OK(tw_dual_encoder_create(&config, &model));
     TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, TW_F32, false));
     TW_ASSERT_OK(tw_params_initialise(model->params, seed));
-    TW_ASSERT_OK(tw_model_snapshot(model, NULL, true, &snapshot));
+    TW_ASSERT_OK(tw_model_snapshot(model, NULL, true, NULL, &snapshot));
     tw_checkpoint_meta_init(&meta);
     TW_ASSERT_OK(tw_model_config_to_yaml(&config, &meta.model_yaml));
     meta.vocab = (char *)(uintptr_t)tw_vocab_text(vocab, &meta.vocab_bytes);

@@ -92,7 +92,8 @@ if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null || ! ip netns add $space-tr
 else
     ip netns del $space-try
     if cut_network; then
-        ends "a network cut" "rank [23] of 4 .* has not been heard of|ORTE has lost communication with a remote daemon|lost connection"
+        # Whether this program notices first, or Open MPI and then ends it: the rank is named, once.
+        ends "a network cut" "^tuwen: the run ends: rank [23] of 4 \(process [0-9]+ on .*\) has not been heard of"
     else
         echo "SKIP a network cut between hosts: two namespaces cannot be joined, or Open MPI does not start across them: $(tail -3 "$work/err" 2>/dev/null)"
     fi

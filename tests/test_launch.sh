@@ -51,6 +51,17 @@ called "one rank a slot" "-n 13 --wdir $PWD $PWD/$launch/rank.sh --share-cores $
 called "the interface" "--mca btl_tcp_if_include ib0 --mca oob_tcp_if_include ib0 -x NCCL_SOCKET_IFNAME=ib0"
 called "hosts are looked at first" "--map-by ppr:1:node"
 [ "$(wc -l <"$work/calls")" = 2 ] && ok || fail "two calls of mpirun, not $(wc -l <"$work/calls")"
+stand_in mpirun 'env >"'"$work/environment"'"'
+for own in 15 99; do
+    set=()
+    [ $own = 15 ] || set=(OMPI_MCA_oob_tcp_keepalive_time=$own)
+    holds "keep-alive" with env "${set[@]}" $launch/hosts.sh "$work/hosts" -- --config a.yaml
+    for setting in OMPI_MCA_oob_tcp_keepalive_time=$own PRTE_MCA_oob_tcp_keepalive_time=15 OMPI_MCA_oob_tcp_keepalive_intvl=5 \
+        OMPI_MCA_oob_tcp_keepalive_probes=3; do
+        grep -qx "$setting" "$work/environment" && ok || fail "mpirun is not given $setting"
+    done
+done
+stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
 refuses "a host that does not answer" 2 "cannot be reached by ssh" with env MPIRUN_CODE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
 for line in 'second' 'second slots=0' 'second slots=x' 'second slot=4' 'two words slots=4'; do
     printf 'first slots=8\n%s\n' "$line" >"$work/bad"
@@ -132,6 +143,11 @@ else
         fail "two ranks give other losses than one: $(losses "$work/one" | xargs) and $(losses "$work/two" | xargs)"
     fi
     if "$tuwen" info "$work/two/latest" 2>/dev/null | grep -q "ranks: 2"; then ok; else fail "the checkpoint was not made by two ranks"; fi
-    refuses "an error of a rank ends the job" 2 "unknown option" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/no" --batchsize 3
+    refuses "a usage error ends the job" 2 "unknown option" $launch/one_host.sh -n 2 -- "${options[@]}" --output "$work/no" --batchsize 3
+    [ "$(grep -c "unknown option" "$work/err")" = 1 ] && ok || fail "a usage error is not said once"
+    echo "batchsize: 3" >"$work/wrong.yaml"
+    # One that only a rank other than 0 has is said all the same.
+    refuses "a recipe that one rank cannot read" 2 "unknown key 'batchsize'" tests/mpirun.sh 1 "$tuwen" train "${options[@]}" \
+        --output "$work/no" : -n 1 "$tuwen" train "${options[@]}" --output "$work/no" --config "$work/wrong.yaml"
 fi
 finish

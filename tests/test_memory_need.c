@@ -1,6 +1,7 @@
 /* What is foretold is what is taken. */
 #include "model_weights.h"
 #include "train/memory_need.h"
+#include "train/model_io.h"
 #include "train/towers.h"
 
 static size_t taken(const tw_dual_encoder *model, tw_device *device, tw_tower_kind kind,
@@ -26,6 +27,7 @@ static void compare(const char *name, tw_dtype type) {
     TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, type, true));
     ck_assert_uint_eq(need.training_weights, tw_params_bytes(model->params));
     ck_assert_uint_eq(need.moments, 8 * (size_t)tw_params_trainable(model->params));
+    ck_assert_uint_eq(need.checkpoint, 4 * (size_t)tw_snapshot_values(model, true));
     ck_assert_uint_eq(need.training, taken(model, device, TW_TOWERS_TRAIN, TW_RECOMPUTE_NONE));
     ck_assert_uint_eq(need.training_recomputed, taken(model, device, TW_TOWERS_TRAIN, TW_RECOMPUTE_BLOCK));
     tw_dual_encoder_free(model);

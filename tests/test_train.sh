@@ -44,6 +44,24 @@ for stop in 1 5 8 13; do
     holds "resume after a stop file near step $stop" train "$work/c$stop" --resume auto
     same "stopped near step $stop and resumed" "$work/a/latest" "$work/c$stop/latest"
 done
+# Saved by a thread or in line, with or without the stopwatch: the same bits. The report and the log have its table.
+holds "saved in line" train "$work/l" --background_save false --profile
+same "saved in line" "$work/a/latest" "$work/l/latest"
+grep -Eq 'saved step 14( \(best so far\))? in [0-9.]+ s, training waited [0-9.]+ s' "$work/a/log.jsonl" && ok || fail "the log does not say how long training waited"
+grep -q "a copy to save from [0-9.]* MB" "$work/a/log.jsonl" && ok || fail "the copy is not counted"
+grep -q "a copy to save from" "$work/l/log.jsonl" && fail "a copy is counted that is not made" || ok
+for part in "data wait" "image tower forward" "text tower forward" "features exchange" "loss" "backward" \
+    "gradient reduction, waited for" "optimizer" "checkpoint wait" "validation" "other"; do
+    grep -Eq "profile: $part +[0-9.]+ +[0-9.]+ +[0-9.]+ %" "$work/l/log.jsonl" && ok || fail "--profile has no '$part'"
+    grep -q "<dt>$part</dt>" "$work/l/report.html" && ok || fail "the report has no '$part'"
+done
+# One rank reduces nothing; every other part took time.
+for part in image text loss backward optimizer save validation; do
+    grep '"event":"profile"' "$work/l/log.jsonl" | grep -Eq "\"$part\":([1-9]|0\.0*[1-9]|[0-9.]+e-0[1-5])" && ok || fail "--profile: $part took no time"
+done
+grep -q '"reduction_hidden":null' "$work/l/log.jsonl" && ok || fail "one rank hides a reduction"
+grep -q profile: "$work/a/log.jsonl" && fail "a profile without --profile" || ok
+
 holds "augmented" train "$work/e" --use_augment --use_augment true
 holds "augmented again" train "$work/f" --use_augment --num_workers 4
 same "augmentation does not depend on threads" "$work/e/latest" "$work/f/latest"

@@ -78,6 +78,26 @@ moments() { sed -n 's/.*moments \([0-9.]*\) MB.*/\1/p' "$1/log.jsonl" | head -n 
 awk -v all="$(moments "$work/u4")" -v share="$(moments "$work/n4")" 'BEGIN { exit !(share > 0 && share < all / 2) }' && ok ||
     fail "4 ranks keep $(moments "$work/n4") MB of $(moments "$work/u4") MB of moments"
 
+# Where the time goes, with several ranks: the share of the reduction that backward hid.
+holds "profile" train 3 "$work/p" --profile --micro_batch 4
+holds "without" train 3 "$work/pu" --micro_batch 4
+same "the profile changes nothing" "$work/p/latest" "$work/pu/latest"
+grep -Eq "gradient reduction on rank 0: [0-9.]+ ms a step busy, [0-9.]+ ms waited for, [0-9.]+ % hidden" "$work/p/log.jsonl" && ok || fail "the hidden share is not said"
+if ! command -v python3 >/dev/null; then echo "SKIP the parts of --profile: no python3"; else python3 - "$work/p/log.jsonl" >"$work/out" 2>&1 <<'PY' && ok || fail "the parts of --profile do not add up"
+import json, sys
+p = [r for r in map(json.loads, open(sys.argv[1])) if r["event"] == "profile"]
+assert len(p) == 1 and p[0]["steps"] == 10, p
+parts = ["data", "batch", "image", "text", "exchange", "loss", "backward", "reduction", "optimizer", "save", "validation", "other"]
+for i, r in enumerate(p[0]["ranks"]):
+    assert (r["rank"] == 0) == (i == 0) and 0 <= r["rank"] < 3, r
+    assert all(r[k] >= 0 for k in parts), r
+    assert r["image"] > 0 and r["text"] > 0 and r["backward"] > 0 and r["exchange"] > 0 and r["reduction_busy"] > 0, r
+    assert 0 <= r["reduction_hidden"] <= 1, r
+    assert abs(r["reduction_hidden"] - max(0, 1 - r["reduction"] / r["reduction_busy"])) < 1e-9, r
+assert abs(sum(p[0]["ranks"][0][k] for k in parts) - p[0]["seconds"]) < 1e-6 * p[0]["seconds"], p
+PY
+fi
+
 # The micro-batch that fits: found from the plan, in equal parts, with the same result.
 holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1
 grep -Eq "micro_batch auto: ([2-9]|11) of a rank's 22 pairs at a time" "$work/m/log.jsonl" && ok || fail "auto: $(grep -h "micro_batch auto" "$work/m/log.jsonl")"

@@ -1,9 +1,11 @@
 /* tool_ranks FOLDER TIMEOUT [hang RANK | fail RANK | differ RANK]: ranks that reduce without end, for the
  * fault suite. Each writes its process number to FOLDER/RANK when it has begun. hang: after a second that
- * rank stops calling, and sleeps; fail: it fails; differ: it makes another call than the others. */
+ * rank stops calling, and sleeps; fail: it fails; differ: it makes another call than the others. Signals that
+ * ask to stop are noted, as in a training run, and change nothing. */
 #include "train/comm_open.h"
 
 #include "train/clock.h"
+#include "train/signals.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +51,8 @@ int main(int argc, char **argv) {
     tw_device *device;
     tw_comm *c;
     if (argc < 3) return 2;
-    tw_status status = tw_device_cpu(1, &device);
+    tw_status status = tw_signals_install();
+    if (status == TW_OK) status = tw_device_cpu(1, &device);
     if (status == TW_OK) status = tw_comm_open(device, atof(argv[2]), &c);
     if (status == TW_OK) status = tw_comm_fail(c, run(c, argc, argv));
     if (status != TW_OK) fprintf(stderr, "tool_ranks: %s\n", tw_last_error());

@@ -5,6 +5,8 @@
 #include "train/comm_mpi.h"
 #include "train/config.h"
 
+#include <stdbool.h>
+
 /* Without a launcher, or with one process: the communicator of a single rank, and no MPI is started.
  * Otherwise MPI's, or with a GPU NCCL's on top of it. `rank_timeout`, seconds: a rank that dies or hangs ends
  * the job within it. Once a process. Errors: TW_ERR_UNSUPPORTED where this build has no MPI, or no NCCL and
@@ -19,6 +21,10 @@ tw_status tw_comm_open(tw_device *device, double rank_timeout, tw_comm **out) TW
  * then *device. */
 tw_status tw_comm_open_device(enum tw_config_device choice, int threads, double rank_timeout,
                               tw_device **device, tw_comm **comm) TW_MUST_CHECK;
+
+/* Whether a communicator of several ranks was opened in this process: from then on what goes wrong is said by
+ * one rank alone. */
+bool tw_comm_was_opened(void);
 
 /* To be called with the status of a run's end before its communicator is freed: TW_OK and TW_ERR_INTERRUPTED
  * (on which all ranks agree) pass. With another error this rank's message gets its rank and host, and the

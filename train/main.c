@@ -1,5 +1,6 @@
 /* The program `tuwen`: finds the command, prints its error, and turns its status into an exit code. */
 #include "autograd/status.h"
+#include "train/comm_open.h"
 #include "train/commands/commands.h"
 #include "train/config.h"
 #include "train/launch.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { EXIT_USAGE = 2 };
 
@@ -87,12 +89,21 @@ static int finish_output(void) {
     return EXIT_FAILURE;
 }
 
+/* A usage error, found before the ranks know of each other, is one of all of them as a rule. Rank 0 says it,
+ * and its end makes the launcher end the others. Who is still there after a while has an error of its own: a
+ * recipe that is another file on its host. */
+static void wait_for_rank_0(tw_status status) {
+    enum { SECONDS = 5 };
+    if (status == TW_ERR_CONFIG && tw_launch_find().rank > 0 && !tw_comm_was_opened()) sleep(SECONDS);
+}
+
 static int run_command(const command *found, int argc, char **argv, bool debug) {
     tw_status status = found->run(argc, argv);
     int output = finish_output();
     if (status == TW_OK) return output;
     if (status == TW_ERR_INTERRUPTED && tw_launch_find().rank > 0)
         return exit_code(status); /* rank 0 says it */
+    wait_for_rank_0(status);
     fprintf(stderr, "tuwen %s: %s\n", found->name, tw_last_error());
     if (debug) fprintf(stderr, "raised at %s (%s)\n", tw_last_error_place(), tw_status_name(status));
     return exit_code(status);

@@ -1,5 +1,6 @@
 #include "train/memory_need.h"
 
+#include "train/model_io.h"
 #include "train/towers.h"
 
 #include <stdio.h>
@@ -87,6 +88,7 @@ static tw_status plan(planner *p, tw_dual_encoder *model, tw_dtype type, bool tr
     }
     out->training_weights = tw_params_bytes(model->params);
     out->moments = 2 * sizeof(float) * (size_t)tw_params_trainable(model->params);
+    out->checkpoint = sizeof(float) * (size_t)tw_snapshot_values(model, true);
     TRY(arena_bytes(p, model, TW_TOWERS_TRAIN, batch, TW_RECOMPUTE_NONE, &out->training));
     return arena_bytes(p, model, TW_TOWERS_TRAIN, batch, TW_RECOMPUTE_BLOCK, &out->training_recomputed);
 }

@@ -11,6 +11,7 @@ typedef struct tw_memory_need { /* bytes */
     size_t image, text;         /* activations of one batch of images, of texts, in inference */
     size_t training_weights;    /* with gradients */
     size_t moments;             /* Adam's two */
+    size_t checkpoint;          /* the copy that a checkpoint is written from, in the host's memory */
     size_t training;            /* activations of a step of one batch, of kept patches with a mask_ratio */
     size_t training_recomputed; /* the same with recompute: block */
 } tw_memory_need;

@@ -43,16 +43,16 @@ tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mo
     return status;
 }
 
-/* Values that the host cannot read where they are go to `copy`. */
-static tw_status list_tensors(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, float *copy,
-                              const float *m, const float *v) {
+/* Values that the host cannot read where they are, or all of them, go to `copy`. */
+static tw_status list_tensors(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, bool copy_all,
+                              float *copy, const float *m, const float *v) {
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
         tw_checkpoint_tensor *t = &tensors[i];
         *t = (tw_checkpoint_tensor){
             .name = p->name, .ndim = p->ndim, .param = tw_params_host(model->params, p)};
         memcpy(t->shape, p->shape, sizeof t->shape);
-        if (!t->param) {
+        if (copy_all || !t->param) {
             TRY(tw_params_get(model->params, p, copy));
             t->param = copy;
             copy += p->count;
@@ -64,36 +64,42 @@ static tw_status list_tensors(const tw_dual_encoder *model, tw_checkpoint_tensor
     return TW_OK;
 }
 
-static int64_t count_copied(const tw_dual_encoder *model) {
+static int64_t count_copied(const tw_dual_encoder *model, bool copy_all) {
     int64_t total = 0;
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
-        if (!tw_params_host(model->params, p)) total += p->count;
+        if (copy_all || !tw_params_host(model->params, p)) total += p->count;
     }
     return total;
 }
 
-tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep,
+int64_t tw_snapshot_values(const tw_dual_encoder *model, bool moments) {
+    return count_copied(model, true) + (moments ? 2 * tw_params_trainable(model->params) : 0);
+}
+
+tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep, float *room,
                             tw_snapshot *out) {
     int n = tw_params_count(model->params);
-    const float *m = adamw ? tw_adamw_moments(adamw, false) : NULL;
-    const float *v = adamw ? tw_adamw_moments(adamw, true) : NULL;
+    bool copy_all = room != NULL;
+    /* Of moments in shares all ranks take part in the gathering, whether or not one of them has room. */
+    const float *m = adamw && !copy_all ? tw_adamw_moments(adamw, false) : NULL;
+    const float *v = adamw && !copy_all ? tw_adamw_moments(adamw, true) : NULL;
     bool gather = adamw && !m;
-    int64_t copied = count_copied(model), moments = gather ? tw_params_trainable(model->params) : 0;
+    int64_t copied = count_copied(model, copy_all);
+    int64_t moments = gather ? tw_params_trainable(model->params) : 0;
     float *own_m = NULL, *own_v = NULL;
     tw_status status = TW_OK;
     *out = (tw_snapshot){0};
     if (keep) {
-        *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors),
-                             .n = n,
-                             .copies = malloc((size_t)(copied + 2 * moments) * sizeof *out->copies + 1)};
-        if (!out->tensors || !out->copies)
+        *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors), .n = n};
+        if (!copy_all) room = out->copies = malloc((size_t)(copied + 2 * moments) * sizeof *room + 1);
+        if (!out->tensors || !room)
             status = FAIL(TW_ERR_MEMORY, "out of memory: a copy of the model to save");
-        if (status == TW_OK && gather) m = own_m = out->copies + copied, v = own_v = own_m + moments;
+        if (status == TW_OK && gather) m = own_m = room + copied, v = own_v = own_m + moments;
     }
     if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, false, own_m);
     if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, true, own_v);
-    if (status == TW_OK && keep) status = list_tensors(model, out->tensors, out->copies, m, v);
+    if (status == TW_OK && keep) status = list_tensors(model, out->tensors, copy_all, room, m, v);
     if (status != TW_OK) tw_snapshot_free(out);
     return status;
 }

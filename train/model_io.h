@@ -17,17 +17,20 @@ tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *ou
 tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) TW_MUST_CHECK;
 
 /* The parameters (and the moments, unless adamw is NULL) in host memory, ready for tw_checkpoint_write or
- * tw_run_folder_save: where they lie on a CPU, a copy of what lies elsewhere. Model and moments must outlive
- * the snapshot and not change before it is freed. With moments it is collective, and rank 0 keeps it; the
- * others pass keep false and get an empty one. */
+ * tw_run_folder_save. The model must outlive it: names are the model's. With moments it is collective, and
+ * rank 0 keeps it; the others pass keep false and get an empty one. */
 typedef struct tw_snapshot {
     tw_checkpoint_tensor *tensors;
     int64_t n;
     float *copies;
 } tw_snapshot;
 
-tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep,
+/* room NULL: values stay where they lie on a CPU, of what lies elsewhere there is a copy; model and moments
+ * must not change before it is freed. Otherwise all values are copied to `room`, tw_snapshot_values(model,
+ * adamw != NULL) floats, which must outlive the snapshot: the model may change. */
+tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep, float *room,
                             tw_snapshot *out) TW_MUST_CHECK;
+int64_t tw_snapshot_values(const tw_dual_encoder *model, bool moments);
 void tw_snapshot_free(tw_snapshot *s);
 
 /* The vocabulary to use: `path` if given; else the checkpoint's, if there is one that has one; else vocab.txt

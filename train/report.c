@@ -331,16 +331,18 @@ static tw_status write_sheet(FILE *out, const tw_report *r) {
     return TW_OK;
 }
 
-static void write_config(FILE *out, const tw_report *r) {
-    if (r->n_config == 0) return;
-    fputs("<h2>Configuration</h2>\n<details class=\"card\" open=\"open\"><summary>all keys</summary><dl "
-          "class=\"config\">\n",
-          out);
-    for (size_t i = 0; i < r->n_config; i++) {
+static void write_rows(FILE *out, const char *title, const char *summary, const tw_report_row *rows,
+                       size_t n) {
+    if (n == 0) return;
+    fprintf(out,
+            "<h2>%s</h2>\n<details class=\"card\" open=\"open\"><summary>%s</summary><dl "
+            "class=\"config\">\n",
+            title, summary);
+    for (size_t i = 0; i < n; i++) {
         fputs("<div><dt>", out);
-        tw_html_text(out, r->config[i].key);
+        tw_html_text(out, rows[i].key);
         fputs("</dt><dd>", out);
-        tw_html_text(out, r->config[i].value);
+        tw_html_text(out, rows[i].value);
         fputs("</dd></div>\n", out);
     }
     fputs("</dl></details>\n", out);
@@ -364,7 +366,8 @@ static tw_status write_page(FILE *out, const tw_report *r) {
     write_recall_table(out, &o);
     write_charts(out, r);
     TRY(write_sheet(out, r));
-    write_config(out, r);
+    write_rows(out, "Where the time went", "parts of a step", r->profile, r->n_profile);
+    write_rows(out, "Configuration", "all keys", r->config, r->n_config);
     fputs("</main></body></html>\n", out);
     return TW_OK;
 }

@@ -60,6 +60,8 @@ typedef struct tw_report {
     size_t n_validations;
     const tw_report_row *config;
     size_t n_config;
+    const tw_report_row *profile; /* where the time went; none: the section is left out */
+    size_t n_profile;
     const tw_report_query *queries;
     size_t n_queries;
     int64_t

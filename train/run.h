@@ -6,6 +6,7 @@
 #include "data/loader.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "train/checkpoint_writer.h"
 #include "train/clock.h"
 #include "train/config.h"
 #include "train/formats/checkpoint.h"
@@ -13,6 +14,7 @@
 #include "train/log.h"
 #include "train/model_io.h"
 #include "train/pool.h"
+#include "train/profile.h"
 #include "train/run_exchange.h"
 #include "train/step.h"
 #include "train/towers.h"
@@ -58,6 +60,17 @@ typedef struct tw_run {
         double waited, seconds, norm;
     } window;
     bool repeats_warned;
+    struct { /* the checkpoint that is being written, on rank 0 */
+        tw_checkpoint_writer *writer;
+        float *room; /* what it is written from; NULL: not allocated */
+        int64_t step;
+        bool is_best;
+        double began, waited; /* waited: seconds that training stood still for it */
+    } saving;
+    tw_profile profile;
+    tw_profile profiles[2]; /* at the end, with `profile`: rank 0's and the slowest rank's */
+    int slowest;
+    bool save_in_line; /* no memory for the copy: training waits for the file */
 } tw_run;
 
 /* run_ranks.c */
@@ -84,7 +97,11 @@ typedef struct tw_run_start {
 /* run_memory.c */
 /* The largest part of a batch that a rank gets. */
 int64_t tw_run_largest_part(const tw_run *run);
-/* Collective. Sets run->micro_batch by the configuration; with auto to what fits on every rank. */
+/* Bytes of the copy that a checkpoint is written from; 0 on ranks that write none, and where the
+ * configuration wants none. */
+double tw_run_copy_bytes(const tw_run *run);
+/* Collective. Sets run->micro_batch by the configuration; with auto to what fits on every rank, beside that
+ * copy if any does. */
 tw_status tw_run_choose_micro_batch(tw_run *run) TW_MUST_CHECK;
 /* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
  * first; the log says how much. */
@@ -106,14 +123,22 @@ tw_status tw_run_start_load(const tw_run_start *start, tw_run *run) TW_MUST_CHEC
 /* run_checkpoint.c */
 /* Moments, position and history; the weights are there. */
 tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) TW_MUST_CHECK;
-/* Collective; rank 0 writes. Writes the checkpoint of the present step, moves `latest` (and `best`), removes
- * what keep-N does not keep.
- */
+/* Collective; rank 0 writes. Saves the present step: the checkpoint, then `latest` (and `best`), then what
+ * keep-N does not keep is removed. With room for a copy of weights and moments a thread writes while training
+ * goes on, and the file and its errors come with one of the next two functions; a save waits for the one
+ * before. */
 tw_status tw_run_save(tw_run *run, bool is_best) TW_MUST_CHECK;
+/* Looks after the checkpoint that is being written, between steps: does not wait. */
+tw_status tw_run_save_look(tw_run *run) TW_MUST_CHECK;
+/* Waits until it is written. */
+tw_status tw_run_save_finish(tw_run *run) TW_MUST_CHECK;
 
 /* Collective. run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image
  * R@1 is the best so far. */
 tw_status tw_run_validate(tw_run *run, bool *is_best) TW_MUST_CHECK;
+
+/* Collective. run_profile.c: with `profile` the table of where the time went, in the log. */
+tw_status tw_run_show_profile(tw_run *run) TW_MUST_CHECK;
 
 /* run_report.c: rank 0's */
 tw_status tw_run_write_report(tw_run *run) TW_MUST_CHECK;

@@ -1,4 +1,5 @@
 #include "train/formats/run_folder.h"
+#include "train/memory_need.h"
 #include "train/model_file.h"
 #include "train/run.h"
 
@@ -25,10 +26,11 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
     if (tw_config_init(&saved) == TW_OK && meta->config_yaml &&
         tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK) {
-        static const char *const harmless[] = {"resume",      "init",         "init_image",     "init_text",
-                                               "num_workers", "prefetch",     "log_interval",   "sample_log",
-                                               "report",      "name",         "output",         "keep",
-                                               "stop_file",   "val_at_start", "shard_optimizer"};
+        static const char *const harmless[] = {
+            "resume",          "init",         "init_image", "init_text",    "num_workers",
+            "prefetch",        "log_interval", "sample_log", "report",       "name",
+            "output",          "keep",         "stop_file",  "val_at_start", "shard_optimizer",
+            "background_save", "profile"};
         const char *key = tw_config_difference(&saved, run->config);
         bool matters = key != NULL;
         for (size_t i = 0; key && i < sizeof harmless / sizeof *harmless; i++)
@@ -109,21 +111,81 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
 }
 
-tw_status tw_run_save(tw_run *run, bool is_best) {
+/* ---- saving ---- */
+
+/* Room for the copy, once a run: it is taken when a step has taken all else. Without, training waits. */
+static void take_room(tw_run *run) {
+    double bytes = tw_run_copy_bytes(run), left = (double)tw_memory_free();
+    if (run->saving.room || bytes == 0 || run->save_in_line) return;
+    bool fits = left == 0 || bytes * 1.05 + 64e6 < left; /* the rest is for what the file's pages take */
+    if (fits) run->saving.room = malloc((size_t)bytes);
+    run->save_in_line = !run->saving.room;
+    if (run->save_in_line)
+        tw_log_warning(run->log,
+                       "a copy of weights and moments to save from takes %.0f MB, %.0f MB are free: training "
+                       "waits while checkpoints are written",
+                       bytes / 1e6, left / 1e6);
+}
+
+static void say_saved(tw_run *run, int64_t step, bool is_best, double seconds, double waited) {
+    tw_log_line(run->log, "saved step %lld%s in %.1f s, training waited %.1f s", (long long)step,
+                is_best ? " (best so far)" : "", seconds, waited);
+}
+
+/* The file is written, or will not be. */
+static tw_status collect(tw_run *run) {
+    double ended;
+    if (!run->saving.writer || !tw_checkpoint_writer_is_busy(run->saving.writer)) return TW_OK;
     double start = tw_seconds();
-    tw_checkpoint_meta meta;
-    tw_snapshot snapshot = {0};
-    tw_checkpoint_meta_init(&meta);
+    TRY(tw_checkpoint_writer_collect(run->saving.writer, &ended));
+    run->saving.waited += tw_seconds() - start;
+    say_saved(run, run->saving.step, run->saving.is_best, ended - run->saving.began, run->saving.waited);
+    return TW_OK;
+}
+
+tw_status tw_run_save_look(tw_run *run) {
+    if (!run->saving.writer || !tw_checkpoint_writer_is_done(run->saving.writer)) return TW_OK;
+    return collect(run);
+}
+
+tw_status tw_run_save_finish(tw_run *run) {
+    return collect(run);
+}
+
+/* Hands the copy to the thread. */
+static void begin_writing(tw_run *run, tw_checkpoint_job *job, double start) {
+    run->saving.step = run->step;
+    run->saving.is_best = job->is_best;
+    run->saving.began = start;
+    tw_checkpoint_writer_start(run->saving.writer, job);
+    run->saving.waited = tw_seconds() - start;
+}
+
+static tw_status write_now(tw_run *run, tw_checkpoint_job *job, double start) {
+    TRY(tw_run_folder_save(job->folder, &job->meta, job->snapshot.tensors, job->snapshot.n, job->is_best,
+                           job->keep));
+    double seconds = tw_seconds() - start;
+    say_saved(run, run->step, job->is_best, seconds, seconds);
+    return TW_OK;
+}
+
+tw_status tw_run_save(tw_run *run, bool is_best) {
+    TRY(tw_run_save_finish(run));
+    double start = tw_seconds();
     bool writes = run->comm->rank == 0;
-    tw_status status = writes ? fill_meta(run, &meta) : TW_OK;
-    if (status == TW_OK) status = tw_model_snapshot(run->model, run->adamw, writes, &snapshot);
-    if (status == TW_OK && writes)
-        status = tw_run_folder_save(run->config->output, &meta, snapshot.tensors, snapshot.n, is_best,
-                                    (int)run->config->keep);
+    tw_checkpoint_job job = {
+        .folder = run->config->output, .is_best = is_best, .keep = (int)run->config->keep};
+    tw_checkpoint_meta_init(&job.meta);
+    tw_status status = TW_OK;
+    if (writes && !run->saving.writer) status = tw_checkpoint_writer_create(&run->saving.writer);
+    if (writes && status == TW_OK) status = fill_meta(run, &job.meta);
+    if (writes) take_room(run);
     if (status == TW_OK)
-        tw_log_line(run->log, "saved step %lld%s in %.1f s", (long long)run->step,
-                    is_best ? " (best so far)" : "", tw_seconds() - start);
-    tw_snapshot_free(&snapshot);
-    tw_checkpoint_meta_free(&meta);
+        status = tw_model_snapshot(run->model, run->adamw, writes, run->saving.room, &job.snapshot);
+    if (status == TW_OK && run->saving.room)
+        begin_writing(run, &job, start);
+    else if (status == TW_OK && writes)
+        status = write_now(run, &job, start);
+    tw_checkpoint_job_free(&job);
     return status;
 }

@@ -27,6 +27,11 @@ static tw_status count_neighbours(const tw_run *run, int *out) {
     return status;
 }
 
+double tw_run_copy_bytes(const tw_run *run) {
+    if (run->comm->rank != 0 || !run->config->background_save) return 0;
+    return (double)tw_snapshot_values(run->model, true) * (double)sizeof(float);
+}
+
 /* What will be taken beside the activations: the loader's ring, and features and gradients of the loss. */
 static double other_needs(const tw_run *run) {
     const tw_config *c = run->config;
@@ -92,7 +97,14 @@ tw_status tw_run_choose_micro_batch(tw_run *run) {
     run->micro_batch = run->config->micro_batch;
     if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
     TRY(find_budget(run, &budget));
-    TRY(search(run, part, budget, &micro));
+    /* On a GPU the copy lies in the host's memory, memory_mb is for activations alone. */
+    double copy = run->device->kind == TW_CPU && !run->config->memory_mb ? tw_run_copy_bytes(run) : 0;
+    TRY(search(run, part, budget - copy, &micro));
+    if (micro == 0 && copy > 0) {
+        run->save_in_line = true;
+        TRY(search(run, part, budget, &micro));
+        tw_log_line(run->log, "no memory is left for a copy to save from: training waits for checkpoints");
+    }
     TRY(agree(run, &micro));
     if (micro == 0)
         return FAIL(TW_ERR_MEMORY,
@@ -109,7 +121,7 @@ tw_status tw_run_choose_micro_batch(tw_run *run) {
 
 tw_status tw_run_plan_memory(tw_run *run) {
     const tw_tower_tape *t;
-    char share[96] = "", ranks[32] = "";
+    char share[96] = "", ranks[32] = "", copy[64] = "";
     int64_t part = tw_run_largest_part(run);
     int64_t micro = run->micro_batch && run->micro_batch < part ? run->micro_batch : part;
     TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
@@ -118,8 +130,11 @@ tw_status tw_run_plan_memory(tw_run *run) {
     if (run->comm->ranks > 1) snprintf(ranks, sizeof ranks, " of each of %d ranks", run->comm->ranks);
     if (run->comm->ranks > 1 && moments < all)
         snprintf(share, sizeof share, " (this rank's share of %.1f MB)", all);
-    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB",
+    if (tw_run_copy_bytes(run) > 0 && !run->save_in_line)
+        snprintf(copy, sizeof copy, ", a copy to save from %.1f MB%s", tw_run_copy_bytes(run) / 1e6,
+                 run->comm->ranks > 1 ? " on rank 0" : "");
+    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB%s",
                 ranks, (double)tw_params_bytes(run->model->params) / 1e6, moments, share,
-                (double)tw_towers_bytes(run->towers) / 1e6);
+                (double)tw_towers_bytes(run->towers) / 1e6, copy);
     return TW_OK;
 }

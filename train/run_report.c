@@ -114,7 +114,34 @@ static void fill_config(const tw_config *config, config_rows *c) {
     }
 }
 
+/* The parts of --profile, of rank 0 alone. */
+typedef struct profile_rows {
+    tw_report_row rows[TW_PROFILE_PARTS + 1];
+    char values[TW_PROFILE_PARTS + 1][64];
+    size_t n;
+} profile_rows;
+
+static void fill_profile(const tw_run *run, profile_rows *r) {
+    const tw_profile *p = &run->profiles[0];
+    double total = tw_profile_total(p), steps = (double)p->steps, hidden = tw_profile_hidden(p);
+    r->n = 0;
+    if (!run->config->profile || p->steps == 0) return;
+    for (; r->n < TW_PROFILE_PARTS; r->n++) {
+        double seconds = p->seconds[r->n];
+        snprintf(r->values[r->n], sizeof r->values[r->n], "%.2f ms a step, %.1f %%", 1e3 * seconds / steps,
+                 100 * seconds / total);
+        r->rows[r->n] = (tw_report_row){tw_profile_part_name((tw_profile_part)r->n), r->values[r->n]};
+    }
+    if (isnan(hidden)) return;
+    snprintf(r->values[r->n], sizeof r->values[r->n], "%.1f %% of %.2f ms a step", 100 * hidden,
+             1e3 * p->reduced / steps);
+    r->rows[r->n] = (tw_report_row){"gradient reduction, hidden", r->values[r->n]};
+    r->n++;
+}
+
 static tw_status write(tw_run *run, const sheet *s, const config_rows *rows) {
+    profile_rows profile;
+    fill_profile(run, &profile);
     const tw_history *h = &run->history;
     char path[4200], title[300], subtitle[300];
     int64_t parameters = 0;
@@ -132,6 +159,8 @@ static tw_status write(tw_run *run, const sheet *s, const config_rows *rows) {
                         .n_validations = h->n_validations,
                         .config = rows->rows,
                         .n_config = TW_CONFIG_KEYS,
+                        .profile = profile.rows,
+                        .n_profile = profile.n,
                         .queries = s->queries,
                         .n_queries = (size_t)s->count,
                         .global_batch = run->config->batch,

@@ -214,6 +214,8 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 }
 
 tw_status tw_run_close(tw_run *run) {
+    tw_checkpoint_writer_free(run->saving.writer); /* first: it names the model's parameters */
+    free(run->saving.room);
     tw_loader_close(run->loader);
     tw_exchange_free(run->exchange);
     tw_sampler_free(run->sampler);

@@ -3,6 +3,7 @@
 #include "layers/contrastive.h"
 #include "train/buckets.h"
 #include "train/clock.h"
+#include "train/comm_open.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -18,6 +19,8 @@ struct tw_stepper {
     tw_contrastive_result result; /* of the last global batch */
     tw_buckets *buckets;
     tw_stepper_times times;
+    bool profile;
+    double image_end;  /* when the last forward's image tower was done */
     int64_t *counts;   /* samples of each rank */
     int64_t *gathered; /* (ranks, 2) samples and micro-batches */
 };
@@ -64,6 +67,10 @@ tw_stepper_times tw_stepper_last_times(const tw_stepper *s) {
     return s->times;
 }
 
+void tw_stepper_profile(tw_stepper *s, bool on) {
+    s->profile = on;
+}
+
 tw_step *tw_stepper_record(tw_stepper *s) {
     return s->record;
 }
@@ -104,8 +111,20 @@ static int64_t part_size(const cut *c, int64_t part) {
     return left < 0 ? 0 : left < c->micro ? left : c->micro;
 }
 
+/* The time at which what was asked for so far is done. */
+static tw_status look(tw_stepper *s, double *at) {
+    if (s->profile) TRY(s->device->sync(s->device, TW_QUEUE_COMPUTE));
+    *at = tw_seconds();
+    return TW_OK;
+}
+
+static tw_status end_of_image(void *context) {
+    tw_stepper *s = context;
+    return look(s, &s->image_end);
+}
+
 /* Its draws belong to the samples: repeated, it gives the same features. */
-static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
+static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     int64_t at = part * c->micro, n = part_size(c, part), context = s->model->config.context;
     const tw_tower_tape *t;
     TRY(tw_towers_get(s->towers, TW_TOWERS_TRAIN, n, &t));
@@ -119,7 +138,18 @@ static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tow
         TRY(tw_tape_upload(t->tape, t->ids, c->samples->ids + at * context));
         TRY(tw_tape_upload(t->tape, t->lengths, c->samples->lengths + at));
     }
-    return tw_tape_forward(t->tape, s->record);
+    if (!s->profile) return tw_tape_forward(t->tape, s->record);
+    return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
+}
+
+static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
+    double start, end;
+    TRY(look(s, &start));
+    TRY(run_forward(s, c, part, out));
+    TRY(look(s, &end));
+    s->times.forward += end - start;
+    if (s->profile) s->times.text += end - s->image_end;
+    return TW_OK;
 }
 
 static tw_status keep_features(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
@@ -156,6 +186,46 @@ static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) 
     return TW_OK;
 }
 
+static tw_status zero_gradients(tw_stepper *s) {
+    double start, end;
+    TRY(look(s, &start));
+    TRY(tw_params_zero_gradients(s->model->params));
+    TRY(look(s, &end));
+    s->times.backward = end - start;
+    return TW_OK;
+}
+
+static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape **t) {
+    for (int64_t part = 0; part < c->parts; part++) {
+        TRY(forward(s, c, part, t));
+        TRY(keep_features(s, c, part, *t));
+    }
+    return TW_OK;
+}
+
+static tw_status find_loss(tw_stepper *s) {
+    double start, end, waited = tw_comm_times_of(s->comm).waited;
+    TRY(look(s, &start));
+    TRY(tw_contrastive_run(s->loss, &s->result));
+    TRY(look(s, &end));
+    s->times.exchange = tw_comm_times_of(s->comm).waited - waited;
+    s->times.loss = end - start - s->times.exchange;
+    return TW_OK;
+}
+
+static tw_status find_gradients(tw_stepper *s, const cut *c, const tw_tower_tape *t) {
+    double start, end, again = s->times.forward, busy = tw_comm_times_of(s->comm).busy;
+    TRY(look(s, &start));
+    TRY(walk_back(s, c, t));
+    TRY(look(s, &end));
+    s->times.backward += end - start - (s->times.forward - again);
+    TRY(tw_buckets_finish(s->buckets));
+    TRY(look(s, &start));
+    s->times.waited = start - end;
+    s->times.reduced = tw_comm_times_of(s->comm).busy - busy;
+    return TW_OK;
+}
+
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) {
     cut c;
@@ -164,26 +234,16 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     *loss = 0;
     s->result = (tw_contrastive_result){0};
     s->times = (tw_stepper_times){0};
-    TRY(tw_params_zero_gradients(s->model->params));
+    TRY(zero_gradients(s));
     if (c.global == 0) return TW_OK;
-    double start = tw_seconds();
     TRY(tw_contrastive_begin(s->loss, s->counts));
     s->host.seed = seed;
     s->host.step = (uint32_t)step;
     const tw_tower_tape *t = NULL;
-    for (int64_t part = 0; part < c.parts; part++) {
-        TRY(forward(s, &c, part, &t));
-        TRY(keep_features(s, &c, part, t));
-    }
-    double features = tw_seconds();
-    TRY(tw_contrastive_run(s->loss, &s->result));
+    TRY(make_features(s, &c, &t));
+    TRY(find_loss(s));
     *loss = s->result.loss;
-    double middle = tw_seconds();
-    TRY(walk_back(s, &c, t));
-    double end = tw_seconds();
-    TRY(tw_buckets_finish(s->buckets));
-    s->times = (tw_stepper_times){features - start, middle - features, end - middle, tw_seconds() - end};
-    return TW_OK;
+    return find_gradients(s, &c, t);
 }
 
 tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) {

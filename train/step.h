@@ -46,11 +46,19 @@ void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *tex
 
 /* Seconds of this rank's last run, measured on the host. */
 typedef struct tw_stepper_times {
-    double features, loss, backward; /* loss: waiting for the other ranks' features included */
-    double waited; /* for gradients that were still on their way when backward had ended: what of their
-                      reduction is not hidden */
+    double forward;  /* of both towers, that of micro-batches repeated before their backward included */
+    double text;     /* the text tower's part of it; known with tw_stepper_profile only, else 0 */
+    double exchange; /* held up in the loss for what comes from other ranks */
+    double loss;     /* the rest of the loss */
+    double backward; /* of the towers, with the zeroing of gradients before all else */
+    double waited;   /* for gradients that were still on their way when backward had ended: what of their
+                        reduction is not hidden */
+    double reduced;  /* in which their reduction was under way, from its first bucket's start on */
 } tw_stepper_times;
 tw_stepper_times tw_stepper_last_times(const tw_stepper *s);
+/* Tells the towers apart in the times from now on. On a device with queues each part is waited for, which
+ * costs time; otherwise times there are those of making the calls. */
+void tw_stepper_profile(tw_stepper *s, bool on);
 
 /* Whether this rank's own features of the last run are all finite: where the loss is not, those of some rank
  * are not. */

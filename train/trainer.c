@@ -77,14 +77,19 @@ static tw_status find_rank(tw_run *run, tw_gradient_report *report) {
 static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
     tw_samples samples = {batch->size, batch->pixels, batch->ids, batch->lengths};
     TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &run->loss, global));
+    tw_stepper_times times = tw_stepper_last_times(run->stepper);
+    tw_profile_lap_step(&run->profile, &times);
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
     TRY(find_rank(run, &report));
     TRY(watch_skips(run, &report));
     run->window.norm = report.norm;
-    if (*global == 0) return TW_OK;
-    return tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
-                         tw_stepper_record(run->stepper));
+    if (*global > 0)
+        TRY(tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
+                          tw_stepper_record(run->stepper)));
+    if (run->config->profile) TRY(run->device->sync(run->device, TW_QUEUE_COMPUTE));
+    tw_profile_lap(&run->profile, TW_PROFILE_OPTIMIZER);
+    return TW_OK;
 }
 
 /* *stop: a rank was asked to, and the step was dropped before it began. */
@@ -94,14 +99,18 @@ static tw_status one_step(tw_run *run, bool *stop) {
     tw_batch batch;
     tw_global_batch all;
     int64_t global;
+    tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
     TRY(tw_loader_next(run->loader, &batch));
+    tw_profile_lap(&run->profile, TW_PROFILE_DATA);
     TRY(tw_exchange_batch(run->exchange, &batch, asked, &all));
+    tw_profile_lap(&run->profile, TW_PROFILE_BATCH);
     *stop = all.stop;
     if (all.stop) return TW_OK;
     TRY(tw_run_log_samples(run, &all));
     TRY(watch_repeats(run, &all));
     TRY(compute(run, &batch, &global));
     run->step++;
+    run->profile.steps++;
     run->position = batch.position - batch.first + batch.global;
     run->epoch = batch.epoch;
     if (run->position >= tw_sampler_epoch_samples(run->sampler)) run->position = 0, run->epoch++;
@@ -181,20 +190,36 @@ static bool due(const tw_run *run, int64_t steps_between, int64_t epochs_between
     return epochs_between && run->position == 0 && run->epoch % epochs_between == 0;
 }
 
+static tw_status validate(tw_run *run, bool *best) {
+    tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
+    TRY(tw_run_validate(run, best));
+    tw_profile_lap(&run->profile, TW_PROFILE_VALIDATION);
+    return TW_OK;
+}
+
+static tw_status save(tw_run *run, bool best) {
+    tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
+    TRY(tw_run_save(run, best));
+    if (run->step == run->total_steps) TRY(tw_run_save_finish(run));
+    tw_profile_lap(&run->profile, TW_PROFILE_SAVE);
+    return TW_OK;
+}
+
 /* Validates and saves where the configuration says so; a best model is always saved. */
 static tw_status after_step(tw_run *run) {
     const tw_config *c = run->config;
     bool best = false;
+    TRY(tw_run_save_look(run));
     if (run->step % c->log_interval == 0 || run->step == run->total_steps) TRY(make_point(run));
     tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
-    if (run->pool && due(run, c->val_interval, 1)) TRY(tw_run_validate(run, &best));
-    if (best || due(run, c->save_interval, c->save_epochs)) TRY(tw_run_save(run, best));
-    return TW_OK;
+    if (run->pool && due(run, c->val_interval, 1)) TRY(validate(run, &best));
+    return best || due(run, c->save_interval, c->save_epochs) ? save(run, best) : TW_OK;
 }
 
 static tw_status stop(tw_run *run) {
     tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
     TRY(tw_run_save(run, false));
+    TRY(tw_run_save_finish(run));
     if (run->comm->rank == 0) TRY(tw_stop_file_remove(run->stop_file));
     return FAIL(TW_ERR_INTERRUPTED, "stopped by %s after step %lld of %lld; go on with --resume latest",
                 tw_stop_reason(), (long long)run->step, (long long)run->total_steps);
@@ -225,14 +250,28 @@ static tw_status conclude(const tw_run *run) {
 
 static tw_status train(tw_run *run) {
     bool best, asked;
-    if (run->pool && run->config->val_at_start && run->step == 0) TRY(tw_run_validate(run, &best));
+    tw_stepper_profile(run->stepper, run->config->profile);
+    tw_profile_begin(&run->profile);
+    if (run->pool && run->config->val_at_start && run->step == 0) TRY(validate(run, &best));
     while (run->step < run->total_steps) {
         TRY(one_step(run, &asked));
         if (asked) return stop(run);
         TRY(after_step(run));
     }
+    TRY(tw_run_save_finish(run)); /* of a run that had no step left */
+    TRY(tw_run_show_profile(run));
     TRY(conclude(run));
     return run->config->report && run->comm->rank == 0 ? tw_run_write_report(run) : TW_OK;
+}
+
+/* A checkpoint that is being written when a run fails is finished first, as long as the others do not end
+ * this process; the first error stays. */
+static void finish_after(tw_run *run, tw_status status) {
+    char message[1024];
+    if (status == TW_OK) return;
+    snprintf(message, sizeof message, "%s", tw_last_error());
+    tw_status later = tw_run_save_finish(run);
+    if (later != TW_OK) later = FAIL(status, "%s", message);
 }
 
 tw_status tw_train(const tw_config *config) {
@@ -240,6 +279,7 @@ tw_status tw_train(const tw_config *config) {
     TRY(tw_signals_install());
     tw_status status = tw_run_open(&run, config);
     if (status == TW_OK) status = train(&run);
+    finish_after(&run, status);
     if (run.comm) status = tw_comm_fail(run.comm, status); /* the other ranks do not go on without this one */
     char message[1024]; /* closing may fail too; the first error is the one to tell */
     snprintf(message, sizeof message, "%s", tw_last_error());

@@ -1,9 +1,11 @@
 #include "train/watchdog.h"
 
 #include "train/clock.h"
+#include "train/signals.h"
 #include "train/watchdog_activity.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -169,6 +171,19 @@ static void carry_out(const tw_watchdog *w, double now) {
     if (w->rank != 0 && since > LEAVE) _exit(EXIT_FAILURE);
 }
 
+/* The launcher ends the job (SIGTERM) while a rank is silent: it has noticed too, and its own message may
+ * name no rank. There is about a second left to say which one it is, of all that may be the reason for the
+ * signal only if the silence is no short one. */
+static void mind_the_end(tw_watchdog *w, double now) {
+    double quiet = fmax(2 + 4 * w->interval, w->limit / 4);
+    if (tw_stop_signal() != SIGTERM || (w->rank != 0 && place_on_host(w) != 0)) return;
+    for (int r = 0; r < (w->rank == 0 ? w->ranks : 1); r++) {
+        if (r == w->rank || now - w->views[r].heard <= quiet) continue;
+        w->verdict = on_silent(r, w->peers, w->ranks, now - w->views[r].heard);
+        speak_and_end(w);
+    }
+}
+
 /* Without its launcher a rank is an orphan: nobody would end it. */
 static void mind_the_launcher(const tw_watchdog *w) {
     if (w->launcher == 1 || getppid() == w->launcher) return;
@@ -183,6 +198,7 @@ static void look(tw_watchdog *w, double now, double gap) {
         for (int r = 0; r < w->ranks; r++) w->views[r].heard += gap;
     mind_the_launcher(w);
     tw_activity_look(&w->activity, now);
+    if (w->verdict.rank < 0) mind_the_end(w, now);
     if (w->verdict.rank < 0) judge(w, now);
     if (w->verdict.rank >= 0) carry_out(w, now);
 }

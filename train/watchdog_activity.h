@@ -17,7 +17,7 @@ typedef struct tw_activity {
 void tw_activity_open(tw_activity *a);
 /* One thread whose processor time is no work: it looks for messages. */
 void tw_activity_ignore(tw_activity *a, pthread_t thread);
-/* Work is processor time, bytes read from or written to disks, and a main thread that waits for a disk. */
+/* Work is processor time, bytes read from or written to disks, and a thread that waits for a disk. */
 void tw_activity_look(tw_activity *a, double now);
 
 /* Whether that process runs the program of this one: its number may be another's by now. */

@@ -31,7 +31,7 @@ static tw_status save(const bench *b, const tw_model_config *config, const char 
     tw_snapshot snapshot;
     tw_checkpoint_meta meta;
     tw_checkpoint_meta_init(&meta);
-    TRY(tw_model_snapshot(b->model, NULL, true, &snapshot));
+    TRY(tw_model_snapshot(b->model, NULL, true, NULL, &snapshot));
     tw_status status = tw_model_config_to_yaml(config, &meta.model_yaml);
     if (status == TW_OK) status = tw_checkpoint_write(path, &meta, snapshot.tensors, snapshot.n);
     tw_checkpoint_meta_free(&meta);

@@ -21,6 +21,18 @@ find_program() {
 
 need_mpirun() { command -v mpirun >/dev/null || die "mpirun is not installed: several ranks need Open MPI (openmpi-bin)"; }
 
+# mpirun notices a host that is gone within about 30 s, instead of minutes. What the caller has set stays. OMPI: Open MPI 4,
+# PRTE: 5.
+notice_lost_hosts() {
+    local layer setting
+    for layer in OMPI PRTE; do
+        for setting in time=15 intvl=5 probes=3; do
+            setting=${layer}_MCA_oob_tcp_keepalive_$setting
+            declare -p "${setting%%=*}" >/dev/null 2>&1 || export "${setting?}"
+        done
+    done
+}
+
 count_gpus() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
 
 default_ranks() {

@@ -4,7 +4,7 @@
 # HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes). # begins a comment.
 # Program, data and the run folder must have the same path on every host (a shared file system); this is looked at
 # before the start. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
-# TUWEN, --print, stopping: as in one_host.sh.
+# TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -36,6 +36,7 @@ done <"$hostfile"
 [ $hosts -gt 0 ] || die "$hostfile names no host"
 program=$(find_program)
 need_mpirun
+notice_lost_hosts
 
 options=(--hostfile "$hostfile" --bind-to none -x PATH -x LD_LIBRARY_PATH)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)

@@ -37,6 +37,7 @@ tw_status tw_info_memory(const tw_model_config *config, const tw_info_options *o
     put_mb(m, "weights_mb", need.weights);
     put_mb(m, "weights_and_gradients_mb", need.training_weights);
     put_mb(m, "moments_mb", need.moments);
+    put_mb(m, "checkpoint_copy_mb", need.checkpoint);
     put_mb(m, "image_activations_mb", need.image);
     put_mb(m, "text_activations_mb", need.text);
     put_mb(m, "training_activations_mb", need.training);
