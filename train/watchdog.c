@@ -141,13 +141,15 @@ static void set_verdict(tw_watchdog *w, const tw_verdict *v, double now) {
     pthread_cond_broadcast(&w->changed);
 }
 
-/* What rank 0 says of the others, or another rank of rank 0. */
+/* What rank 0 says of the others, or another rank of rank 0. After a SIGTERM somebody has spoken most likely,
+ * and the launcher is about to kill who is left. */
 static void judge(tw_watchdog *w, double now) {
     tw_verdict v = {.rank = -1};
+    double turn = tw_stop_signal() == SIGTERM ? LEAVE : TURN;
     if (w->rank == 0) {
         w->views[0].heard = now;
         v = tw_verdict_find(w->views, w->peers, w->ranks, now, w->limit);
-    } else if (now - w->views[0].heard > w->limit + TURN * place_on_host(w)) {
+    } else if (now - w->views[0].heard > w->limit + turn * place_on_host(w)) {
         v = on_silent(0, w->peers, w->ranks, now - w->views[0].heard);
     }
     if (v.rank >= 0 && w->rank != 0) { /* nobody to be told through: speak at once */
