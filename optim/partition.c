@@ -8,6 +8,12 @@ static int64_t units_of(int64_t elements) {
     return (elements + UNIT - 1) / UNIT;
 }
 
+/* Units of a whole bucket of at least so many. */
+static int64_t bucket_units(int64_t least, int ranks) {
+    int64_t even = (least - 1) / ranks * ranks + ranks;
+    return even <= least + least / 4 ? even : least;
+}
+
 /* Cuts one bucket. The last ranks get the units that are left over: the slab's end may cut the last unit. */
 static void cut(tw_partition *p, tw_bucket *b) {
     int64_t units = units_of(b->count), at = b->offset, end = b->offset + b->count;
@@ -38,7 +44,7 @@ tw_status tw_partition_create(int64_t elements, int rank, int ranks, int64_t buc
     p->elements = elements;
     p->rank = rank;
     p->ranks = ranks;
-    p->bucket = units_of((bucket_bytes - 1) / (int64_t)sizeof(float) + 1) * UNIT;
+    p->bucket = bucket_units(units_of((bucket_bytes - 1) / (int64_t)sizeof(float) + 1), ranks) * UNIT;
     int64_t count = (elements + p->bucket - 1) / p->bucket;
     p->buckets = calloc((size_t)count + 1, sizeof *p->buckets);
     int64_t *counts = calloc((size_t)(2 * count * ranks) + 1, sizeof *counts);

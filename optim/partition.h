@@ -35,8 +35,9 @@ typedef struct tw_partition {
 } tw_partition;
 
 /* A function of its arguments alone. elements >= 0, 0 <= rank < ranks; bucket_bytes >= 1 is rounded up to
- * units of f32. Pieces of a bucket differ by at most one unit. The caller frees *out. Errors:
- * TW_ERR_ARGUMENT, TW_ERR_MEMORY. */
+ * units of f32, and to units for every rank alike where that makes it at most a quarter larger: equal pieces
+ * are what NCCL reduces fastest. Pieces of a bucket differ by at most one unit. The caller frees *out.
+ * Errors: TW_ERR_ARGUMENT, TW_ERR_MEMORY. */
 tw_status tw_partition_create(int64_t elements, int rank, int ranks, int64_t bucket_bytes,
                               tw_partition **out) TW_MUST_CHECK;
 void tw_partition_free(tw_partition *p); /* accepts NULL */

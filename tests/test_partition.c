@@ -6,12 +6,14 @@ enum { UNIT = TW_PARTITION_UNIT };
 /* Buckets and pieces cover the slab once, whatever the sizes; the rules of the header hold. */
 static void check(int64_t elements, int ranks, int64_t bytes) {
     int64_t total = 0;
+    int even = 0;
     for (int rank = 0; rank < ranks; rank++) {
         tw_partition *p;
         TW_ASSERT_OK(tw_partition_create(elements, rank, ranks, bytes, &p));
         int64_t end = elements, state = 0;
         ck_assert_int_eq(p->bucket % UNIT, 0);
-        ck_assert(p->bucket * 4 >= bytes && p->bucket * 4 < bytes + 4 * UNIT);
+        ck_assert(p->bucket * 4 >= bytes && p->bucket * 4 < bytes + bytes / 4 + 5 * UNIT);
+        even += p->bucket % (ranks * UNIT) == 0;
         for (int i = 0; i < p->count; i++) {
             const tw_bucket *b = &p->buckets[i];
             int64_t at = b->offset, least = INT64_MAX, most = 0;
@@ -41,6 +43,7 @@ static void check(int64_t elements, int ranks, int64_t bytes) {
         tw_partition_free(p);
     }
     ck_assert_int_eq(total, elements);
+    if (bytes >= (int64_t)16 * UNIT * ranks) ck_assert_int_eq(even, ranks);
 }
 
 START_TEST(pieces_cover_the_slab_once) {

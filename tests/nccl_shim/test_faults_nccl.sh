@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Faults of ranks on GPUs, over the stand-ins for NCCL and the device: whatever happens to a rank or to NCCL, the job ends
+# in bounded time with one message that names rank and cause, an exit code other than 0, and nothing left running.
+# Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+tool=$build/tests/nccl_shim/tool_ranks_nccl
+timeout_s=6 # rank_timeout of these jobs; whole jobs end within it and what a loaded machine takes to start and stop
+slack=24
+
+if ! command -v mpirun >/dev/null; then
+    echo "SKIP faults over NCCL: mpirun is not installed (openmpi-bin)"
+    finish
+    exit
+fi
+
+running() { pgrep -f "^$tool $work" | wc -l; }
+
+# begin RANKS DEVICE [ARGUMENTS OF tool_ranks_nccl]: begins a job. `each`: a shell command that each rank runs first.
+each=:
+begin() {
+    local n=$1
+    shift
+    rm -rf "$work/pids" && mkdir "$work/pids"
+    began=$SECONDS
+    tests/mpirun.sh "$n" bash -c "$each"'; exec "$@"' rank "$tool" "$work/pids" $timeout_s "$@" >"$work/out" 2>"$work/err" &
+    job=$!
+}
+# start …: the same, and waits until all ranks compute.
+start() {
+    begin "$@"
+    for _ in $(seq 600); do
+        [ "$(find "$work/pids" -type f -size +0 | wc -l)" = "$1" ] && break
+        sleep 0.1
+    done
+    sleep 1
+    began=$SECONDS
+}
+pid() { cat "$work/pids/$1"; }
+
+# ends NAME MESSAGE: the job must end by itself, in time, with MESSAGE once.
+ends() {
+    local code count
+    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
+    local guard=$!
+    wait $job
+    code=$?
+    kill $guard 2>/dev/null
+    for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
+    count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
+    if [ $code = 0 ]; then fail "$1: exit code 0"
+    elif [ $((SECONDS - began)) -ge $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
+    elif [ "$count" != 1 ]; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
+    elif [ "$(grep -c -E '^(tool_ranks_nccl|tuwen): ' "$work/err")" -gt 1 ]; then fail "$1: more than one message"
+    elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$tool")"
+    else ok; fi
+}
+# computes NAME TEXT: the job ends well, and says TEXT.
+computes() {
+    wait $job
+    local code=$?
+    if [ $code != 0 ]; then fail "$1: exit code $code"
+    elif ! grep -qF "$2" "$work/out"; then fail "$1: no '$2'"
+    elif ! grep -qF "sums are right" "$work/out"; then fail "$1: no sums"
+    else ok; fi
+}
+
+# ---- ranks ----
+start 3 cuda stop 1; computes "three ranks" "on cuda:0 (GPU 0 of threads)"
+start 3 cuda; kill -9 "$(pid 2)"; ends "a rank killed" "rank 2 with PID .* exited on signal 9"
+start 3 cuda; kill -STOP "$(pid 1)"; ends "a rank stopped" "rank 1 of 3 \(process $(pid 1) on .*has not been heard of"
+start 3 cuda hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited .* for it in all_reduce"
+start 3 cuda fail 1; ends "a rank fails" "tool_ranks_nccl: rank 1 of 3 on .*: no space left on device"
+start 3 cuda host 1; ends "a call of another group" "rank 1 of 3 .* waits in broadcast, rank [02] in all_reduce"
+start 3 cuda differ 1; ends "another call" "rank 1 of 3 .* waits in all_gather, rank [02] in all_reduce"
+
+# ---- NCCL ----
+fault() { export TW_SHIM_NCCL_FAULT=$1; }
+fault error:1:20; begin 3 cuda; ends "an asynchronous error" \
+    "rank 1 of 3 on .*: all_reduce number 20: .*NCCL 2.28.0 says unhandled system error: a cable was pulled"
+fault lost:2:20; begin 3 cuda; ends "a lost peer that nobody else knows of" \
+    "rank 2 of 3 on .*: all_reduce number 20: .*remote process exited"
+fault stall:1:20; begin 3 cuda; ends "a collective that never ends" "rank [0-2] of 3 .* waits in all_reduce, .* all others wait too"
+fault init:1; begin 3 cuda; ends "a rank that is never joined" "rank [0-2] of 3 on .*: NCCL 2.28.0 has not joined the 3 ranks within 6 s"
+fault abort:1; begin 3 cuda; ends "an abort that hangs" "rank [0-2] of 3 .* waits in all_reduce"
+unset TW_SHIM_NCCL_FAULT
+export TW_SHIM_NCCL_VERSION=22005; begin 2 cuda
+ends "an old library" "rank [01] of 2 on .*: the library that is loaded is NCCL 2.20.5, but this build needs NCCL 2.28.0 or later"
+unset TW_SHIM_NCCL_VERSION
+each='[ $OMPI_COMM_WORLD_RANK = 1 ] && export TW_SHIM_NCCL_VERSION=22907'; begin 2 cuda
+ends "two versions" "rank 1 on .* has version 22907 of NCCL, rank 0 on .* has 22800"
+
+# ---- GPUs ----
+each=:
+export TW_SHIM_GPUS=2; begin 3 cuda
+ends "more ranks than GPUs" "3 processes were started on .*, but for rank 2 none of the 2 GPUs that it sees .* is left: NCCL serves one rank a GPU"
+begin 3 auto; ends "more ranks than GPUs, auto" "3 processes were started on .*, but for rank 2 none"
+begin 2 auto stop 0; computes "as many ranks as GPUs, auto" "on cuda:0"
+export TW_SHIM_GPUS=4
+each='export CUDA_VISIBLE_DEVICES=$((3 - OMPI_COMM_WORLD_RANK))'; begin 3 cuda stop 0
+computes "a launcher that gives each rank its GPU" "on cuda:0 (GPU 3 of threads)"
+each='export CUDA_VISIBLE_DEVICES=2,3'; begin 2 cuda stop 0; computes "two of four GPUs" "on cuda:0 (GPU 2 of threads)"
+each='export CUDA_VISIBLE_DEVICES=1'; begin 2 cuda; ends "one GPU for two ranks" "2 processes were started on .*, but for rank 1 none of the 1 GPUs"
+each='[ $OMPI_COMM_WORLD_RANK = 1 ] && export TW_SHIM_GPUS=0'; begin 2 auto; ends "a host without GPU" "rank 1 on .* sees no GPU"
+each=:
+export TW_SHIM_GPUS=0; begin 2 cuda; ends "no GPU" "rank [01] of 2 on .*: no CUDA device is seen"
+begin 2 auto stop 1; computes "no GPU, auto" "on cpu"
+finish
