@@ -5,8 +5,10 @@
 
 For each model the reference's class writes random weights as its .pt (compare_full_size.py), `tuwen train --init` takes
 that file (no dropout, no augmentation, f32), and the same class goes on from the same weights over the same samples.
-Fails when a loss differs by more than --tolerance, relative. Needs the packages of scripts/reference_run.py."""
+Fails when a loss differs by more than --tolerance, relative. --control runs the reference once more from weights that
+differ by the last bit of one element: how far its own losses move then is what rounding does to them. Needs the packages of scripts/reference_run.py."""
 import argparse
+import copy
 import json
 import os
 import shutil
@@ -33,6 +35,7 @@ def parse():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--threads", type=int, default=os.cpu_count())
     p.add_argument("--tolerance", type=float, default=1e-4)
+    p.add_argument("--control", action="store_true")
     return p.parse_args()
 
 
@@ -63,19 +66,35 @@ def train_reference(args, model, sizes, tokenizer, config, samples, folder):
                                    sizes["context_length"], nowhere)
 
 
+def largest(got, want):
+    worst, step = max((abs(g / w - 1), i + 1) for i, (g, w) in enumerate(zip(got, want)))
+    return worst, f"{worst:.2e} at step {step}"
+
+
+def other_last_bit(model):
+    """The last bit of one weight of the first convolution changes."""
+    bits = dict(model.named_parameters())["visual.conv1.weight"].data.view(-1).view(torch.int32)
+    bits[0] ^= 1
+    return model
+
+
 def compare(args, name, vocab, folder):
     tokenizer = reference_run.make_tokenizer(vocab, folder)
     model, sizes = compare_full_size.make_model(args, name, tokenizer, len(tokenizer.vocab))
     weights = os.path.join(folder, "weights.pt")
     compare_full_size.write_pt(model, name, weights)
     config = settings(args, sizes["image"].get("kind") == "resnet")
+    control = other_last_bit(copy.deepcopy(model)) if args.control else None
     samples, got = train_tuwen(args, name, weights, config, folder)
     want = train_reference(args, model, sizes, tokenizer, config, samples, folder)
     if len(got) != len(want):
         raise SystemExit(f"{name}: tuwen logged {len(got)} losses, the reference {len(want)}")
-    worst, step = max((abs(g / w - 1), i + 1) for i, (g, w) in enumerate(zip(got, want)))
+    worst, text = largest(got, want)
     print(f"{name}: {len(want)} steps of {args.batch} pairs, loss {want[0]:.6f} to {want[-1]:.6f}, largest relative "
-          f"difference {worst:.2e} at step {step}", flush=True)
+          f"difference {text}", flush=True)
+    if control:
+        moved = train_reference(args, control, sizes, tokenizer, config, samples, folder)
+        print(f"{name}: the reference against itself, one last bit apart: {largest(moved, want)[1]}", flush=True)
     return worst <= args.tolerance
 
 
