@@ -3,7 +3,8 @@
 # Every operation of ops.def has a .cu file: without one, nothing links.
 file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu ${CMAKE_SOURCE_DIR}/autograd/cuda/*.cu)
 # What of autograd/cuda/ calls no library, for tests/cuda_shim too.
-set(TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
+file(GLOB TW_CUDA_PLAIN CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/cuda/dnn_*.c)
+list(APPEND TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
 
 # Adds the device to tw_autograd.
 function(tw_cuda_device)

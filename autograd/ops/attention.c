@@ -3,6 +3,7 @@
  * A head's (T,T) scores live in one thread's scratch and are made again in backward from the saved
  * log-sum-exp; keys at or beyond a sample's length are never touched. f32 heads are multiplied where they
  * lie in qkv; bf16 heads are copied to f32 first. */
+#include "autograd/cuda/attention_graph.h"
 #include "autograd/cuda/scratch.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
@@ -71,6 +72,9 @@ tw_status tw_attention_shape(tw_call *call) {
     call->forward_scratch = threads * (size_t)thread_floats(&s, 1, x->dtype) * sizeof(float);
     call->backward_scratch = threads * (size_t)thread_floats(&s, 2, x->dtype) * sizeof(float);
     tw_call_scratch_cuda(call, 0, shape[0] * heads * shape[1] * (int64_t)sizeof(float));
+#ifdef TW_WITH_CUDA
+    if (call->device && !tw_on_cpu(call->device)) TRY(tw_attention_graph_shape(call));
+#endif
     return TW_OK;
 }
 

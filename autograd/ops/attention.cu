@@ -1,3 +1,4 @@
+#include "autograd/cuda/attention_graph.h"
 #include "autograd/cuda/rows.h"
 
 /* Multi-head attention over fused qkv (B,T,3D): the kernel that others are measured by, and what runs where
@@ -203,6 +204,9 @@ tw_status args_of(const tw_call *c, attention_args *out) {
 
 tw_status tw_attention_forward_cuda(const tw_call *c) {
     attention_args a;
+    bool done;
+    TRY(tw_attention_graph_forward(c, &done));
+    if (done) return TW_OK;
     TRY(args_of(c, &a));
     a.o = tw_view_out(&c->output[0], TW_WRITE);
     unsigned blocks = (unsigned)(c->input[QKV].shape[0] * a.heads * a.tiles);
@@ -211,7 +215,10 @@ tw_status tw_attention_forward_cuda(const tw_call *c) {
 
 tw_status tw_attention_backward_cuda(const tw_call *c) {
     attention_args a;
+    bool done;
     if (!c->input_grad[QKV].data) return TW_OK;
+    TRY(tw_attention_graph_backward(c, &done));
+    if (done) return TW_OK;
     TRY(args_of(c, &a));
     a.o = tw_view_out(&c->output_grad[0], TW_WRITE);
     a.dqkv = tw_view_out(&c->input_grad[QKV], c->input_mode[QKV]);

@@ -77,6 +77,11 @@ static const op_config configs[] = {
      .input = {{OP_SHAPE(1, 6, 12), .dtype = OP_F32, .low = -9, .high = 9}}},
     {.name = "one token", .attr = &two, .input = {{OP_SHAPE(2, 1, 12)}}},
     {.name = "many tokens", .attr = &one, .input = {{OP_SHAPE(1, 67, 24), .low = -2, .high = 2}}},
+    /* heads of a multiple of 8 columns: what a GPU's library takes */
+    {.name = "wide heads", .attr = &two, .input = {{OP_SHAPE(2, 19, 48), .low = -2, .high = 2}}},
+    {.name = "wide heads, lengths, strided",
+     .attr = &three,
+     .input = {{OP_SHAPE(4, 9, 72), .padding = 8, .low = -2, .high = 2}, LENGTHS(4, 9, 1, 4, 0)}},
     {.name = "no samples", .attr = &two, .input = {{OP_SHAPE(0, 4, 12)}}},
     {.name = "no tokens", .attr = &two, .input = {{OP_SHAPE(2, 0, 12)}}},
     {.name = "not three parts",

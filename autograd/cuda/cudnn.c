@@ -1,0 +1,164 @@
+/* The plans of a device by cuDNN: making, keeping and running them. */
+#include "autograd/cuda/cudnn_backend.h"
+#include "autograd/cuda/device_cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Bytes a plan may need, buckets of the cache. */
+enum { LIMIT = 512 << 20, BUCKETS = 256 };
+
+struct tw_dnn_plan {
+    struct tw_dnn_plan *next;
+    tw_dnn_key key;
+    bool usable;
+    tw_cudnn_descriptors all;
+    cudnnBackendDescriptor_t plan;
+    size_t scratch;
+    int count; /* of tensors in the pack */
+    int64_t id[TW_DNN_TENSORS];
+    int slot[TW_DNN_TENSORS];
+    float value[TW_DNN_TENSORS];
+};
+
+typedef struct cudnn {
+    cudnnHandle_t handle; /* NULL: the library cannot be used */
+    bool opened, allowed, deterministic;
+    tw_dnn_plan *buckets[BUCKETS];
+} cudnn;
+
+static void free_plan(tw_dnn_plan *p) {
+    tw_cudnn_release(&p->all, 0);
+    free(p);
+}
+
+static void close_cudnn(void *state) {
+    cudnn *l = state;
+    for (int i = 0; i < BUCKETS; i++)
+        for (tw_dnn_plan *p = l->buckets[i], *next; p; p = next) {
+            next = p->next;
+            free_plan(p);
+        }
+    if (l->handle) (void)cudnnDestroy(l->handle);
+    free(l);
+}
+
+/* The device's state, which is made without the library; NULL: out of memory. */
+static cudnn *state_of(tw_device *d) {
+    void **slot = tw_cuda_slot(d, TW_CUDA_CUDNN, close_cudnn);
+    if (*slot) return *slot;
+    cudnn *l = *slot = calloc(1, sizeof *l);
+    if (l) l->allowed = true;
+    return l;
+}
+
+/* Without a part of the library (it loads its parts itself) there is no handle, and own kernels run. */
+static tw_status open_library(tw_device *d, cudnn *l) {
+    cudaStream_t stream = tw_cuda_stream(d, TW_QUEUE_COMPUTE);
+    if (l->opened) return TW_OK;
+    TRY(tw_cudnn_check_version(cudnnGetVersion()));
+    l->opened = true;
+    if (cudnnCreate(&l->handle) != CUDNN_STATUS_SUCCESS) {
+        l->handle = NULL;
+        return TW_OK;
+    }
+    return tw_cudnn_status(cudnnSetStream(l->handle, stream), "choosing cuDNN's stream");
+}
+
+void tw_dnn_allow(tw_device *d, bool allowed) {
+    cudnn *l = state_of(d);
+    if (l) l->allowed = allowed;
+}
+
+void tw_dnn_set_deterministic(tw_device *d, bool deterministic) {
+    cudnn *l = state_of(d);
+    if (l) l->deterministic = deterministic;
+}
+
+bool tw_dnn_deterministic(tw_device *d) {
+    cudnn *l = state_of(d);
+    return l && l->deterministic;
+}
+
+static unsigned hash(const tw_dnn_key *key) {
+    const unsigned char *bytes = (const unsigned char *)key;
+    unsigned h = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < sizeof *key; i++) h = (h ^ bytes[i]) * 16777619u;
+    return h;
+}
+
+/* Which of the graph's tensors a run has to name. */
+static void note_tensors(tw_dnn_plan *p, const tw_dnn_graph *g) {
+    for (int i = 0; i < g->tensors; i++) {
+        if (g->tensor[i].slot == TW_DNN_INSIDE) continue;
+        p->id[p->count] = i + 1;
+        p->slot[p->count] = g->tensor[i].slot;
+        p->value[p->count++] = g->tensor[i].value;
+    }
+}
+
+static tw_status build(cudnn *l, tw_dnn_plan *p, const tw_dnn_graph *g) {
+    cudnnBackendDescriptor_t graph;
+    TRY(tw_cudnn_lower(g, l->handle, &p->all, &graph));
+    note_tensors(p, g);
+    return tw_cudnn_choose(g, graph, l->handle, LIMIT, &p->all, &p->plan, &p->scratch);
+}
+
+tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
+    cudnn *l = state_of(d);
+    *out = NULL;
+    if (!l) return FAIL(TW_ERR_MEMORY, "out of memory");
+    if (!l->allowed) return TW_OK;
+    TRY(open_library(d, l));
+    if (!l->handle) return TW_OK;
+    tw_dnn_plan **bucket = &l->buckets[hash(key) % BUCKETS], *p = *bucket;
+    while (p && memcmp(&p->key, key, sizeof *key) != 0) p = p->next;
+    if (!p) {
+        if (tw_cuda_capturing(d))
+            return FAIL(TW_ERR_ARGUMENT, "a captured step needs a cuDNN plan that no step before it needed");
+        tw_dnn_graph g = {0};
+        p = calloc(1, sizeof *p);
+        if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
+        p->key = *key;
+        describe(key, &g);
+        tw_status status = build(l, p, &g);
+        if (status == TW_ERR_MEMORY) {
+            free_plan(p);
+            return status;
+        }
+        p->usable = status == TW_OK; /* what the library refuses is kept, so as not to ask again */
+        p->next = *bucket;
+        *bucket = p;
+    }
+    *out = p->usable ? p : NULL;
+    return TW_OK;
+}
+
+size_t tw_dnn_scratch(const tw_dnn_plan *plan) {
+    return plan->scratch;
+}
+
+/* Memory for every tensor of the plan; a finished pack cannot be changed, so each run has its own. */
+static tw_status fill_pack(const tw_dnn_plan *p, void *const slot[TW_DNN_SLOTS], void *scratch,
+                           cudnnBackendDescriptor_t pack) {
+    const void *pointer[TW_DNN_TENSORS];
+    for (int i = 0; i < p->count; i++)
+        pointer[i] = p->slot[i] == TW_DNN_VALUE ? (const void *)&p->value[i] : slot[p->slot[i]];
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, p->count, p->id));
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, p->count, pointer));
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &scratch));
+    return tw_cudnn_finish(pack, "naming a graph's tensors");
+}
+
+tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_DNN_SLOTS], void *scratch) {
+    cudnn *l = state_of(d);
+    tw_cudnn_descriptors own = {0};
+    cudnnBackendDescriptor_t pack;
+    (void)tw_cuda_stream(d, TW_QUEUE_COMPUTE); /* makes the device current */
+    TRY(tw_cudnn_create(&own, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack));
+    tw_status status = fill_pack(plan, slot, scratch, pack);
+    if (status == TW_OK)
+        status = tw_cudnn_status(cudnnBackendExecute(l->handle, plan->plan, pack), "running a graph");
+    tw_cudnn_release(&own, 0);
+    return status;
+}

@@ -1,0 +1,210 @@
+/* The graphs that a GPU's library runs, interpreted (dnn_shim.c): that operations use them where they should,
+ * and dropout, whose draws test_cuda_kernels cannot know. */
+#include "autograd/cuda/dnn.h"
+#include "autograd/op.h"
+#include "device_shim.h"
+#include "tw_test.h"
+
+#include <math.h>
+
+enum { T = 11, HEADS = 2, WIDTH = 16, D = HEADS * WIDTH, BATCH = 2 };
+static const float DROPOUT = 0.25f;
+
+/* One call of attention on bf16. */
+typedef struct attention {
+    tw_call call;
+    tw_attention_attr attr;
+    tw_step step;
+    uint16_t *qkv, *o, *dy, *dqkv;
+    float *lse;
+    int32_t *lengths;
+} attention;
+
+static void *memory(size_t bytes) {
+    void *p = NULL;
+    ck_assert_int_eq(posix_memalign(&p, 64, bytes), 0);
+    memset(p, 0x7f, bytes);
+    return p;
+}
+
+/* A device that has graphs: every second one. */
+static tw_device *graph_device(void) {
+    tw_device *d = NULL, *other = NULL;
+    TW_ASSERT_OK(tw_device_cuda(0, &d));
+    if (!tw_shim_device_fuses(d)) {
+        TW_ASSERT_OK(tw_device_cuda(0, &other));
+        tw_device_free(d);
+        d = other;
+    }
+    ck_assert(tw_shim_device_fuses(d));
+    return d;
+}
+
+static float value(int64_t i) {
+    return sinf((float)(i * 37 % 101)) * 1.5f;
+}
+
+static void make(attention *a, float dropout) {
+    *a = (attention){.attr = {.heads = HEADS, .dropout = dropout, .layer = 3},
+                     .step = {.seed = 5, .step = 2, .sample = 7}};
+    a->qkv = memory(BATCH * T * 3 * D * 2), a->dqkv = memory(BATCH * T * 3 * D * 2);
+    a->o = memory(BATCH * T * D * 2), a->dy = memory(BATCH * T * D * 2);
+    a->lse = memory(BATCH * HEADS * T * 4), a->lengths = memory(BATCH * 4);
+    a->lengths[0] = T, a->lengths[1] = T - 4;
+    for (int64_t i = 0; i < BATCH * T * 3 * D; i++) {
+        int64_t row = i / (3 * D) % T, col = i % (3 * D);
+        a->qkv[i] = tw_to_bf16(col < 2 * D ? value(i) : col % WIDTH == row); /* v: rows of a unit matrix */
+    }
+    for (int64_t i = 0; i < BATCH * T * D; i++) a->dy[i] = tw_to_bf16(value(i + 3));
+    tw_call *c = &a->call;
+    int64_t x[3] = {BATCH, T, 3 * D}, n[1] = {BATCH};
+    *c = (tw_call){.op = TW_OP_attention, .device = graph_device(), .attr = &a->attr, .step = &a->step};
+    c->n_inputs = 2, c->needs_grad = true;
+    c->input[0] = tw_tensor_of(a->qkv, TW_BF16, 3, x);
+    c->input[1] = tw_tensor_of(a->lengths, TW_I32, 1, n);
+    TW_ASSERT_OK(tw_op_prepare(c));
+    size_t scratch = c->forward_scratch > c->backward_scratch ? c->forward_scratch : c->backward_scratch;
+    c->scratch = memory(scratch);
+    c->output[0].data = a->o, c->output[1].data = a->lse;
+    c->output_grad[0] = tw_tensor_of(a->dy, TW_BF16, 3, (int64_t[]){BATCH, T, D});
+    c->input_grad[0] = tw_tensor_of(a->dqkv, TW_BF16, 3, x);
+}
+
+static void release(attention *a) {
+    free(a->qkv), free(a->dqkv), free(a->o), free(a->dy), free(a->lse), free(a->lengths);
+    free(a->call.scratch);
+    tw_device_free(a->call.device);
+}
+
+static double at(const uint16_t *p, int64_t i) {
+    return (double)tw_from_bf16(p[i]);
+}
+
+/* Element of part p (q, k, v) of qkv or its gradient. */
+static double part(const uint16_t *qkv, int p, int64_t b, int64_t h, int64_t t, int64_t c) {
+    return at(qkv, (b * T + t) * 3 * D + (p * HEADS + h) * WIDTH + c);
+}
+
+/* As v's rows are those of a unit matrix, o holds the dropped probabilities; from them and the probabilities
+ * before, all that backward must give. */
+static void check_head(const attention *a, int64_t b, int64_t h, int *dropped, double *off, double *size) {
+    int64_t keys = a->lengths[b];
+    double p[T][T], kept[T][T], ds[T][T], got[3][T][WIDTH] = {0};
+    for (int64_t i = 0; i < T; i++) {
+        double sum = 0, dot = 0;
+        for (int64_t j = 0; j < keys; j++) {
+            double s = 0;
+            for (int64_t c = 0; c < WIDTH; c++)
+                s += part(a->qkv, 0, b, h, i, c) * part(a->qkv, 1, b, h, j, c) / sqrt((double)WIDTH);
+            sum += p[i][j] = exp(s);
+        }
+        for (int64_t j = 0; j < keys; j++) {
+            p[i][j] /= sum;
+            kept[i][j] = at(a->o, (b * T + i) * D + h * WIDTH + j);
+            double whole = p[i][j] / (1 - (double)DROPOUT);
+            *dropped += kept[i][j] == 0;
+            ck_assert_msg(kept[i][j] == 0 || fabs(kept[i][j] - whole) < 0.02 * whole, "%g is not 0 or %g",
+                          kept[i][j], whole);
+            ds[i][j] = 0; /* gradient of p: its mask and factor times dO v^T */
+            for (int64_t c = 0; c < WIDTH; c++)
+                ds[i][j] += at(a->dy, (b * T + i) * D + h * WIDTH + c) * part(a->qkv, 2, b, h, j, c);
+            ds[i][j] *= kept[i][j] > 0 ? 1 / (1 - (double)DROPOUT) : 0;
+            dot += p[i][j] * ds[i][j];
+        }
+        for (int64_t j = 0; j < keys; j++) ds[i][j] = p[i][j] * (ds[i][j] - dot) / sqrt((double)WIDTH);
+    }
+    for (int64_t i = 0; i < T; i++)
+        for (int64_t j = 0; j < keys; j++)
+            for (int64_t c = 0; c < WIDTH; c++) {
+                got[0][i][c] += ds[i][j] * part(a->qkv, 1, b, h, j, c);
+                got[1][j][c] += ds[i][j] * part(a->qkv, 0, b, h, i, c);
+                got[2][j][c] += kept[i][j] * at(a->dy, (b * T + i) * D + h * WIDTH + c);
+            }
+    for (int q = 0; q < 3; q++)
+        for (int64_t i = 0; i < T; i++)
+            for (int64_t c = 0; c < WIDTH; c++) {
+                double difference = part(a->dqkv, q, b, h, i, c) - got[q][i][c];
+                off[q] += difference * difference, size[q] += got[q][i][c] * got[q][i][c];
+            }
+}
+
+START_TEST(dropout_of_backward_is_that_of_forward) {
+    attention a;
+    int dropped = 0, before = tw_shim_graph_runs();
+    double off[3] = {0}, size[3] = {0};
+    make(&a, DROPOUT);
+    tw_dnn_set_deterministic(a.call.device, _i);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    TW_ASSERT_OK(tw_op_backward(&a.call));
+    ck_assert_int_eq(tw_shim_graph_runs() - before, 2);
+    for (int64_t b = 0; b < BATCH; b++)
+        for (int64_t h = 0; h < HEADS; h++) check_head(&a, b, h, &dropped, off, size);
+    int all = HEADS * T * (a.lengths[0] + a.lengths[1]);
+    ck_assert_msg(dropped > all / 8 && dropped < all * 3 / 8, "%d of %d probabilities were dropped", dropped,
+                  all);
+    for (int q = 0; q < 3; q++)
+        ck_assert_msg(off[q] <= 1e-4 * size[q], "gradient %d is off by %g", q, sqrt(off[q] / size[q]));
+    tw_dnn_set_deterministic(a.call.device, false);
+    release(&a);
+}
+END_TEST
+
+/* The same step gives the same mask; another step, layer or sample another. */
+START_TEST(dropout_depends_on_step_layer_and_sample) {
+    uint16_t first[BATCH * T * D];
+    attention a;
+    make(&a, DROPOUT);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    memcpy(first, a.o, sizeof first);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    ck_assert_mem_eq(first, a.o, sizeof first);
+    for (int change = 0; change < 4; change++) {
+        tw_step step = a.step;
+        tw_attention_attr attr = a.attr;
+        a.step.seed += change == 0, a.step.step += change == 1, a.step.sample += change == 2;
+        a.attr.layer += change == 3;
+        TW_ASSERT_OK(tw_op_forward(&a.call));
+        ck_assert_msg(memcmp(first, a.o, sizeof first) != 0, "change %d keeps the mask", change);
+        a.step = step, a.attr = attr;
+    }
+    release(&a);
+}
+END_TEST
+
+START_TEST(what_cannot_keep_the_mask_is_refused) {
+    attention a;
+    make(&a, DROPOUT);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    a.call.input_mode[0] = TW_ADD;
+    TW_ASSERT_FAILS(tw_op_backward(&a.call), TW_ERR_UNSUPPORTED, "can only be written");
+    release(&a);
+}
+END_TEST
+
+START_TEST(own_kernels_run_where_graphs_are_not_allowed) {
+    attention a;
+    int before = tw_shim_graph_runs();
+    make(&a, 0);
+    tw_dnn_allow(a.call.device, false);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    TW_ASSERT_OK(tw_op_backward(&a.call));
+    tw_dnn_allow(a.call.device, true);
+    ck_assert_int_eq(tw_shim_graph_runs(), before);
+    release(&a);
+}
+END_TEST
+
+int main(void) {
+    Suite *suite = suite_create("cuda graphs");
+    TCase *tcase = tcase_create("cuda graphs");
+    tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 2);
+    tcase_add_test(tcase, dropout_depends_on_step_layer_and_sample);
+    tcase_add_test(tcase, what_cannot_keep_the_mask_is_refused);
+    tcase_add_test(tcase, own_kernels_run_where_graphs_are_not_allowed);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
