@@ -148,10 +148,10 @@ static void forward(work *w) {
     (void)tw_dnn_add(g, TW_DNN_MAX, s, TW_DNN_NONE, TW_DNN_NONE, most);
     int e = tw_dnn_apply(g, TW_DNN_EXP, tw_dnn_apply(g, TW_DNN_SUB, s, most), TW_DNN_NONE);
     (void)tw_dnn_add(g, TW_DNN_SUM, e, TW_DNN_NONE, TW_DNN_NONE, sum);
-    if (w->a.statistics) {
-        int log_sum = tw_dnn_apply(g, TW_DNN_LOG, sum, TW_DNN_NONE);
-        (void)tw_dnn_add(g, TW_DNN_ADD, most, log_sum, TW_DNN_NONE, rows(w, TW_DNN_STATISTICS, 1));
-    }
+    /* Engines know the graph only with its statistics, wanted or not. */
+    int log_sum = tw_dnn_apply(g, TW_DNN_LOG, sum, TW_DNN_NONE);
+    int statistics = w->a.statistics ? rows(w, TW_DNN_STATISTICS, 1) : column(w);
+    (void)tw_dnn_add(g, TW_DNN_ADD, most, log_sum, TW_DNN_NONE, statistics);
     (void)tw_dnn_add(g, TW_DNN_DIV, e, sum, TW_DNN_NONE, p);
     int v = tokens(w, TW_DNN_V, w->a.keys, w->a.kv, false);
     int o = tokens(w, TW_DNN_O, w->a.queries, w->a.o, false);

@@ -194,12 +194,32 @@ START_TEST(own_kernels_run_where_graphs_are_not_allowed) {
 }
 END_TEST
 
+START_TEST(inference_gives_what_training_gives) {
+    uint16_t first[BATCH * T * D];
+    attention a;
+    make(&a, 0);
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    memcpy(first, a.o, sizeof first);
+    memset(a.o, 0x7f, sizeof first);
+    a.call.needs_grad = false;
+    TW_ASSERT_OK(tw_op_prepare(&a.call));
+    ck_assert_int_eq(a.call.n_outputs, 1);
+    a.call.output[0].data = a.o;
+    int before = tw_shim_graph_runs();
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    ck_assert_int_eq(tw_shim_graph_runs() - before, 1);
+    ck_assert_mem_eq(first, a.o, sizeof first);
+    release(&a);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("cuda graphs");
     TCase *tcase = tcase_create("cuda graphs");
     tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 2);
     tcase_add_test(tcase, dropout_depends_on_step_layer_and_sample);
     tcase_add_test(tcase, what_cannot_keep_the_mask_is_refused);
+    tcase_add_test(tcase, inference_gives_what_training_gives);
     tcase_add_test(tcase, own_kernels_run_where_graphs_are_not_allowed);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

@@ -1,0 +1,210 @@
+/* The graphs of autograd/cuda/dnn_*.h as cuDNN sees them, without a GPU: it accepts them as graphs, and has
+ * engines for them on every GPU whose properties were captured (scripts/gpu_check.sh --stage tests) into
+ * tests/data/device_properties. */
+#include "tw_test.h"
+
+#ifndef TW_WITH_CUDA
+
+START_TEST(graphs_are_accepted) {
+    TW_SKIP("this build has no CUDA");
+}
+END_TEST
+
+TW_TEST_MAIN("cudnn graphs", graphs_are_accepted)
+
+#else
+
+#include "autograd/cuda/cudnn_backend.h"
+#include "autograd/cuda/dnn_attention.h"
+
+#include <dirent.h>
+#include <dlfcn.h>
+#include <stdarg.h>
+
+/* A graph of a model's. */
+typedef struct graph_case {
+    char name[96];
+    tw_dnn_key key;
+    tw_dnn_describe describe;
+    bool needed; /* own kernels are no match for it: every GPU must have an engine */
+} graph_case;
+
+enum { MOST_CASES = 128 };
+static graph_case cases[MOST_CASES];
+static int n_cases;
+
+__attribute__((format(printf, 4, 5))) static void add(tw_dnn_key key, tw_dnn_describe describe, bool needed,
+                                                      const char *format, ...) {
+    ck_assert_int_lt(n_cases, MOST_CASES);
+    graph_case *c = &cases[n_cases++];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(c->name, sizeof c->name, format, args);
+    va_end(args);
+    c->key = key, c->describe = describe, c->needed = needed;
+}
+
+/* Forward, backward and deterministic backward. */
+static void add_attention(const char *name, int64_t batch, int64_t heads, int64_t t, int64_t width,
+                          bool lengths, float dropout) {
+    static const char *const kinds[] = {"inference", "forward", "backward", "deterministic backward"};
+    int64_t d = heads * width;
+    tw_dnn_tokens qkv = {t * 3 * d, 3 * d};
+    for (int kind = 0; kind < 4; kind++) {
+        tw_dnn_attention a = {.batch = batch,
+                              .heads = heads,
+                              .queries = t,
+                              .keys = t,
+                              .width = width,
+                              .q = qkv,
+                              .kv = qkv,
+                              .o = {t * d, d},
+                              .dq = qkv,
+                              .dkv = qkv,
+                              .scale = 0.125f,
+                              .dropout = dropout,
+                              .lengths = lengths,
+                              .statistics = kind == 1,
+                              .backward = kind >= 2,
+                              .deterministic = kind == 3};
+        add(tw_dnn_attention_key(&a), tw_dnn_attention_describe, true, "attention %s, %s", name, kinds[kind]);
+    }
+}
+
+static void add_all(void) {
+    n_cases = 0;
+    add_attention("T 197, d 64", 128, 12, 197, 64, false, 0);
+    add_attention("T 257, d 64", 128, 16, 257, 64, false, 0);
+    add_attention("T 577, d 64", 32, 16, 577, 64, false, 0);
+    add_attention("T 257, d 80", 64, 16, 257, 80, false, 0);
+    add_attention("T 52, d 64, lengths", 128, 12, 52, 64, true, 0);
+    add_attention("T 52, d 64, lengths, dropout", 128, 12, 52, 64, true, 0.1f);
+    add_attention("T 52, d 64, dropout", 128, 16, 52, 64, false, 0.1f);
+}
+
+/* Describes a case's graph and makes it cuDNN's. */
+static cudnnBackendDescriptor_t lower(const graph_case *c, tw_dnn_graph *g, tw_cudnn_descriptors *all) {
+    cudnnBackendDescriptor_t graph = NULL;
+    memset(g, 0, sizeof *g);
+    *all = (tw_cudnn_descriptors){0};
+    c->describe(&c->key, g);
+    tw_status status = tw_cudnn_lower(g, NULL, all, &graph);
+    ck_assert_msg(status == TW_OK, "%s: %s", c->name, tw_last_error());
+    return graph;
+}
+
+static bool library_is_whole(void) {
+    cudnnBackendDescriptor_t d = NULL;
+    if (cudnnBackendCreateDescriptor(CUDNN_BACKEND_TENSOR_DESCRIPTOR, &d) != CUDNN_STATUS_SUCCESS)
+        return false;
+    (void)cudnnBackendDestroyDescriptor(d);
+    return true;
+}
+
+START_TEST(graphs_are_accepted) {
+    tw_dnn_graph g;
+    tw_cudnn_descriptors all;
+    if (!library_is_whole()) TW_SKIP("cuDNN cannot load its parts");
+    TW_ASSERT_OK(tw_cudnn_check_version(cudnnGetVersion()));
+    add_all();
+    for (int i = 0; i < n_cases; i++) {
+        (void)lower(&cases[i], &g, &all);
+        tw_cudnn_release(&all, 0);
+    }
+    ck_assert_int_gt(n_cases, 0);
+}
+END_TEST
+
+/* A product whose sizes do not fit is told from one that has no kernel. */
+START_TEST(errors_have_the_library_s_words) {
+    tw_dnn_graph g = {0};
+    tw_cudnn_descriptors all = {0};
+    cudnnBackendDescriptor_t graph;
+    if (!library_is_whole()) TW_SKIP("cuDNN cannot load its parts");
+    int64_t a[4] = {1, 1, 8, 16}, b[4] = {1, 1, 24, 8}, c[4] = {1, 1, 8, 8}, stride[4] = {512, 512, 16, 1};
+    int x = tw_dnn_memory(&g, 0, TW_DNN_BF16, a, stride), y = tw_dnn_memory(&g, 1, TW_DNN_BF16, b, stride);
+    (void)tw_dnn_add(&g, TW_DNN_MATMUL, x, y, TW_DNN_NONE, tw_dnn_memory(&g, 2, TW_DNN_BF16, c, stride));
+    tw_status status = tw_cudnn_lower(&g, NULL, &all, &graph);
+    ck_assert_int_ne(status, TW_OK);
+    ck_assert_msg(strstr(tw_last_error(), "cuDNN says CUDNN_STATUS_"), "'%s'", tw_last_error());
+    tw_cudnn_release(&all, 0);
+    TW_ASSERT_FAILS(tw_cudnn_check_version(91400), TW_ERR_UNSUPPORTED,
+                    "cuDNN 9.14.0 is too old: 9.15.1 or later is needed");
+}
+END_TEST
+
+START_TEST(a_graph_of_too_many_parts_is_refused) {
+    tw_dnn_graph g = {0};
+    tw_cudnn_descriptors all = {0};
+    cudnnBackendDescriptor_t graph;
+    for (int i = 0; i <= TW_DNN_TENSORS; i++) (void)tw_dnn_value(&g, 1.0f);
+    TW_ASSERT_FAILS(tw_cudnn_lower(&g, NULL, &all, &graph), TW_ERR_ARGUMENT, "too many parts");
+}
+END_TEST
+
+/* ---- engines ---- */
+
+static cudnnBackendDescriptor_t read_properties(const char *path) {
+    cudnnBackendDescriptor_t device = NULL;
+    static char text[1 << 16];
+    FILE *f = fopen(path, "rb");
+    ck_assert_msg(f, "%s cannot be read", path);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    fclose(f);
+    text[n] = '\0';
+    TW_ASSERT_OK(tw_cudnn_status(cudnnBackendCreateDescriptor(CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR, &device),
+                                 "a descriptor"));
+    TW_ASSERT_OK(tw_cudnn_set(device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                              (int64_t)n + 1, text));
+    TW_ASSERT_OK(tw_cudnn_finish(device, path));
+    return device;
+}
+
+static void check_engines(const char *path) {
+    tw_cudnn_place place = {.properties = read_properties(path)};
+    tw_dnn_graph g;
+    tw_cudnn_descriptors all;
+    for (int i = 0; i < n_cases; i++) {
+        cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], graph = lower(&cases[i], &g, &all);
+        int count = 0;
+        for (int fallback = 0; fallback < 2 && count == 0; fallback++) {
+            int before = all.count;
+            tw_status status = tw_cudnn_propose(&g, graph, fallback, place, &all, config, &count);
+            if (cases[i].needed)
+                ck_assert_msg(status == TW_OK, "%s: %s: %s", path, cases[i].name, tw_last_error());
+            if (count == 0) tw_cudnn_release(&all, before);
+        }
+        if (!cases[i].needed) printf("%s: %s: %d engines\n", path, cases[i].name, count);
+        ck_assert_msg(count > 0 || !cases[i].needed, "%s: %s has no engine", path, cases[i].name);
+        tw_cudnn_release(&all, 0);
+    }
+    (void)cudnnBackendDestroyDescriptor(place.properties);
+}
+
+START_TEST(captured_gpus_have_engines) {
+    static const char folder[] = TW_SOURCE_DIR "/tests/data/device_properties";
+    DIR *dir = opendir(folder);
+    int files = 0;
+    if (!dir) TW_SKIP("no GPU's properties were captured yet (scripts/gpu_check.sh --stage tests)");
+    /* Engines that are compiled when they are first needed ask for the driver, or its stub. */
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
+    add_all();
+    for (struct dirent *e = readdir(dir); driver && e; e = readdir(dir)) {
+        char path[1024];
+        size_t n = strlen(e->d_name);
+        if (n < 5 || strcmp(e->d_name + n - 5, ".json") != 0) continue;
+        snprintf(path, sizeof path, "%s/%s", folder, e->d_name);
+        check_engines(path);
+        files++;
+    }
+    closedir(dir);
+    if (driver) dlclose(driver);
+    if (!driver) TW_SKIP("there is no libcuda.so.1, not even the toolkit's stub");
+    if (!files) TW_SKIP("no GPU's properties were captured yet (scripts/gpu_check.sh --stage tests)");
+}
+END_TEST
+
+TW_TEST_MAIN("cudnn graphs", graphs_are_accepted, errors_have_the_library_s_words,
+             a_graph_of_too_many_parts_is_refused, captured_gpus_have_engines)
+
+#endif
