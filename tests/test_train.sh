@@ -62,6 +62,49 @@ done
 grep -q '"reduction_hidden":null' "$work/l/log.jsonl" && ok || fail "one rank hides a reduction"
 grep -q profile: "$work/a/log.jsonl" && fail "a profile without --profile" || ok
 
+# No memory for the copy (an address space that just holds the run without one): training waits, and says so.
+cat >"$work/wide.yaml" <<'YAML'
+name: wide
+embed_dim: 64
+context_length: 16
+image:
+  resolution: 32
+  patch: 16
+  width: 512
+  layers: 3
+  heads: 8
+text:
+  vocabulary: 0
+  positions: 32
+  types: 2
+  hidden: 64
+  layers: 1
+  heads: 2
+  intermediate: 128
+YAML
+wide() { # FOLDER OPTIONS...
+    local folder=$1
+    shift
+    export MALLOC_ARENA_MAX=1
+    exec "$tuwen" train --model "$work/wide.yaml" --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --output "$folder" \
+        --batch 4 --max_steps 3 --warmup 1 --save_interval 1 --keep 1 --threads 1 --report false "$@"
+}
+wide "$work/w" --background_save false >"$work/out" 2>"$work/err" &
+pid=$!
+peak=0
+while now=$(sed -n 's/^VmPeak:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$pid/status 2>/dev/null) && [ -n "$now" ]; do peak=$now; sleep 0.01; done
+wait $pid && ok || fail "a wider model"
+copy=$("$tuwen" info "$work/w/latest" 2>/dev/null | sed -n 's/.*checkpoint_copy_mb: \([0-9]*\).*/\1/p')
+if [ "${copy:-0}" -gt 90 ] && (ulimit -v $((peak + copy * 500)) && "$tuwen" --version) >/dev/null 2>&1; then
+    holds "no memory for a copy" bash -c "ulimit -v $((peak + copy * 500)); $(declare -f wide); tuwen=$tuwen data=$data work=$work; wide $work/wi"
+    grep -q "no room for a copy of weights and moments to save from" "$work/wi/log.jsonl" && ok || fail "the log does not say that training waits"
+    same "without memory for a copy" "$work/w/latest" "$work/wi/latest"
+    holds "memory for a copy" bash -c "$(declare -f wide); tuwen=$tuwen data=$data work=$work; wide $work/wb"
+    grep -q "no room" "$work/wb/log.jsonl" && fail "training waits though there is memory" || ok
+    same "with memory for a copy" "$work/w/latest" "$work/wb/latest"
+elif [ "${copy:-0}" -le 90 ]; then fail "a copy of $copy MB"
+else echo "SKIP no memory for a copy: this build does not start in a limited address space (sanitizers)"; fi
+
 holds "augmented" train "$work/e" --use_augment --use_augment true
 holds "augmented again" train "$work/f" --use_augment --num_workers 4
 same "augmentation does not depend on threads" "$work/e/latest" "$work/f/latest"

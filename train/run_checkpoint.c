@@ -122,8 +122,8 @@ static void take_room(tw_run *run) {
     run->save_in_line = !run->saving.room;
     if (run->save_in_line)
         tw_log_warning(run->log,
-                       "a copy of weights and moments to save from takes %.0f MB, %.0f MB are free: training "
-                       "waits while checkpoints are written",
+                       "no room for a copy of weights and moments to save from (%.0f MB; %.0f MB are free): "
+                       "training waits while checkpoints are written",
                        bytes / 1e6, left / 1e6);
 }
 
