@@ -31,7 +31,8 @@ struct tw_comm {
      * + out_counts[r]), where offsets are sums of the counts before r; in and out do not overlap. */
     tw_status (*all_to_all)(tw_comm *c, const float *in, const int64_t *in_counts, float *out,
                             const int64_t *out_counts) TW_MUST_CHECK;
-    /* Waits until the calls made so far are done; later work of the compute queue sees their results. */
+    /* Later work of the compute queue sees the results of the calls made so far, and may use their buffers.
+     * The host need not have waited: what it downloads it downloads behind the compute queue. */
     tw_status (*sync)(tw_comm *c) TW_MUST_CHECK;
 
     /* data of rank `root` to all. */

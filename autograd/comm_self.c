@@ -30,8 +30,10 @@ static tw_status self_broadcast(tw_comm *c, void *data, size_t bytes, int root) 
     return TW_OK;
 }
 
+/* Its copies are in the compute queue, where later work comes behind them. */
 static tw_status self_sync(tw_comm *c) {
-    return c->device->sync(c->device, TW_QUEUE_COMPUTE);
+    (void)c;
+    return TW_OK;
 }
 
 static void self_abort(tw_comm *c, const char *message) {

@@ -27,15 +27,19 @@ typedef struct tw_graph tw_graph; /* captured work, launched as one */
 struct tw_device {
     tw_device_kind kind;
     const char *name;
+    struct tw_op_timer *timer; /* of operations, op_timer.h; NULL: nobody asks */
     /* Device memory, aligned to 64 bytes or more; contents undefined. bytes may be 0. release accepts NULL.
      */
     tw_status (*alloc)(tw_device *d, size_t bytes, void **out) TW_MUST_CHECK;
     void (*release)(tw_device *d, void *p);
+    /* Bytes of device memory that could still be allocated; 0: the device does not know. */
+    size_t (*room)(tw_device *d);
     /* Host memory that the device can copy from and to asynchronously. */
     tw_status (*pinned_alloc)(tw_device *d, size_t bytes, void **out) TW_MUST_CHECK;
     void (*pinned_release)(tw_device *d, void *p);
-    /* Copies ordered after earlier work of `queue`; the host memory must stay valid until the queue is
-     * synchronised. */
+    /* Copies ordered after earlier work of `queue`. Pinned host memory is read or written when the queue gets
+     * there: it must stay as it is until then (an event, or sync). Other memory may be changed once an upload
+     * has returned; what a download writes is there after sync. */
     tw_status (*upload)(tw_device *d, tw_queue queue, void *dst, const void *host,
                         size_t bytes) TW_MUST_CHECK;
     tw_status (*download)(tw_device *d, tw_queue queue, void *host, const void *src,
@@ -48,9 +52,18 @@ struct tw_device {
      * work starts after the event. event_release accepts NULL. */
     tw_status (*record)(tw_device *d, tw_queue queue, tw_event **event) TW_MUST_CHECK;
     tw_status (*wait)(tw_device *d, tw_queue queue, tw_event *event) TW_MUST_CHECK;
+    /* The host waits for the event; NULL is past. Errors of the work before it may come out. */
+    tw_status (*await)(tw_device *d, tw_event *event) TW_MUST_CHECK;
+    /* As record, with the time at which the queue gets there; seconds: between two of them, both awaited. */
+    tw_status (*stamp)(tw_device *d, tw_queue queue, tw_event **event) TW_MUST_CHECK;
+    tw_status (*seconds)(tw_device *d, tw_event *from, tw_event *to, double *out) TW_MUST_CHECK;
     void (*event_release)(tw_device *d, tw_event *event);
+    /* What the host queues from here on is named so in a profiler's time line, until it is called with NULL.
+     * Names nest. */
+    void (*range)(tw_device *d, const char *name);
     /* Between begin and end the compute queue's work is captured rather than run, where the device can; *out
-     * is NULL where it ran at once instead, and launching NULL is an error. */
+     * is NULL where it ran at once instead, and launching NULL is an error. Captured work must not allocate,
+     * wait for the device or copy from memory that is not pinned: begin .. end then fail and nothing ran. */
     tw_status (*capture_begin)(tw_device *d) TW_MUST_CHECK;
     tw_status (*capture_end)(tw_device *d, tw_graph **out) TW_MUST_CHECK;
     tw_status (*launch)(tw_device *d, tw_graph *graph) TW_MUST_CHECK;

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
@@ -27,6 +28,11 @@ static void cpu_release(tw_device *d, void *p) {
     free(p);
 }
 
+static size_t cpu_room(tw_device *d) {
+    (void)d;
+    return 0;
+}
+
 static tw_status cpu_upload(tw_device *d, tw_queue q, void *dst, const void *host, size_t bytes) {
     (void)d, (void)q;
     if (bytes) memcpy(dst, host, bytes);
@@ -45,8 +51,7 @@ static tw_status cpu_sync(tw_device *d, tw_queue q) {
 }
 
 static tw_status cpu_record(tw_device *d, tw_queue q, tw_event **event) {
-    (void)d, (void)q;
-    *event = NULL; /* work is done when a call returns */
+    (void)d, (void)q, (void)event; /* work is done when a call returns */
     return TW_OK;
 }
 
@@ -55,8 +60,38 @@ static tw_status cpu_wait(tw_device *d, tw_queue q, tw_event *event) {
     return TW_OK;
 }
 
-static void cpu_event_release(tw_device *d, tw_event *event) {
+static tw_status cpu_await(tw_device *d, tw_event *event) {
     (void)d, (void)event;
+    return TW_OK;
+}
+
+struct tw_event { /* of stamp */
+    double time;
+};
+
+static tw_status cpu_stamp(tw_device *d, tw_queue q, tw_event **event) {
+    (void)d, (void)q;
+    struct timespec now;
+    if (!*event) *event = malloc(sizeof **event);
+    if (!*event) return FAIL(TW_ERR_MEMORY, "out of memory");
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    (*event)->time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    return TW_OK;
+}
+
+static tw_status cpu_seconds(tw_device *d, tw_event *from, tw_event *to, double *out) {
+    (void)d;
+    *out = to->time - from->time;
+    return TW_OK;
+}
+
+static void cpu_event_release(tw_device *d, tw_event *event) {
+    (void)d;
+    free(event);
+}
+
+static void cpu_range(tw_device *d, const char *name) {
+    (void)d, (void)name;
 }
 
 static tw_status cpu_capture_begin(tw_device *d) {
@@ -98,6 +133,7 @@ tw_status tw_device_cpu(int threads, tw_device **out) {
         .name = "cpu",
         .alloc = cpu_alloc,
         .release = cpu_release,
+        .room = cpu_room,
         .pinned_alloc = cpu_alloc,
         .pinned_release = cpu_release,
         .upload = cpu_upload,
@@ -107,7 +143,11 @@ tw_status tw_device_cpu(int threads, tw_device **out) {
         .sync = cpu_sync,
         .record = cpu_record,
         .wait = cpu_wait,
+        .await = cpu_await,
+        .stamp = cpu_stamp,
+        .seconds = cpu_seconds,
         .event_release = cpu_event_release,
+        .range = cpu_range,
         .capture_begin = cpu_capture_begin,
         .capture_end = cpu_capture_end,
         .launch = cpu_launch,

@@ -1,4 +1,4 @@
-#include "autograd/op.h"
+#include "autograd/op_timer.h"
 
 #ifdef TW_WITH_CUDA
 #define FORWARD(name)                                                                                        \
@@ -13,13 +13,17 @@
 #endif
 
 const tw_op_info tw_op_table[TW_OP_COUNT] = {
-#define OP(name, inputs)                                                                                     \
-    [TW_OP_##                                                                                                \
-        name] = {#name,         inputs,        sizeof(struct tw_##name##_attr), true, tw_##name##_shape,     \
-                 FORWARD(name), BACKWARD(name)},
-#define KERNEL(name, inputs)                                                                                 \
-    [TW_OP_##name] = {#name,         inputs, sizeof(struct tw_##name##_attr), false, tw_##name##_shape,      \
-                      FORWARD(name), {NULL}},
+#define ROW(name, inputs, gradient, backward)                                                                \
+    [TW_OP_##name] = {#name,                                                                                 \
+                      #name " backward",                                                                     \
+                      inputs,                                                                                \
+                      sizeof(struct tw_##name##_attr),                                                       \
+                      gradient,                                                                              \
+                      tw_##name##_shape,                                                                     \
+                      FORWARD(name),                                                                         \
+                      backward},
+#define OP(name, inputs) ROW(name, inputs, true, BACKWARD(name))
+#define KERNEL(name, inputs) ROW(name, inputs, false, {NULL})
 #include "autograd/ops.def"
 #undef OP
 #undef KERNEL
@@ -41,20 +45,26 @@ tw_status tw_op_prepare(tw_call *call) {
     return info->shape(call);
 }
 
-static tw_status run(const tw_call *call, tw_op_run function, const char *direction) {
-    const char *name = tw_op_table[call->op].name;
-    if (!function) return FAIL(TW_ERR_UNSUPPORTED, "%s has no %s on %s", name, direction, call->device->name);
+static tw_status run(const tw_call *call, bool backward) {
+    const tw_op_info *info = &tw_op_table[call->op];
+    tw_device *d = call->device;
+    tw_op_run function = backward ? info->backward[d->kind] : info->forward[d->kind];
+    const char *direction = backward ? "backward" : "forward";
+    if (!function) return FAIL(TW_ERR_UNSUPPORTED, "%s has no %s on %s", info->name, direction, d->name);
+    if (d->timer) TRY(tw_op_timer_begin(d->timer, call->op, backward));
+    d->range(d, backward ? info->backward_name : info->name);
     tw_status status = function(call);
-    return status == TW_OK ? TW_OK
-                           : tw_fail_context(status, "%s %s on %s", name, direction, call->device->name);
+    d->range(d, NULL);
+    if (status != TW_OK) return tw_fail_context(status, "%s %s on %s", info->name, direction, d->name);
+    return d->timer ? tw_op_timer_end(d->timer) : TW_OK;
 }
 
 tw_status tw_op_forward(const tw_call *call) {
-    return run(call, tw_op_table[call->op].forward[call->device->kind], "forward");
+    return run(call, false);
 }
 
 tw_status tw_op_backward(const tw_call *call) {
-    return run(call, tw_op_table[call->op].backward[call->device->kind], "backward");
+    return run(call, true);
 }
 
 void tw_call_output(tw_call *call, int i, tw_dtype dtype, int ndim, const int64_t *shape) {

@@ -70,6 +70,7 @@ typedef tw_status (*tw_op_run)(const tw_call *);
 
 typedef struct tw_op_info {
     const char *name;
+    const char *backward_name; /* in a profiler's time line */
     int max_inputs;
     size_t attr_bytes;
     bool has_gradient;

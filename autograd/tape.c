@@ -248,7 +248,12 @@ static void bind_entry(const tw_tape *tape, tw_entry *e) {
     }
 }
 
+uint64_t tw_tape_version(const tw_tape *tape) {
+    return tape->version;
+}
+
 tw_status tw_tape_bind(tw_tape *tape, const tw_arena *arena) {
+    static _Atomic uint64_t versions;
     if (!tape->finished) return FAIL(TW_ERR_ARGUMENT, "the tape is not finished");
     if (arena->bytes < tape->bytes)
         return FAIL(TW_ERR_MEMORY, "the arena has %zu bytes, the tape needs %zu", arena->bytes, tape->bytes);
@@ -256,6 +261,7 @@ tw_status tw_tape_bind(tw_tape *tape, const tw_arena *arena) {
     for (int i = 0; i < tape->n_values; i++) tape->values[i]->tensor.data = value_address(tape, i, false);
     for (int i = 0; i < tape->n_entries; i++) bind_entry(tape, &tape->entries[i]);
     tape->bound = true;
+    tape->version = ++versions;
     return TW_OK;
 }
 

@@ -61,6 +61,10 @@ size_t tw_tape_bytes(const tw_tape *tape);
  * need each other's contents. */
 tw_status tw_tape_bind(tw_tape *tape, const tw_arena *arena) TW_MUST_CHECK;
 
+/* Changes whenever a tape is bound, and is never the same for two tapes of a process: as long as it is the
+ * same, so are the calls that a run makes, their addresses included. */
+uint64_t tw_tape_version(const tw_tape *tape);
+
 /* Copies a whole input from the host. */
 tw_status tw_tape_upload(tw_tape *tape, const tw_tensor *input, const void *host) TW_MUST_CHECK;
 /* Copies a root, or a gradient from tw_tape_gradient, to the host and waits for it. */

@@ -53,6 +53,7 @@ struct tw_tape {
     int cap_values, cap_nodes, cap_entries, cap_buffers;
     size_t bytes; /* of the arena */
     void *base;   /* of the arena bound to */
+    uint64_t version;
 };
 
 /* Grows *array, whose elements have `size` bytes, for one more element. */

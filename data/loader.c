@@ -12,18 +12,34 @@ typedef tw_loader_slot slot;
 
 /* ---- opening and closing ---- */
 
+/* What goes to the device. */
+static void *take_pinned(const tw_loader *l, size_t bytes) {
+    tw_device *d = l->config.device;
+    void *p = NULL;
+    if (!d) return malloc(bytes);
+    return d->pinned_alloc(d, bytes, &p) == TW_OK ? p : NULL;
+}
+
+static void free_pinned(const tw_loader *l, void *p) {
+    tw_device *d = l->config.device;
+    if (d)
+        d->pinned_release(d, p);
+    else
+        free(p);
+}
+
 static bool allocate_slot(const tw_loader *l, slot *s) {
     size_t n = (size_t)l->capacity;
     bool texts = l->sampler != NULL;
-    s->pixels = malloc(n * l->image_bytes);
+    s->pixels = take_pinned(l, n * l->image_bytes);
     s->items = malloc(n * sizeof *s->items);
     s->image_hash = malloc(n * sizeof *s->image_hash);
     s->bad = calloc(n, 1);
     s->cut = calloc(n, 1);
     s->message = calloc(n, sizeof *s->message);
     if (texts) {
-        s->ids = malloc(n * (size_t)l->config.context * sizeof *s->ids);
-        s->lengths = malloc(n * sizeof *s->lengths);
+        s->ids = take_pinned(l, n * (size_t)l->config.context * sizeof *s->ids);
+        s->lengths = take_pinned(l, n * sizeof *s->lengths);
         s->text_hash = malloc(n * sizeof *s->text_hash);
     }
     return s->pixels && s->items && s->image_hash && s->bad && s->cut && s->message &&
@@ -32,14 +48,14 @@ static bool allocate_slot(const tw_loader *l, slot *s) {
 
 static void free_slot(const tw_loader *l, slot *s) {
     for (int64_t i = 0; s->message && i < l->capacity; i++) free(s->message[i]);
-    free(s->pixels);
+    free_pinned(l, s->pixels);
     free(s->items);
     free(s->image_hash);
     free(s->bad);
     free(s->cut);
     free(s->message);
-    free(s->ids);
-    free(s->lengths);
+    free_pinned(l, s->ids);
+    free_pinned(l, s->lengths);
     free(s->text_hash);
 }
 

@@ -3,6 +3,7 @@
 #ifndef TW_DATA_LOADER_H
 #define TW_DATA_LOADER_H
 
+#include "autograd/device.h"
 #include "data/augment.h"
 #include "data/sampler.h"
 #include "data/shards.h"
@@ -17,6 +18,8 @@ typedef struct tw_loader_config {
     bool augment;             /* training transforms, drawn for (seed, epoch, position in the epoch) */
     tw_augment_policy policy; /* theirs */
     uint64_t seed;
+    tw_device *device; /* whose pinned memory holds pixels, ids and lengths; NULL: plain memory. Must outlive
+                          the loader */
     /* Called on the consumer's thread, in order, for every sample left out because it is bad, with a sentence
      * that names it ("image 1076345: truncated JPEG ..."). May be NULL. */
     void (*on_bad)(void *context, const char *message);

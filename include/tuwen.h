@@ -85,7 +85,8 @@ typedef struct tuwen_options {
     size_t size;       /* of the struct the caller was compiled with; set by tuwen_options_init */
     int32_t threads;   /* that compute and decode; 0: one a core */
     int32_t precision; /* of products and activations: TUWEN_F32 or TUWEN_BF16. Features are f32 either way */
-    const char *device; /* "cpu"; NULL: "cpu". Read by tuwen_load only, as all strings here */
+    const char *device; /* "cpu"; "cuda": the first GPU; "auto": a GPU if there is one. NULL: "cpu". Read by
+                           tuwen_load only, as all strings here */
     const char *vocab;  /* vocabulary file; NULL: the checkpoint's own, or vocab.txt beside it */
     int32_t batch;      /* images or texts that run at once (1 to 65536); bounds the memory for activations */
     int32_t text;       /* TUWEN_TEXT_... */

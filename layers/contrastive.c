@@ -5,8 +5,11 @@
  * its rounding cancels. */
 #include "layers/contrastive.h"
 
-#include <math.h>
+#include "autograd/ops/split_math.h"
+
 #include <stdlib.h>
+
+enum { TALLY = TW_CONTRASTIVE_TALLY }; /* of a rank, as contrastive_sums gives it */
 
 struct tw_contrastive {
     tw_device *device;
@@ -14,7 +17,8 @@ struct tw_contrastive {
     const tw_param *logit_scale;
     int64_t embed;
     int64_t n, own, first; /* pairs of all ranks, of this one, and of the ranks before it */
-    int64_t *counts;       /* (4, ranks): pairs of each rank; the same in elements; own pairs everywhere */
+    int64_t *counts;       /* (4, ranks): pairs of each rank; the same in elements; own pairs everywhere;
+                              TALLY everywhere */
     tw_tape *tape;         /* for n, own and first */
     tw_arena arena;
     tw_tensor *image, *text;
@@ -22,9 +26,14 @@ struct tw_contrastive {
     float *columns[2]; /* device (ranks, own): of own columns every rank's log-sum-exp, later their weight;
                           every rank's largest logit */
     int64_t capacity;  /* of each, elements */
+    float *tally, *tallies; /* device (TALLY), (ranks, TALLY) */
+    tw_call sums;           /* contrastive_sums of the own columns */
+    tw_contrastive_sums_attr sums_attr;
+    void *scratch; /* device, of sums */
+    size_t scratch_bytes;
 };
 
-enum { PAIRS, ELEMENTS, OWN, COUNTS };
+enum { PAIRS, ELEMENTS, OWN, TALLIES, COUNTS };
 
 tw_contrastive_parts tw_contrastive_record(tw_tape *tape, const tw_param *logit_scale, tw_tensor *image,
                                            tw_tensor *text, int64_t first) {
@@ -42,24 +51,29 @@ tw_status tw_contrastive_create(tw_device *device, tw_comm *comm, const tw_param
     if (!c) return FAIL(TW_ERR_MEMORY, "out of memory");
     *c = (tw_contrastive){
         .device = device, .comm = comm, .logit_scale = logit_scale, .embed = embed, .arena.device = device};
+    size_t bytes = TALLY * sizeof(float);
     c->counts = calloc((size_t)comm->ranks, COUNTS * sizeof *c->counts);
-    if (c->counts) return TW_OK;
+    tw_status status = c->counts ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    if (status == TW_OK) status = device->alloc(device, bytes, (void **)&c->tally);
+    if (status == TW_OK) status = device->alloc(device, bytes * (size_t)comm->ranks, (void **)&c->tallies);
+    if (status == TW_OK) return TW_OK;
     tw_contrastive_free(c);
     *out = NULL;
-    return FAIL(TW_ERR_MEMORY, "out of memory");
+    return status;
 }
 
 void tw_contrastive_free(tw_contrastive *c) {
     if (!c) return;
     tw_tape_free(c->tape);
     tw_arena_release(&c->arena);
-    for (int i = 0; i < 2; i++) c->device->release(c->device, c->columns[i]);
+    void *blocks[] = {c->columns[0], c->columns[1], c->tally, c->tallies, c->scratch};
+    for (size_t i = 0; i < sizeof blocks / sizeof *blocks; i++) c->device->release(c->device, blocks[i]);
     free(c->counts);
     free(c);
 }
 
 size_t tw_contrastive_bytes(const tw_contrastive *c) {
-    return c->arena.bytes + 2 * (size_t)c->capacity * sizeof(float);
+    return c->arena.bytes + 2 * (size_t)c->capacity * sizeof(float) + c->scratch_bytes;
 }
 
 static int64_t *counts_of(const tw_contrastive *c, int which) {
@@ -93,6 +107,32 @@ static tw_status make_columns(tw_contrastive *c) {
     return TW_OK;
 }
 
+/* The call that makes loss and slopes of the own columns. */
+static tw_status prepare_sums(tw_contrastive *c) {
+    int64_t own = c->own, columns[2] = {c->comm->ranks, own}, flags[2] = {2, own};
+    tw_call *s = &c->sums;
+    c->sums_attr = (tw_contrastive_sums_attr){.rank = c->comm->rank, .pairs = c->n};
+    *s = (tw_call){.op = TW_OP_contrastive_sums, .device = c->device, .attr = &c->sums_attr, .n_inputs = 5};
+    s->input[0] = tw_tensor_of(c->columns[0], TW_F32, 2, columns);
+    s->input[1] = tw_tensor_of(c->columns[1], TW_F32, 2, columns);
+    s->input[2] = tw_tensor_of(c->parts.row_lse->data, TW_F32, 1, &own);
+    s->input[3] = tw_tensor_of(c->parts.target->data, TW_F32, 1, &own);
+    s->input[4] = tw_tensor_of(c->parts.is_first->data, TW_I32, 2, flags);
+    TRY(tw_op_prepare(s));
+    s->output[0].data = c->tally;
+    s->output[1].data = tw_tape_gradient(c->tape, c->parts.row_lse).data;
+    s->output[2].data = tw_tape_gradient(c->tape, c->parts.target).data;
+    if (s->forward_scratch > c->scratch_bytes) {
+        c->device->release(c->device, c->scratch);
+        c->scratch = NULL;
+        c->scratch_bytes = 0;
+        TRY(c->device->alloc(c->device, s->forward_scratch, &c->scratch));
+        c->scratch_bytes = s->forward_scratch;
+    }
+    s->scratch = c->scratch;
+    return TW_OK;
+}
+
 tw_status tw_contrastive_begin(tw_contrastive *c, const int64_t *counts) {
     int64_t n = 0, own = counts[c->comm->rank], first = 0;
     for (int r = 0; r < c->comm->ranks; r++) {
@@ -101,11 +141,14 @@ tw_status tw_contrastive_begin(tw_contrastive *c, const int64_t *counts) {
         counts_of(c, PAIRS)[r] = counts[r];
         counts_of(c, ELEMENTS)[r] = counts[r] * c->embed;
         counts_of(c, OWN)[r] = own;
+        counts_of(c, TALLIES)[r] = TALLY;
     }
     bool same = c->tape && n == c->n && own == c->own && first == c->first;
     c->n = n, c->own = own, c->first = first;
     TRY(make_columns(c));
-    return same ? TW_OK : make_tape(c);
+    if (same) return TW_OK;
+    TRY(make_tape(c));
+    return prepare_sums(c);
 }
 
 float *tw_contrastive_image(const tw_contrastive *c) {
@@ -124,143 +167,65 @@ const float *tw_contrastive_text_gradient(const tw_contrastive *c) {
     return (const float *)tw_tape_gradient(c->tape, c->text).data + c->first * c->embed;
 }
 
-/* ---- between forward and backward, on the host ---- */
+/* ---- the loss ---- */
 
-/* What this rank knows of its own rows and columns. */
-typedef struct own_part {
-    float *lse, *most; /* (ranks, own) of own columns; lse becomes the weights */
-    float *row_lse, *target;
-    int32_t *is_first; /* (2, own) */
-    void *block;       /* all of them */
-} own_part;
-
-static tw_status allocate(const tw_contrastive *c, own_part *p) {
-    size_t own = (size_t)c->own, columns = own * (size_t)c->comm->ranks;
-    float *at = p->block = malloc((2 * columns + 2 * own) * sizeof(float) + 2 * own * sizeof(int32_t) + 1);
-    if (!at) return FAIL(TW_ERR_MEMORY, "out of memory: the loss of %lld pairs", (long long)c->own);
-    p->lse = at;
-    p->most = at += columns;
-    p->row_lse = at += columns;
-    p->target = at += own;
-    p->is_first = (int32_t *)(void *)(at + own);
-    return TW_OK;
-}
-
-static tw_status download(const tw_contrastive *c, own_part *p) {
-    tw_device *d = c->device;
-    size_t bytes = (size_t)c->own * sizeof(float), all = bytes * (size_t)c->comm->ranks;
-    TRY(d->download(d, TW_QUEUE_COMPUTE, p->lse, c->columns[0], all));
-    TRY(d->download(d, TW_QUEUE_COMPUTE, p->most, c->columns[1], all));
-    TRY(d->download(d, TW_QUEUE_COMPUTE, p->row_lse, c->parts.row_lse->data, bytes));
-    TRY(d->download(d, TW_QUEUE_COMPUTE, p->target, c->parts.target->data, bytes));
-    TRY(d->download(d, TW_QUEUE_COMPUTE, p->is_first, c->parts.is_first->data, 2 * bytes));
-    return d->sync(d, TW_QUEUE_COMPUTE);
-}
-
-/* Own column j's log-sum-exp over all ranks; its entries become the weights / 2N. */
-static double combine_column(const tw_contrastive *c, float *lse, int64_t j) {
-    double most = -INFINITY, sum = 0, total;
-    int ranks = c->comm->ranks;
-    for (int r = 0; r < ranks; r++) most = fmax(most, (double)lse[r * c->own + j]);
-    for (int r = 0; r < ranks; r++) sum += exp((double)lse[r * c->own + j] - most);
-    total = most + log(sum);
-    for (int r = 0; r < ranks; r++) {
-        float *x = &lse[r * c->own + j];
-        *x = (float)(exp((double)*x - total) / (2 * (double)c->n));
-    }
-    return total;
-}
-
-/* Whether own column j's target is the first of the largest of all rows. */
-static bool column_hit(const tw_contrastive *c, const own_part *p, int64_t j) {
-    bool hit = p->is_first[c->own + j];
-    for (int r = 0; r < c->comm->ranks; r++) {
-        float most = p->most[r * c->own + j];
-        if (r < c->comm->rank) hit &= p->target[j] > most;
-        if (r > c->comm->rank) hit &= p->target[j] >= most;
-    }
-    return hit;
-}
-
-typedef struct tally {
-    double loss; /* 2N times */
-    int64_t image_hits, text_hits;
-} tally;
-
-static tally combine(const tw_contrastive *c, own_part *p) {
-    tally t = {0};
-    for (int64_t j = 0; j < c->own; j++) {
-        t.image_hits += p->is_first[j];
-        t.text_hits += column_hit(c, p, j);
-        t.loss += combine_column(c, p->lse, j) + (double)p->row_lse[j] - 2 * (double)p->target[j];
-    }
-    return t;
-}
-
-/* The gradients of the operation's results: weights of the columns from their owners, constants of the rows.
- */
-static tw_status give_gradients(tw_contrastive *c, own_part *p) {
-    tw_device *d = c->device;
-    size_t bytes = (size_t)c->own * sizeof(float);
-    TRY(d->upload(d, TW_QUEUE_COMPUTE, c->columns[0], p->lse, bytes * (size_t)c->comm->ranks));
-    for (int64_t i = 0; i < c->own; i++) {
-        p->row_lse[i] = (float)(0.5 / (double)c->n);
-        p->target[i] = (float)(-1 / (double)c->n);
-    }
-    TRY(d->upload(d, TW_QUEUE_COMPUTE, tw_tape_gradient(c->tape, c->parts.row_lse).data, p->row_lse, bytes));
-    TRY(d->upload(d, TW_QUEUE_COMPUTE, tw_tape_gradient(c->tape, c->parts.target).data, p->target, bytes));
-    float *weights = tw_tape_gradient(c->tape, c->parts.column_lse).data;
-    TRY(c->comm->all_to_all(c->comm, c->columns[0], counts_of(c, OWN), weights, counts_of(c, PAIRS)));
-    TRY(c->comm->sync(c->comm));
-    return d->sync(d, TW_QUEUE_COMPUTE); /* p is read until here */
-}
-
-static tw_status exchange(tw_contrastive *c, tally *own) {
+/* Between forward and backward: own columns of all ranks, what they sum up to, and each rank's slopes. */
+static tw_status exchange(tw_contrastive *c) {
     tw_comm *comm = c->comm;
     const int64_t *pairs = counts_of(c, PAIRS), *mine = counts_of(c, OWN);
     TRY(comm->all_to_all(comm, c->parts.column_lse->data, pairs, c->columns[0], mine));
     TRY(comm->all_to_all(comm, c->parts.most->data, pairs, c->columns[1], mine));
     TRY(comm->sync(comm));
-    own_part p;
-    TRY(allocate(c, &p));
-    tw_status status = download(c, &p);
-    if (status == TW_OK) {
-        *own = combine(c, &p);
-        status = give_gradients(c, &p);
-    }
-    free(p.block);
-    return status;
+    TRY(tw_op_forward(&c->sums));
+    TRY(comm->all_to_all(comm, c->columns[0], mine, tw_tape_gradient(c->tape, c->parts.column_lse).data,
+                         pairs));
+    TRY(comm->all_gather(comm, c->tally, c->tallies, counts_of(c, TALLIES)));
+    return comm->sync(comm);
 }
 
-static tw_status add_up(const tw_contrastive *c, const tally *own, tw_contrastive_result *result) {
-    tally *all = calloc((size_t)c->comm->ranks, sizeof *all), sum = {0};
-    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = c->comm->gather_all(c->comm, own, sizeof *own, all);
-    for (int r = 0; r < c->comm->ranks; r++) {
-        sum.loss += all[r].loss;
-        sum.image_hits += all[r].image_hits;
-        sum.text_hits += all[r].text_hits;
-    }
-    free(all);
-    double n = (double)c->n;
-    *result =
-        (tw_contrastive_result){sum.loss / (2 * n), (double)sum.image_hits / n, (double)sum.text_hits / n};
-    return status;
-}
-
-tw_status tw_contrastive_run(tw_contrastive *c, tw_contrastive_result *result) {
+tw_status tw_contrastive_run(tw_contrastive *c) {
     tw_comm *comm = c->comm;
-    *result = (tw_contrastive_result){0};
-    if (c->n == 0) return TW_OK;
+    if (c->n == 0)
+        return c->device->zero(c->device, TW_QUEUE_COMPUTE, c->tallies,
+                               (size_t)comm->ranks * TALLY * sizeof *c->tallies);
     const int64_t *elements = counts_of(c, ELEMENTS);
     TRY(comm->all_gather(comm, tw_contrastive_text(c), c->text->data, elements));
     TRY(comm->sync(comm));
     TRY(tw_tape_forward(c->tape, NULL));
-    tally own;
-    TRY(exchange(c, &own));
+    TRY(exchange(c));
     TRY(tw_tape_backward(c->tape, NULL, NULL, NULL));
     float *gradient = tw_tape_gradient(c->tape, c->text).data;
     TRY(comm->reduce_scatter(comm, gradient, gradient + c->first * c->embed, elements));
-    TRY(comm->sync(comm));
-    return add_up(c, &own, result);
+    return comm->sync(comm);
+}
+
+uint64_t tw_contrastive_version(const tw_contrastive *c) {
+    return c->tape ? tw_tape_version(c->tape) : 0;
+}
+
+const float *tw_contrastive_tallies(const tw_contrastive *c) {
+    return c->tallies;
+}
+
+tw_contrastive_result tw_contrastive_result_of(const float *tallies, int ranks, int64_t pairs) {
+    double loss = 0, images = 0, texts = 0, n = (double)pairs;
+    if (pairs == 0) return (tw_contrastive_result){0};
+    for (int r = 0; r < ranks; r++) {
+        loss += tw_joined(tallies + r * TALLY);
+        images += (double)tallies[r * TALLY + TW_SPLIT];
+        texts += (double)tallies[r * TALLY + TW_SPLIT + 1];
+    }
+    return (tw_contrastive_result){loss / (2 * n), images / n, texts / n};
+}
+
+tw_status tw_contrastive_read(const tw_contrastive *c, tw_contrastive_result *result) {
+    tw_device *d = c->device;
+    size_t bytes = (size_t)c->comm->ranks * TALLY * sizeof(float);
+    float *host = malloc(bytes);
+    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = d->download(d, TW_QUEUE_COMPUTE, host, c->tallies, bytes);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    if (status == TW_OK) *result = tw_contrastive_result_of(host, c->comm->ranks, c->n);
+    free(host);
+    return status;
 }

@@ -44,9 +44,21 @@ typedef struct tw_contrastive_result {
                                             equals the first one is), and of texts */
 } tw_contrastive_result;
 
-/* Every rank calls it; the result is the same on each. Adds to logit_scale's gradient, unless it is frozen,
- * this rank's part of it: the sum over ranks is still to be taken. */
-tw_status tw_contrastive_run(tw_contrastive *c, tw_contrastive_result *result) TW_MUST_CHECK;
+/* Every rank calls it; only queues work. Adds to logit_scale's gradient, unless it is frozen, this rank's part
+ * of it: the sum over ranks is still to be taken. */
+tw_status tw_contrastive_run(tw_contrastive *c) TW_MUST_CHECK;
+/* Waits for the result of the last run, the same on every rank. */
+tw_status tw_contrastive_read(const tw_contrastive *c, tw_contrastive_result *result) TW_MUST_CHECK;
+
+/* As tw_tape_version: of all that a run queues for the batch of the last begin. */
+uint64_t tw_contrastive_version(const tw_contrastive *c);
+
+/* For who reads it later: device memory (ranks, TW_CONTRASTIVE_TALLY) that the last run leaves, valid until
+ * the next one; and what a host copy of it says about `pairs` pairs of all ranks. */
+enum { TW_CONTRASTIVE_TALLY = 5 };
+const float *tw_contrastive_tallies(const tw_contrastive *c);
+tw_contrastive_result tw_contrastive_result_of(const float *tallies, int ranks, int64_t pairs);
+
 /* After run: the loss's gradient for this rank's features, device memory (counts[rank], E). */
 const float *tw_contrastive_image_gradient(const tw_contrastive *c);
 const float *tw_contrastive_text_gradient(const tw_contrastive *c);

@@ -217,6 +217,28 @@ static tw_status update_all(tw_adamw *a, const tw_step *step, bool skip) {
     return gather ? a->comm->sync(a->comm) : TW_OK;
 }
 
+tw_status tw_adamw_queue(tw_adamw *a, tw_step *step) {
+    const tw_gradient_rule_config rule = {a->config.clip, a->config.beta1, a->config.beta2};
+    TRY(tw_gradient_norm_queue(a->norm, &rule, step));
+    const tw_partition *p = a->partition;
+    if (p->ranks > 1 && !a->sharded) {
+        for (int i = 0; i < p->count; i++)
+            TRY(tw_partition_gather(p, a->comm, i, tw_params_gradients(a->params)));
+        TRY(a->comm->sync(a->comm));
+    }
+    TRY(update_all(a, step, false));
+    return move_statistics(a, step);
+}
+
+const tw_gradient_found *tw_adamw_found(const tw_adamw *a) {
+    return tw_gradient_norm_found(a->norm);
+}
+
+tw_status tw_adamw_collect(tw_adamw *a, const tw_gradient_found *host, tw_gradient_report *report) {
+    a->steps = host->steps;
+    return tw_gradient_norm_report(a->norm, host, report);
+}
+
 tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr, tw_step *step) {
     tw_device *d = a->device;
     tw_step host;
@@ -232,17 +254,16 @@ tw_status tw_adamw_step(tw_adamw *a, const tw_gradient_report *report, double lr
     TRY(d->upload(d, TW_QUEUE_COMPUTE, step, &host, sizeof host));
     TRY(update_all(a, step, host.skip));
     TRY(move_statistics(a, step));
-    TRY(d->sync(d, TW_QUEUE_COMPUTE)); /* `host` is read until here */
-    if (!host.skip) a->steps++;
-    return TW_OK;
+    return host.skip ? TW_OK : tw_adamw_set_steps(a, a->steps + 1); /* `host` is read until here */
 }
 
 int64_t tw_adamw_steps(const tw_adamw *adamw) {
     return adamw->steps;
 }
 
-void tw_adamw_set_steps(tw_adamw *adamw, int64_t steps) {
+tw_status tw_adamw_set_steps(tw_adamw *adamw, int64_t steps) {
     adamw->steps = steps;
+    return tw_gradient_norm_set_steps(adamw->norm, steps);
 }
 
 bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param) {

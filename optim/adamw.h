@@ -44,9 +44,22 @@ tw_status tw_adamw_inspect(tw_adamw *adamw, tw_gradient_report *report) TW_MUST_
 tw_status tw_adamw_step(tw_adamw *adamw, const tw_gradient_report *report, double lr,
                         tw_step *step) TW_MUST_CHECK;
 
-/* Steps that changed weights: the t of bias correction. */
+/* ---- the same without waiting for the device ---- */
+
+/* Collective. Queues inspection and step together: what the gradient's norm means for the step is worked out
+ * on the device. The rate is what step's record, in device memory, has as lr. Sums and parts as for
+ * tw_adamw_inspect. */
+tw_status tw_adamw_queue(tw_adamw *adamw, tw_step *step) TW_MUST_CHECK;
+/* Device memory that a queued step leaves, valid until the next one; download it behind the step. */
+const tw_gradient_found *tw_adamw_found(const tw_adamw *adamw);
+/* Collective where the gradient was not finite. What a host copy of it says, and the counter of steps up to
+ * it. Which rank brought it is not known any more: -1 of several. */
+tw_status tw_adamw_collect(tw_adamw *adamw, const tw_gradient_found *host,
+                           tw_gradient_report *report) TW_MUST_CHECK;
+
+/* Steps that changed weights, queued ones once they are collected: the t of bias correction. */
 int64_t tw_adamw_steps(const tw_adamw *adamw);
-void tw_adamw_set_steps(tw_adamw *adamw, int64_t steps);
+tw_status tw_adamw_set_steps(tw_adamw *adamw, int64_t steps) TW_MUST_CHECK;
 /* Whether weight decay applies to this parameter. */
 bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param);
 

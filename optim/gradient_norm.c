@@ -1,9 +1,13 @@
 #include "optim/gradient_norm.h"
 
 #include "autograd/op.h"
+#include "autograd/ops/split_math.h"
 
 #include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
+
+_Static_assert(sizeof((tw_gradient_found *)0)->norm == TW_SPLIT * sizeof(float), "the norm is split");
 
 enum { UNIT = TW_PARTITION_UNIT };
 
@@ -14,8 +18,10 @@ struct tw_gradient_norm {
     const tw_partition *partition;
     tw_segment *device_units;      /* this rank's units, in the order of its pieces */
     int64_t n_units, *unit_counts; /* of the slab; (ranks) */
-    int32_t *unit_at;              /* (n_units) where the norm of the slab's unit u is after the gather */
-    float *device_norms, *norms;   /* (n_units), gathered by ranks */
+    int32_t *unit_at, *device_at;  /* (n_units) where the norm of the slab's unit u is after the gather; the
+                                      device's is NULL with one rank, where that is u */
+    float *device_norms;           /* (n_units), gathered by ranks */
+    tw_gradient_found *found;      /* device */
 };
 
 /* Finds where every unit's norm will be, and lists this rank's units into `own`. */
@@ -47,16 +53,20 @@ static tw_status allocate(tw_gradient_norm *a) {
     size_t n = (size_t)a->n_units + 1;
     a->unit_counts = calloc((size_t)p->ranks, sizeof *a->unit_counts);
     a->unit_at = calloc(n, sizeof *a->unit_at);
-    a->norms = calloc(n, sizeof *a->norms);
-    TRY(d->alloc(d, n * sizeof *a->norms, (void **)&a->device_norms));
+    TRY(d->alloc(d, n * sizeof *a->device_norms, (void **)&a->device_norms));
+    TRY(d->alloc(d, sizeof *a->found, (void **)&a->found));
+    TRY(d->zero(d, TW_QUEUE_COMPUTE, a->found, sizeof *a->found));
+    if (p->ranks > 1 || p->count > 1) TRY(d->alloc(d, n * sizeof *a->device_at, (void **)&a->device_at));
     tw_segment *own = calloc(n, sizeof *own);
     tw_status status = TW_OK;
-    if (!a->unit_counts || !a->unit_at || !a->norms || !own)
+    if (!a->unit_counts || !a->unit_at || !own)
         status = FAIL(TW_ERR_MEMORY, "out of memory: the gradient's norms");
     if (status == TW_OK) make_units(a, own);
     size_t bytes = status == TW_OK ? (size_t)a->unit_counts[p->rank] * sizeof *own : 0;
     if (status == TW_OK) status = d->alloc(d, bytes, (void **)&a->device_units);
     if (status == TW_OK) status = d->upload(d, TW_QUEUE_COMPUTE, a->device_units, own, bytes);
+    if (status == TW_OK && a->device_at)
+        status = d->upload(d, TW_QUEUE_COMPUTE, a->device_at, a->unit_at, (n - 1) * sizeof *a->unit_at);
     if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
     free(own);
     return status;
@@ -81,39 +91,54 @@ void tw_gradient_norm_free(tw_gradient_norm *a) {
     if (!a) return;
     a->device->release(a->device, a->device_units);
     a->device->release(a->device, a->device_norms);
+    a->device->release(a->device, a->device_at);
+    a->device->release(a->device, a->found);
     free(a->unit_counts);
     free(a->unit_at);
-    free(a->norms);
     free(a);
 }
 
-/* Every unit's norm, to norms[] on every rank. */
+/* Every unit's norm, to every rank's device_norms. */
 static tw_status gather_norms(tw_gradient_norm *a) {
-    tw_device *d = a->device;
     const tw_partition *p = a->partition;
     int64_t before = 0;
     for (int r = 0; r < p->rank; r++) before += a->unit_counts[r];
     float *own = a->device_norms + before;
     tw_finite_norm_attr attr = {a->device_units, a->unit_counts[p->rank]};
-    tw_call call = {.op = TW_OP_finite_norm, .device = d, .attr = &attr, .n_inputs = 1};
+    tw_call call = {.op = TW_OP_finite_norm, .device = a->device, .attr = &attr, .n_inputs = 1};
     call.input[0] = tw_tensor_of(tw_params_gradients(a->params), TW_F32, 1, &p->elements);
     TRY(tw_op_prepare(&call));
     call.output[0].data = own;
     TRY(tw_op_forward(&call));
     TRY(a->comm->all_gather(a->comm, own, a->device_norms, a->unit_counts));
-    TRY(a->comm->sync(a->comm));
-    TRY(d->download(d, TW_QUEUE_COMPUTE, a->norms, a->device_norms, (size_t)a->n_units * sizeof *a->norms));
-    return d->sync(d, TW_QUEUE_COMPUTE);
+    return a->comm->sync(a->comm);
 }
 
-/* The first of n elements that is not finite; if all are, the largest, whose square overflowed. */
-static int64_t worst_of(const float *g, int64_t n) {
-    int64_t worst = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(g[i])) return i;
-        if (fabsf(g[i]) > fabsf(g[worst])) worst = i;
-    }
-    return worst;
+tw_status tw_gradient_norm_queue(tw_gradient_norm *a, const tw_gradient_rule_config *rule, tw_step *record) {
+    tw_gradient_rule_attr attr = {
+        .record = record, .clip = rule->clip, .beta1 = rule->beta1, .beta2 = rule->beta2, .unit = UNIT};
+    const int64_t one = 1;
+    TRY(gather_norms(a));
+    tw_call call = {.op = TW_OP_gradient_rule, .device = a->device, .attr = &attr, .n_inputs = 4};
+    call.input[0] = tw_tensor_of(a->device_norms, TW_F32, 1, &a->n_units);
+    call.input[1] = a->device_at ? tw_tensor_of(a->device_at, TW_I32, 1, &a->n_units) : tw_absent();
+    call.input[2] = tw_tensor_of(tw_params_gradients(a->params), TW_F32, 1, &a->partition->elements);
+    call.input[3] = tw_tensor_of(&a->found->steps, TW_I32, 1, &one);
+    TRY(tw_op_prepare(&call));
+    call.output[0].data = a->found->norm;
+    call.output[1].data = &a->found->unit;
+    return tw_op_forward(&call);
+}
+
+const tw_gradient_found *tw_gradient_norm_found(const tw_gradient_norm *a) {
+    return a->found;
+}
+
+tw_status tw_gradient_norm_set_steps(tw_gradient_norm *a, int64_t steps) {
+    tw_device *d = a->device;
+    int32_t count = (int32_t)steps;
+    TRY(d->upload(d, TW_QUEUE_COMPUTE, &a->found->steps, &count, sizeof count));
+    return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
 /* Whether what this rank added to the others' pieces, which is still in its slab, is all finite. */
@@ -155,37 +180,38 @@ static tw_status find_rank(tw_gradient_norm *a, int owner, tw_gradient_report *r
     return status;
 }
 
-/* What is wrong in unit u: only its owner has the sum. */
-static tw_status find_offender(tw_gradient_norm *a, int64_t u, tw_gradient_report *report) {
-    tw_device *d = a->device;
-    const tw_partition *p = a->partition;
-    int owner = tw_partition_owner_of(p, u * UNIT);
-    int64_t at = u * UNIT, n = p->elements - at < UNIT ? p->elements - at : UNIT;
-    if (owner == p->rank) {
-        float unit[UNIT];
-        TRY(d->download(d, TW_QUEUE_COMPUTE, unit, tw_params_gradients(a->params) + at,
-                        (size_t)n * sizeof *unit));
-        TRY(d->sync(d, TW_QUEUE_COMPUTE));
-        at += worst_of(unit, n);
-    }
-    TRY(a->comm->broadcast(a->comm, &at, sizeof at, owner));
+/* Names what is wrong in the unit that was found: only its owner knows the element. Returns the owner. */
+static tw_status name_offender(tw_gradient_norm *a, const tw_gradient_found *found,
+                               tw_gradient_report *report, int *owner) {
+    int64_t at = (int64_t)found->unit * UNIT + found->element;
+    *owner = tw_partition_owner_of(a->partition, (int64_t)found->unit * UNIT);
+    TRY(a->comm->broadcast(a->comm, &at, sizeof at, *owner));
     for (int i = 0; i < tw_params_count(a->params); i++) {
         const tw_param *q = tw_params_at(a->params, i);
         if (tw_param_is_trained(q) && at >= q->offset) report->offender = q->name;
     }
-    return find_rank(a, owner, report);
+    return TW_OK;
+}
+
+tw_status tw_gradient_norm_report(tw_gradient_norm *a, const tw_gradient_found *host,
+                                  tw_gradient_report *report) {
+    int owner;
+    *report = (tw_gradient_report){.norm = tw_joined(host->norm), .rank = -1};
+    if (host->unit < 0) return TW_OK;
+    TRY(name_offender(a, host, report, &owner));
+    if (a->partition->ranks == 1) report->rank = 0;
+    return TW_OK;
 }
 
 tw_status tw_gradient_norm_measure(tw_gradient_norm *a, tw_gradient_report *report) {
-    *report = (tw_gradient_report){.rank = -1};
-    TRY(gather_norms(a));
-    double square = 0;
-    int64_t bad = -1;
-    for (int64_t u = 0; u < a->n_units; u++) {
-        double norm = (double)a->norms[a->unit_at[u]];
-        square += norm * norm;
-        if (bad < 0 && !isfinite(norm)) bad = u;
-    }
-    report->norm = sqrt(square);
-    return bad < 0 ? TW_OK : find_offender(a, bad, report);
+    tw_device *d = a->device;
+    tw_gradient_found found;
+    int owner;
+    TRY(tw_gradient_norm_queue(a, &(tw_gradient_rule_config){0}, NULL));
+    TRY(d->download(d, TW_QUEUE_COMPUTE, &found, a->found, sizeof found));
+    TRY(d->sync(d, TW_QUEUE_COMPUTE));
+    *report = (tw_gradient_report){.norm = tw_joined(found.norm), .rank = -1};
+    if (found.unit < 0) return TW_OK;
+    TRY(name_offender(a, &found, report, &owner));
+    return find_rank(a, owner, report);
 }

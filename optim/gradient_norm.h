@@ -4,6 +4,7 @@
 #ifndef TW_OPTIM_GRADIENT_NORM_H
 #define TW_OPTIM_GRADIENT_NORM_H
 
+#include "autograd/op.h"
 #include "autograd/param.h"
 #include "optim/partition.h"
 
@@ -15,6 +16,19 @@ typedef struct tw_gradient_report {
     int rank;             /* with an offender: the rank whose part of the sum is not finite; -1: several's */
 } tw_gradient_report;
 
+/* What the device knows of it. */
+typedef struct tw_gradient_found {
+    float norm[3];         /* split, see autograd/ops/split_math.h */
+    int32_t unit, element; /* the first unit whose norm is not finite, -1: none; what spoils it. Only right on
+                              the rank that owns the unit */
+    int32_t steps;         /* of Adam, that changed weights */
+} tw_gradient_found;
+
+/* The optimizer's factors that follow from the norm. */
+typedef struct tw_gradient_rule_config {
+    float clip, beta1, beta2;
+} tw_gradient_rule_config;
+
 typedef struct tw_gradient_norm tw_gradient_norm;
 
 /* Everything given must outlive it. */
@@ -25,5 +39,20 @@ void tw_gradient_norm_free(tw_gradient_norm *n); /* accepts NULL */
 /* Collective. Expects the sums over all ranks in this rank's pieces of the gradient slab, and this rank's own
  * part in the rest: what is not finite there tells which rank brought it. */
 tw_status tw_gradient_norm_measure(tw_gradient_norm *n, tw_gradient_report *report) TW_MUST_CHECK;
+
+/* ---- without waiting for it ---- */
+
+/* Collective. Queues the same, and puts what follows for this step into record (device memory): bias
+ * corrections, clip factor, skip; counts Adam's steps on the device. */
+tw_status tw_gradient_norm_queue(tw_gradient_norm *n, const tw_gradient_rule_config *rule,
+                                 tw_step *record) TW_MUST_CHECK;
+/* Device memory that the last call leaves, valid until the next. */
+const tw_gradient_found *tw_gradient_norm_found(const tw_gradient_norm *n);
+/* Collective where the gradient is not finite. What a host copy of it says; the rank is not known any more,
+ * -1 of several. */
+tw_status tw_gradient_norm_report(tw_gradient_norm *n, const tw_gradient_found *host,
+                                  tw_gradient_report *report) TW_MUST_CHECK;
+/* Sets the device's count of Adam's steps. */
+tw_status tw_gradient_norm_set_steps(tw_gradient_norm *n, int64_t steps) TW_MUST_CHECK;
 
 #endif

@@ -28,7 +28,7 @@ typedef struct rig {
     tw_params *set;
     tw_param *p[N];
     tw_adamw *adamw;
-    tw_step step;
+    tw_step step, *record; /* what is in the record, which is the device's */
     double value[N][MOST], m[N][MOST], v[N][MOST]; /* the reference's state */
     int t;
     tw_adamw_config config;
@@ -57,9 +57,30 @@ static void open_rig(rig *r, tw_dtype type, float clip) {
         TW_ASSERT_OK(tw_params_set(r->set, r->p[i], v));
     }
     TW_ASSERT_OK(tw_adamw_create(r->set, r->device, &r->config, &r->adamw));
+    TW_ASSERT_OK(r->device->alloc(r->device, sizeof r->step, (void **)&r->record));
+    tw_test_give(r->device, r->record, &r->step, sizeof r->step);
+}
+
+/* The optimizer's step, and what it wrote into the record. */
+static void step_adamw(rig *r, const tw_gradient_report *report, double lr) {
+    TW_ASSERT_OK(tw_adamw_step(r->adamw, report, lr, r->record));
+    tw_step *read = tw_test_take(r->device, r->record, sizeof *read);
+    r->step = *read;
+    free(read);
+}
+
+static void set_gradient(rig *r, int i, int64_t k, float g) {
+    tw_test_give(r->device, (float *)r->p[i]->grad.data + k, &g, sizeof g);
+}
+
+static float value_of(const rig *r, int i, int64_t k) {
+    float v[MOST];
+    TW_ASSERT_OK(tw_params_get(r->set, r->p[i], v));
+    return v[k];
 }
 
 static void close_rig(rig *r) {
+    r->device->release(r->device, r->record);
     tw_adamw_free(r->adamw);
     tw_params_free(r->set);
     tw_device_free(r->device);
@@ -71,9 +92,11 @@ static float gradient_of(int i, int64_t k, int t) {
 
 static void set_gradients(rig *r, int t) {
     TW_ASSERT_OK(tw_params_zero_gradients(r->set));
-    for (int i = 0; i < N; i++)
-        for (int64_t k = 0; i != FROZEN && k < r->p[i]->count; k++)
-            ((float *)r->p[i]->grad.data)[k] = gradient_of(i, k, t);
+    for (int i = 0; i < N; i++) {
+        float g[MOST];
+        for (int64_t k = 0; k < r->p[i]->count; k++) g[k] = gradient_of(i, k, t);
+        if (i != FROZEN) tw_test_give(r->device, r->p[i]->grad.data, g, (size_t)r->p[i]->count * sizeof *g);
+    }
 }
 
 static double norm_of(const rig *r, int t) {
@@ -123,7 +146,7 @@ static double take_step(rig *r, int t, double lr) {
     TW_ASSERT_OK(tw_adamw_inspect(r->adamw, &report));
     ck_assert_ptr_null(report.offender);
     ck_assert_double_eq_tol(report.norm, norm_of(r, t), 1e-6 * report.norm);
-    TW_ASSERT_OK(tw_adamw_step(r->adamw, &report, lr, &r->step));
+    step_adamw(r, &report, lr);
     reference_step(r, t, lr);
     return report.norm;
 }
@@ -142,10 +165,15 @@ START_TEST(twenty_steps_equal_the_reference) {
                 compare(&r, 2e-6);
             }
             ck_assert(r.step.seed == 5 && r.step.step == 6 && r.step.sample == 7); /* not the optimizer's */
-            for (int i = 0; i < N; i++)
-                for (int64_t k = 0; r.p[i]->value.dtype == TW_BF16 && i != FROZEN && k < r.p[i]->count; k++)
-                    ck_assert_uint_eq(((uint16_t *)r.p[i]->value.data)[k],
-                                      tw_to_bf16(((float *)r.p[i]->master.data)[k]));
+            for (int i = 0; i < N; i++) {
+                size_t count = (size_t)r.p[i]->count;
+                if (r.p[i]->value.dtype != TW_BF16 || i == FROZEN) continue;
+                uint16_t *copies = tw_test_take(r.device, r.p[i]->value.data, 2 * count);
+                float *masters = tw_test_take(r.device, r.p[i]->master.data, 4 * count);
+                for (size_t k = 0; k < count; k++) ck_assert_uint_eq(copies[k], tw_to_bf16(masters[k]));
+                free(copies);
+                free(masters);
+            }
             close_rig(&r);
         }
 }
@@ -162,11 +190,11 @@ START_TEST(decay_goes_by_name) {
     TW_ASSERT_OK(tw_params_zero_gradients(r.set));
     TW_ASSERT_OK(tw_adamw_inspect(r.adamw, &report));
     ck_assert_double_eq(report.norm, 0);
-    TW_ASSERT_OK(tw_adamw_step(r.adamw, &report, 0.5, &r.step));
+    step_adamw(&r, &report, 0.5);
     for (int i = 0; i < N; i++)
         for (int64_t k = 0; k < r.p[i]->count; k++) {
             float expected = start_of(i, k) * (shapes[i].decays && i != FROZEN ? 0.9f : 1.0f);
-            ck_assert_float_eq_tol(((float *)r.p[i]->value.data)[k], expected, 1e-7f);
+            ck_assert_float_eq_tol(value_of(&r, i, k), expected, 1e-7f);
         }
     close_rig(&r);
 }
@@ -179,16 +207,64 @@ START_TEST(logit_scale_stays_in_its_range) {
         for (int t = 0; t < 30; t++) {
             tw_gradient_report report;
             TW_ASSERT_OK(tw_params_zero_gradients(r.set));
-            *(float *)r.p[SCALE]->grad.data = down ? 1.0f : -1.0f;
-            *(float *)r.p[1]->grad.data = down ? 1.0f : -1.0f; /* others may go where they like */
+            set_gradient(&r, SCALE, 0, down ? 1.0f : -1.0f);
+            set_gradient(&r, 1, 0, down ? 1.0f : -1.0f); /* others may go where they like */
             TW_ASSERT_OK(tw_adamw_inspect(r.adamw, &report));
-            TW_ASSERT_OK(tw_adamw_step(r.adamw, &report, 0.5, &r.step));
-            float scale = *(float *)r.p[SCALE]->value.data;
+            step_adamw(&r, &report, 0.5);
+            float scale = value_of(&r, SCALE, 0);
             ck_assert(scale >= 0 && scale <= 4.6052f);
             if (t == 29) ck_assert_float_eq(scale, down ? 0 : 4.6052f);
         }
-    ck_assert(*(float *)r.p[1]->value.data < 0);
+    ck_assert(value_of(&r, 1, 0) < 0);
     close_rig(&r);
+}
+END_TEST
+
+static void collect_queued(rig *r, tw_gradient_report *report) {
+    TW_ASSERT_OK(tw_adamw_queue(r->adamw, r->record));
+    tw_gradient_found *found = tw_test_take(r->device, tw_adamw_found(r->adamw), sizeof *found);
+    TW_ASSERT_OK(tw_adamw_collect(r->adamw, found, report));
+    tw_step *read = tw_test_take(r->device, r->record, sizeof *read);
+    r->step = *read;
+    free(read);
+    free(found);
+}
+
+static void check_skipped(const rig *r, const float *before, const uint16_t *copies, size_t bytes) {
+    ck_assert_int_ne(r->step.skip, 0);
+    ck_assert_int_eq(tw_adamw_steps(r->adamw), 1);
+    float *values = tw_test_take(r->device, tw_params_values(r->set), bytes);
+    ck_assert_mem_eq(before, values, bytes);
+    free(values);
+    if (!copies) return;
+    uint16_t *now = tw_test_take(r->device, tw_params_copies(r->set), bytes / 2);
+    ck_assert_mem_eq(copies, now, bytes / 2);
+    free(now);
+}
+
+/* The factors come from the device then. */
+START_TEST(queued_steps_equal_the_reference) {
+    for (int clip = 0; clip <= 1; clip++) {
+        rig r;
+        open_rig(&r, clip ? TW_BF16 : TW_F32, clip ? 0.5f : 0.0f);
+        for (int t = 0; t < 20; t++) {
+            double lr = 1e-3 * (t + 1);
+            tw_gradient_report report;
+            r.step.lr = (float)lr;
+            r.step.skip = 7;
+            tw_test_give(r.device, r.record, &r.step, sizeof r.step);
+            set_gradients(&r, t);
+            collect_queued(&r, &report);
+            reference_step(&r, t, lr);
+            ck_assert_ptr_null(report.offender);
+            ck_assert_double_eq_tol(report.norm, norm_of(&r, t), 1e-6 * report.norm);
+            ck_assert_float_eq_tol(r.step.gradient_scale, clip ? (float)(0.5 / report.norm) : 1.0f, 1e-5f);
+            ck_assert(r.step.seed == 5 && r.step.step == 6 && r.step.sample == 7 && r.step.skip == 0);
+            ck_assert_int_eq(tw_adamw_steps(r.adamw), t + 1);
+            compare(&r, 2e-6);
+        }
+        close_rig(&r);
+    }
 }
 END_TEST
 
@@ -199,27 +275,28 @@ START_TEST(a_bad_gradient_changes_nothing) {
         open_rig(&r, (tw_dtype)type, 1.0f);
         take_step(&r, 0, 1e-2);
         size_t bytes = (size_t)tw_params_trainable(r.set) * 4;
-        float *before = malloc(bytes);
-        uint16_t *copies = malloc(bytes / 2);
-        memcpy(before, tw_params_values(r.set), bytes);
-        if (type == TW_BF16) memcpy(copies, tw_params_copies(r.set), bytes / 2);
+        float *before = tw_test_take(r.device, tw_params_values(r.set), bytes);
+        uint16_t *copies =
+            type == TW_BF16 ? tw_test_take(r.device, tw_params_copies(r.set), bytes / 2) : NULL;
         for (int k = 0; k < 3; k++)
             for (int first = 0; first < N; first++) {
                 tw_gradient_report report;
                 if (first == FROZEN) continue;
                 set_gradients(&r, 1);
                 /* The last element of this one, and something later too: the first is named. */
-                ((float *)r.p[first]->grad.data)[r.p[first]->count - 1] = bad[k];
-                ((float *)r.p[SCALE]->grad.data)[0] = bad[k];
+                set_gradient(&r, first, r.p[first]->count - 1, bad[k]);
+                set_gradient(&r, SCALE, 0, bad[k]);
                 TW_ASSERT_OK(tw_adamw_inspect(r.adamw, &report));
                 ck_assert_ptr_nonnull(report.offender);
                 ck_assert_str_eq(report.offender, shapes[first].name);
                 ck_assert(!isfinite(report.norm));
-                TW_ASSERT_OK(tw_adamw_step(r.adamw, &report, 1e-2, &r.step));
-                ck_assert_int_ne(r.step.skip, 0);
-                ck_assert_int_eq(tw_adamw_steps(r.adamw), 1);
-                ck_assert_mem_eq(before, tw_params_values(r.set), bytes);
-                if (type == TW_BF16) ck_assert_mem_eq(copies, tw_params_copies(r.set), bytes / 2);
+                step_adamw(&r, &report, 1e-2);
+                check_skipped(&r, before, copies, bytes);
+                collect_queued(&r, &report); /* the same without waiting */
+                ck_assert_str_eq(report.offender, shapes[first].name);
+                ck_assert_int_eq(report.rank, 0);
+                ck_assert(!isfinite(report.norm));
+                check_skipped(&r, before, copies, bytes);
             }
         take_step(&r, 1, 1e-2); /* and the next step goes on as if nothing had been */
         ck_assert_int_eq(r.step.skip, 0);
@@ -250,12 +327,16 @@ START_TEST(moments_go_out_and_in) {
         TW_ASSERT_OK(tw_params_get(a.set, a.p[i], x));
         TW_ASSERT_OK(tw_params_set(b.set, b.p[i], x));
     }
-    tw_adamw_set_steps(b.adamw, tw_adamw_steps(a.adamw));
+    TW_ASSERT_OK(tw_adamw_set_steps(b.adamw, tw_adamw_steps(a.adamw)));
     for (int t = 3; t < 6; t++) { /* a resumed run has the same bits */
         take_step(&a, t, 1e-2);
         take_step(&b, t, 1e-2);
-        ck_assert_mem_eq(tw_params_values(a.set), tw_params_values(b.set),
-                         (size_t)tw_params_trainable(a.set) * 4);
+        size_t bytes = (size_t)tw_params_trainable(a.set) * 4;
+        float *x = tw_test_take(a.device, tw_params_values(a.set), bytes);
+        float *y = tw_test_take(b.device, tw_params_values(b.set), bytes);
+        ck_assert_mem_eq(x, y, bytes);
+        free(x);
+        free(y);
     }
     TW_ASSERT_FAILS(tw_adamw_set_moment(a.adamw, a.p[FROZEN], true, slab), TW_ERR_ARGUMENT, "frozen.weight");
     free(slab);
@@ -284,5 +365,5 @@ START_TEST(needs_gradients) {
 }
 END_TEST
 
-TW_TEST_MAIN("adamw", twenty_steps_equal_the_reference, decay_goes_by_name, logit_scale_stays_in_its_range,
+TW_TEST_MAIN("adamw", twenty_steps_equal_the_reference, queued_steps_equal_the_reference, decay_goes_by_name, logit_scale_stays_in_its_range,
              a_bad_gradient_changes_nothing, moments_go_out_and_in, needs_gradients)

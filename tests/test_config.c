@@ -57,6 +57,9 @@ START_TEST(enum_constants_stand_in_the_order_of_the_choices) {
     CHECK_ENUM(schedule, TW_CONFIG_SCHEDULE_LINEAR, "linear");
     CHECK_ENUM(precision, TW_CONFIG_PRECISION_F32, "f32");
     CHECK_ENUM(precision, TW_CONFIG_PRECISION_BF16, "bf16");
+    CHECK_ENUM(tf32, TW_CONFIG_TF32_AUTO, "auto");
+    CHECK_ENUM(tf32, TW_CONFIG_TF32_TRUE, "true");
+    CHECK_ENUM(tf32, TW_CONFIG_TF32_FALSE, "false");
     CHECK_ENUM(recompute, TW_CONFIG_RECOMPUTE_NONE, "none");
     CHECK_ENUM(recompute, TW_CONFIG_RECOMPUTE_BLOCK, "block");
     CHECK_ENUM(device, TW_CONFIG_DEVICE_AUTO, "auto");

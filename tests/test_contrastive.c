@@ -111,7 +111,8 @@ static void work(tw_comm *now, void *argument) {
         TW_ASSERT_OK(tw_contrastive_begin(loss, b->counts));
         if (own) memcpy(tw_contrastive_image(loss), b->x[0] + at, bytes);
         if (own) memcpy(tw_contrastive_text(loss), b->x[1] + at, bytes);
-        TW_ASSERT_OK(tw_contrastive_run(loss, &b->result[c->rank]));
+        TW_ASSERT_OK(tw_contrastive_run(loss));
+        TW_ASSERT_OK(tw_contrastive_read(loss, &b->result[c->rank]));
     }
     if (own) memcpy(b->got[0] + at, tw_contrastive_image_gradient(loss), bytes);
     if (own) memcpy(b->got[1] + at, tw_contrastive_text_gradient(loss), bytes);

@@ -18,4 +18,19 @@ static inline tw_status tw_test_device(int threads, tw_device **out) {
     return FAIL(TW_ERR_UNSUPPORTED, "TW_DEVICE=%s: this build has no such device", wanted);
 }
 
+/* Device memory out and in; what tw_test_take returns is the caller's to free. Either ends the program where
+ * it cannot be. */
+static inline void *tw_test_take(tw_device *d, const void *from, size_t bytes) {
+    void *host = malloc(bytes + 1);
+    if (!host || d->download(d, TW_QUEUE_COMPUTE, host, from, bytes) != TW_OK ||
+        d->sync(d, TW_QUEUE_COMPUTE) != TW_OK)
+        abort();
+    return host;
+}
+
+static inline void tw_test_give(tw_device *d, void *to, const void *host, size_t bytes) {
+    if (d->upload(d, TW_QUEUE_COMPUTE, to, host, bytes) != TW_OK || d->sync(d, TW_QUEUE_COMPUTE) != TW_OK)
+        abort();
+}
+
 #endif

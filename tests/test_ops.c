@@ -141,7 +141,7 @@ static const op_config faulty_configs[] = {
 };
 
 static const tw_op_info faulty_info = {
-    "faulty", 2, 0, true, faulty_shape, {faulty_forward}, {faulty_backward},
+    "faulty", "faulty backward", 2, 0, true, faulty_shape, {faulty_forward}, {faulty_backward},
 };
 
 START_TEST(faults_are_found) {

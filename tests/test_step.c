@@ -155,8 +155,10 @@ static void check_gradients_of(fixture *f, const char *set, double tolerance) {
         char path[400];
         snprintf(path, sizeof path, "%s/%s", set, p->name);
         read_set(f, path, H5T_NATIVE_FLOAT, g, p->count);
-        d[i] = distance(p->grad.data, g, p->count, &norm[i]);
+        float *got = tw_test_take(f->device, p->grad.data, (size_t)p->count * sizeof *got);
+        d[i] = distance(got, g, p->count, &norm[i]);
         all += norm[i] * norm[i];
+        free(got);
         free(g);
     }
     all = sqrt(all);
@@ -237,13 +239,13 @@ START_TEST(micro_batches_repeat_the_same_dropout) {
         read_set(&f, "step0/loss", H5T_NATIVE_DOUBLE, &plain, 1);
         ck_assert_msg(fabs(loss - plain) > 1e-4, "dropout changes nothing");
         int64_t n = tw_params_trainable(f.model->params);
-        float *g = tw_params_gradients(f.model->params);
+        float *g = tw_test_take(f.device, tw_params_gradients(f.model->params), (size_t)n * sizeof *g);
         if (!whole) {
-            whole = malloc((size_t)n * sizeof *whole);
-            memcpy(whole, g, (size_t)n * sizeof *whole);
+            whole = g;
         } else {
             double d = distance(g, whole, n, &norm);
             ck_assert_msg(d <= 1e-6 * norm, "distance %g of %g", d, norm);
+            free(g);
         }
         close_fixture(&f);
     }
@@ -280,8 +282,7 @@ static float *masked_gradients(tw_dtype type, tw_recompute recompute, int micro,
     load_params(&f, 0);
     run_step(&f, 0);
     *count = tw_params_trainable(f.model->params);
-    float *g = malloc((size_t)*count * sizeof *g);
-    memcpy(g, tw_params_gradients(f.model->params), (size_t)*count * sizeof *g);
+    float *g = tw_test_take(f.device, tw_params_gradients(f.model->params), (size_t)*count * sizeof *g);
     close_fixture(&f);
     return g;
 }
@@ -380,20 +381,25 @@ START_TEST(bf16_is_near) {
 }
 END_TEST
 
-START_TEST(twenty_adamw_steps_give_the_reference_losses) {
+static tw_adamw *open_adamw(const fixture *f) {
     static const char *const no_decay[] = {"bn", "ln", "bias", "logit_scale"};
+    tw_adamw_config config = {.beta1 = (float)attribute(f, "beta1"),
+                              .beta2 = (float)attribute(f, "beta2"),
+                              .eps = (float)attribute(f, "eps"),
+                              .weight_decay = (float)attribute(f, "weight_decay"),
+                              .no_decay = no_decay,
+                              .n_no_decay = 4,
+                              .logit_scale_max = (float)attribute(f, "logit_scale_max")};
+    tw_adamw *adamw;
+    TW_ASSERT_OK(tw_adamw_create(f->model->params, f->device, &config, &adamw));
+    return adamw;
+}
+
+START_TEST(twenty_adamw_steps_give_the_reference_losses) {
     fixture f;
     open_fixture(&f, "main", 21, TW_F32, TW_RECOMPUTE_NONE, 0);
     load_params(&f, 0);
-    tw_adamw_config config = {.beta1 = (float)attribute(&f, "beta1"),
-                              .beta2 = (float)attribute(&f, "beta2"),
-                              .eps = (float)attribute(&f, "eps"),
-                              .weight_decay = (float)attribute(&f, "weight_decay"),
-                              .no_decay = no_decay,
-                              .n_no_decay = 4,
-                              .logit_scale_max = (float)attribute(&f, "logit_scale_max")};
-    tw_adamw *adamw;
-    TW_ASSERT_OK(tw_adamw_create(f.model->params, f.device, &config, &adamw));
+    tw_adamw *adamw = open_adamw(&f);
     tw_schedule schedule = {TW_SCHEDULE_COSINE, attribute(&f, "lr"), (int64_t)attribute(&f, "warmup"), 20};
     double losses[20], lrs[20];
     read_set(&f, "losses", H5T_NATIVE_DOUBLE, losses, 20);
@@ -413,7 +419,113 @@ START_TEST(twenty_adamw_steps_give_the_reference_losses) {
 }
 END_TEST
 
-TW_TEST_MAIN("step", agrees_with_the_reference_from_equal_weights,
+/* ---- queued steps ---- */
+
+typedef struct queued {
+    fixture *f;
+    tw_adamw *adamw;
+    tw_step_results *results;
+    double losses[20];
+    int taken;
+} queued;
+
+static tw_status queue_adamw(void *context) {
+    const queued *q = context;
+    return tw_adamw_queue(q->adamw, tw_stepper_record(q->f->stepper));
+}
+
+static void take_results(queued *q, bool all) {
+    for (;;) {
+        tw_step_result r;
+        tw_gradient_report report;
+        bool taken;
+        TW_ASSERT_OK(tw_step_results_take(q->results, all, &r, &taken));
+        if (!taken) return;
+        ck_assert_int_eq(r.step, q->taken);
+        ck_assert(r.waited >= 0 && r.waited < 100);
+        TW_ASSERT_OK(tw_adamw_collect(q->adamw, &r.found, &report));
+        ck_assert_ptr_null(report.offender);
+        ck_assert(report.norm > 0 && isfinite(report.norm));
+        q->losses[q->taken++] = r.loss.loss;
+        ck_assert_int_eq(tw_adamw_steps(q->adamw), q->taken);
+    }
+}
+
+/* One batch after the other through the same pinned memory, as a loader's ring reuses its own. */
+static void queue_step(queued *q, int step, double lr, float *pixels, int32_t *ids, int32_t *lengths) {
+    fixture *f = q->f;
+    int64_t r = f->config.image.resolution, image = 3 * r * r, context = f->config.context, size;
+    int64_t first = (int64_t)step * f->batch;
+    TW_ASSERT_OK(tw_stepper_wait_inputs(f->stepper));
+    memcpy(pixels, f->pixels + first * image, (size_t)(f->batch * image) * sizeof *pixels);
+    memcpy(ids, f->ids + first * context, (size_t)(f->batch * context) * sizeof *ids);
+    memcpy(lengths, f->lengths + first, (size_t)f->batch * sizeof *lengths);
+    tw_stepper_set_rate(f->stepper, lr);
+    TW_ASSERT_OK(
+        tw_stepper_run(f->stepper, &(tw_samples){f->batch, pixels, ids, lengths}, 1, step, NULL, &size));
+    TW_ASSERT_OK(tw_graphs_run(tw_stepper_graphs(f->stepper), 0, 9, queue_adamw, q));
+    TW_ASSERT_OK(tw_step_results_end(q->results, step, size, tw_stepper_tallies(f->stepper),
+                                     tw_adamw_found(q->adamw)));
+    take_results(q, false);
+    ck_assert_int_eq(q->taken, step);
+}
+
+/* Twenty steps, with nothing waited for but results of the step before; the slab of values after them. */
+static float *run_queued(bool capture, int micro, int64_t *count) {
+    fixture f;
+    open_fixture(&f, "main", 21, TW_F32, TW_RECOMPUTE_NONE, micro);
+    load_params(&f, 0);
+    tw_device *d = f.device;
+    queued q = {.f = &f, .adamw = open_adamw(&f)};
+    tw_schedule schedule = {TW_SCHEDULE_COSINE, attribute(&f, "lr"), (int64_t)attribute(&f, "warmup"), 20};
+    double losses[20];
+    int64_t r = f.config.image.resolution;
+    float *pixels;
+    int32_t *ids, *lengths;
+    size_t n = (size_t)f.batch;
+    read_set(&f, "losses", H5T_NATIVE_DOUBLE, losses, 20);
+    TW_ASSERT_OK(d->pinned_alloc(d, n * (size_t)(3 * r * r) * sizeof *pixels, (void **)&pixels));
+    TW_ASSERT_OK(d->pinned_alloc(d, n * (size_t)f.config.context * sizeof *ids, (void **)&ids));
+    TW_ASSERT_OK(d->pinned_alloc(d, n * sizeof *lengths, (void **)&lengths));
+    TW_ASSERT_OK(tw_step_results_create(d, 1, &q.results));
+    TW_ASSERT_OK(tw_stepper_capture(f.stepper, capture));
+    tw_stepper_watch(f.stepper, q.results);
+    for (int step = 0; step < 20; step++)
+        queue_step(&q, step, tw_schedule_rate(&schedule, step), pixels, ids, lengths);
+    take_results(&q, true);
+    for (int step = 0; step < 20; step++)
+        ck_assert_msg(fabs(q.losses[step] - losses[step]) <= 1e-5 * losses[step],
+                      "step %d: loss %.9g, reference %.9g", step, q.losses[step], losses[step]);
+    const char *trouble = tw_graphs_trouble(tw_stepper_graphs(f.stepper));
+    ck_assert_msg(!trouble, "not captured: %s", trouble);
+    int64_t launched = tw_graphs_launched(tw_stepper_graphs(f.stepper));
+    int64_t parts = micro ? (f.batch + micro - 1) / micro : 1, sizes = micro && f.batch % micro ? 2 : 1;
+    /* forwards, backwards, loss, optimizer; the first of each size runs as it is */
+    int64_t expected = 20 * (2 * parts - 1 + parts + 1 + 1) - 2 * sizes - 2;
+    ck_assert_int_eq(launched, capture && !tw_on_cpu(d) ? expected : 0);
+    *count = tw_params_trainable(f.model->params);
+    float *values = tw_test_take(d, tw_params_values(f.model->params), (size_t)*count * sizeof *values);
+    tw_step_results_free(q.results);
+    d->pinned_release(d, pixels);
+    d->pinned_release(d, ids);
+    d->pinned_release(d, lengths);
+    tw_adamw_free(q.adamw);
+    close_fixture(&f);
+    return values;
+}
+
+START_TEST(queued_and_captured_steps_are_the_same) {
+    for (int micro = 0; micro <= 3; micro += 3) {
+        int64_t n;
+        float *plain = run_queued(false, micro, &n), *captured = run_queued(true, micro, &n);
+        ck_assert_mem_eq(plain, captured, (size_t)n * sizeof *plain);
+        free(plain);
+        free(captured);
+    }
+}
+END_TEST
+
+TW_TEST_MAIN("step", queued_and_captured_steps_are_the_same, agrees_with_the_reference_from_equal_weights,
              micro_batches_and_recomputation_change_nothing, micro_batches_repeat_the_same_dropout,
              masks_patches_as_the_reference_does, micro_batches_repeat_the_same_masks,
              masks_belong_to_sample_and_step, refuses_masks_that_cannot_be, bf16_is_near,

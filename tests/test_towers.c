@@ -24,7 +24,7 @@ typedef struct rig {
     tw_contrastive_parts loss;
     float *all_pixels;
     int32_t *all_ids;
-    tw_step step;
+    tw_step *step; /* device memory */
 } rig;
 
 static const char *path_of(char text[256], const char *group, int step, const char *part, const char *name) {
@@ -72,12 +72,15 @@ static void record(rig *r, bool training, tw_recompute recompute) {
 }
 
 static rig rig_open(const char *group, int threads, bool training, tw_recompute recompute) {
-    rig r = {.group = group, .step = {.gradient_scale = 1}};
+    rig r = {.group = group};
+    const tw_step step = {.gradient_scale = 1};
     r.file = golden_open(TW_SOURCE_DIR "/tests/golden/towers.h5");
     tw_model_config c = config_of(r.file, group);
     r.batch = golden_int(r.file, group, "batch");
     r.steps = strcmp(group, "/main") == 0 ? golden_int(r.file, group, "steps") : 0;
     TW_ASSERT_OK(tw_test_device(threads, &r.device));
+    TW_ASSERT_OK(r.device->alloc(r.device, sizeof step, (void **)&r.step));
+    tw_test_give(r.device, r.step, &step, sizeof step);
     TW_ASSERT_OK(tw_dual_encoder_create(&c, &r.model));
     TW_ASSERT_OK(tw_dual_encoder_allocate(r.model, r.device, TW_F32, training));
     record(&r, training, recompute);
@@ -96,6 +99,7 @@ static void rig_close(rig *r) {
     tw_tape_free(r->tape);
     tw_arena_release(&r->arena);
     tw_dual_encoder_free(r->model);
+    r->device->release(r->device, r->step);
     tw_device_free(r->device);
     H5Fclose(r->file);
 }
@@ -121,7 +125,7 @@ static double forward(rig *r, int step) {
     TW_ASSERT_OK(tw_tape_upload(r->tape, r->pixels, r->all_pixels + step * pixels));
     TW_ASSERT_OK(tw_tape_upload(r->tape, r->ids, ids));
     TW_ASSERT_OK(tw_tape_upload(r->tape, r->lengths, lengths));
-    TW_ASSERT_OK(tw_tape_forward(r->tape, &r->step));
+    TW_ASSERT_OK(tw_tape_forward(r->tape, r->step));
     const tw_tensor *parts[] = {r->loss.row_lse, r->loss.column_lse, r->loss.target};
     double loss = 0;
     for (int k = 0; k < 3; k++) {
@@ -139,11 +143,12 @@ static void backward(rig *r) {
         tw_tensor grad = tw_tape_gradient(r->tape, roots[k]);
         if (!grad.data) continue;
         TW_ASSERT_OK(r->device->zero(r->device, TW_QUEUE_COMPUTE, grad.data, tw_tensor_bytes(&grad)));
-        for (int i = 0; k < 3 && i < r->batch; i++)
-            ((float *)grad.data)[i] = (k < 2 ? 0.5f : -1.0f) / (float)r->batch;
+        float slopes[64];
+        for (int i = 0; i < r->batch; i++) slopes[i] = (k < 2 ? 0.5f : -1.0f) / (float)r->batch;
+        if (k < 3) tw_test_give(r->device, grad.data, slopes, (size_t)r->batch * sizeof *slopes);
     }
     TW_ASSERT_OK(r->device->sync(r->device, TW_QUEUE_COMPUTE));
-    TW_ASSERT_OK(tw_tape_backward(r->tape, &r->step, NULL, NULL));
+    TW_ASSERT_OK(tw_tape_backward(r->tape, r->step, NULL, NULL));
     TW_ASSERT_OK(r->device->sync(r->device, TW_QUEUE_COMPUTE));
 }
 
@@ -311,7 +316,7 @@ START_TEST(twenty_steps_agree) {
         ck_assert_double_eq_tol(rate, rates[step], 1e-12);
         tw_gradient_report report;
         TW_ASSERT_OK(tw_adamw_inspect(adamw, &report));
-        TW_ASSERT_OK(tw_adamw_step(adamw, &report, rate, &r.step));
+        TW_ASSERT_OK(tw_adamw_step(adamw, &report, rate, r.step));
     }
     check_weights(&r, r.steps);
     free(losses);

@@ -94,13 +94,16 @@ static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *in
     free(all);
     return status;
 }
+
+void tw_device_allow_tf32(tw_device *device, bool allowed) {
+    if (!tw_on_cpu(device)) tw_cuda_set_tf32(device, allowed);
+}
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     (void)threads, (void)index;
     *out = NULL;
     return FAIL(TW_ERR_UNSUPPORTED,
-                "--device cuda: this build has no CUDA; configure it with cmake --preset cuda, "
-                "or use --device cpu");
+                "this build has no CUDA; configure it with cmake --preset cuda, or use the device cpu");
 }
 
 static bool has_gpu(int index) {
@@ -113,11 +116,19 @@ static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *in
     *index = choice == TW_CONFIG_DEVICE_CUDA ? 0 : -1;
     return TW_OK;
 }
+
+void tw_device_allow_tf32(tw_device *device, bool allowed) {
+    (void)device, (void)allowed;
+}
 #endif
 
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) {
-    bool cuda = choice == TW_CONFIG_DEVICE_CUDA || (choice == TW_CONFIG_DEVICE_AUTO && has_gpu(index));
-    return cuda ? open_cuda(threads, index, out) : tw_device_cpu(threads, out);
+    if (choice != TW_CONFIG_DEVICE_CUDA && (choice == TW_CONFIG_DEVICE_CPU || !has_gpu(index)))
+        return tw_device_cpu(threads, out);
+    tw_status status = open_cuda(threads, index, out);
+    return status == TW_OK ? TW_OK
+                           : tw_fail_context(status, choice == TW_CONFIG_DEVICE_CUDA ? "device cuda"
+                                                                                     : "device auto, a GPU is seen");
 }
 
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host, tw_device **out) {

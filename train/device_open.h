@@ -5,6 +5,10 @@
 #include "autograd/comm.h"
 #include "train/config.h"
 
+/* Of an option --device whose target is an int: the constants of enum tw_config_device in their order. */
+#define TW_DEVICE_CHOICES "auto|cpu|cuda"
+#define TW_DEVICE_HELP "where to compute; auto = a GPU if build and machine have one"
+
 /* cpu: the CPU. cuda: GPU `index`, an error where there is none. auto: GPU `index` where build and machine
  * have it, else the CPU. `threads` compute threads of the host (0: one a core), with either. The caller frees
  * *out with tw_device_free. */
@@ -14,5 +18,9 @@ tw_status tw_device_open(enum tw_config_device choice, int threads, int index, t
  * as tw_comm_open_device (comm_open.h) says. */
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host,
                               tw_device **out) TW_MUST_CHECK;
+
+/* Whether products of f32 may round their factors to TF32 (10 bits of mantissa), where the device can; off at
+ * first. */
+void tw_device_allow_tf32(tw_device *device, bool allowed);
 
 #endif

@@ -1,11 +1,12 @@
 #include "train/encoder.h"
 #include "train/clock.h"
 #include "train/comm_open.h"
+#include "train/device_open.h"
 
 #include <stdlib.h>
 
 tw_encoder_options tw_encoder_defaults(void) {
-    return (tw_encoder_options){.batch = 64, .num_workers = 2};
+    return (tw_encoder_options){.batch = 64, .num_workers = 2, .device = TW_CONFIG_DEVICE_AUTO};
 }
 
 enum { RANK_TIMEOUT = 60 }; /* seconds, as the configuration's default */
@@ -24,7 +25,7 @@ static void on_progress(void *context, int64_t done, int64_t total) {
 }
 
 static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
-    TRY(tw_device_cpu((int)options->threads, &e->device));
+    TRY(tw_device_open((enum tw_config_device)options->device, (int)options->threads, 0, &e->device));
     if (options->ranks) TRY(tw_comm_open(e->device, RANK_TIMEOUT, &e->comm));
     e->encode.comm = e->comm;
     if (!tw_encoder_leads(e)) e->encode.on_progress = NULL;

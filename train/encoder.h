@@ -13,12 +13,13 @@ typedef struct tw_encoder_options {
     const char *vocab;      /* NULL: the checkpoint's */
     const char *model;      /* description, for files whose shapes do not say all; NULL: none */
     int precision;          /* 0: f32, 1: bf16 */
+    int device;             /* an enum tw_config_device */
     int64_t batch, num_workers, threads;
     int64_t resolution, context_length; /* 0: the model's */
     bool ranks; /* works with the other ranks that a launcher started; only rank 0 gets results */
 } tw_encoder_options;
 
-/* f32, batches of 64, two loader threads, all cores. */
+/* f32, batches of 64, two loader threads, all cores; a GPU where there is one. */
 tw_encoder_options tw_encoder_defaults(void);
 
 typedef struct tw_encoder {

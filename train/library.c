@@ -3,6 +3,7 @@
 
 #include "data/image.h"
 #include "data/resize.h"
+#include "train/config.h"
 #include "train/encoder.h"
 #include "train/image_list.h"
 #include "train/similarity.h"
@@ -105,9 +106,18 @@ static tw_status check_options(const tuwen_options *o) {
     TRY(one_of("image", o->image, TUWEN_IMAGE_RGB_FIRST));
     if (o->batch < 1 || o->batch > 65536)
         return FAIL(TW_ERR_CONFIG, "options: batch is %d, it can be 1 to 65536", o->batch);
-    if (o->device && strcmp(o->device, "cpu") != 0)
-        return FAIL(TW_ERR_UNSUPPORTED, "device '%s': this build of libtuwen computes on \"cpu\"", o->device);
     return TW_OK;
+}
+
+static tw_status find_device(const char *name, int *out) {
+    static const char *const names[] = {[TW_CONFIG_DEVICE_AUTO] = "auto",
+                                        [TW_CONFIG_DEVICE_CPU] = "cpu",
+                                        [TW_CONFIG_DEVICE_CUDA] = "cuda"};
+    *out = TW_CONFIG_DEVICE_CPU;
+    if (!name) return TW_OK;
+    for (*out = 0; *out < (int)(sizeof names / sizeof *names); ++*out)
+        if (strcmp(name, names[*out]) == 0) return TW_OK;
+    return FAIL(TW_ERR_UNSUPPORTED, "device '%s': libtuwen computes on \"cpu\", \"cuda\" or \"auto\"", name);
 }
 
 static tw_status load(const char *checkpoint, const tuwen_options *given, tuwen_model *m) {
@@ -120,6 +130,7 @@ static tw_status load(const char *checkpoint, const tuwen_options *given, tuwen_
     options.precision = o.precision;
     options.batch = o.batch;
     options.threads = o.threads;
+    TRY(find_device(o.device, &options.device));
     TRY(tw_encoder_open(&options, NULL, &m->encoder));
     m->threads = omp_get_max_threads(); /* as opening the device set it */
     m->encoder.encode.as_is = o.text == TUWEN_TEXT_AS_IS;

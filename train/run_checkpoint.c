@@ -75,7 +75,7 @@ tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) {
     run->skipped_total = meta->skipped_total;
     run->best_r1 = meta->best_r1;
     run->best_step = meta->best_step;
-    tw_adamw_set_steps(run->adamw, meta->adam_steps);
+    TRY(tw_adamw_set_steps(run->adamw, meta->adam_steps));
     if (meta->extra) TRY(tw_history_from_json(&run->history, meta->extra));
     tw_log_line(run->log, "resumed %s: step %lld, epoch %lld, %lld samples into it", tw_checkpoint_path(c),
                 (long long)run->step, (long long)run->epoch + 1, (long long)run->position);

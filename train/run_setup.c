@@ -1,4 +1,5 @@
 #include "train/comm_open.h"
+#include "train/device_open.h"
 #include "train/run.h"
 
 #include <errno.h>
@@ -7,7 +8,11 @@
 
 static tw_status open_device(tw_run *run) {
     const tw_config *c = run->config;
-    return tw_comm_open_device(c->device, (int)c->threads, (double)c->rank_timeout, &run->device, &run->comm);
+    TRY(tw_comm_open_device(c->device, (int)c->threads, (double)c->rank_timeout, &run->device, &run->comm));
+    tw_device_allow_tf32(run->device, c->tf32 == TW_CONFIG_TF32_TRUE ||
+                                          (c->tf32 == TW_CONFIG_TF32_AUTO &&
+                                           c->precision == TW_CONFIG_PRECISION_BF16));
+    return TW_OK;
 }
 
 static tw_status name_run(tw_run *run) {
@@ -175,9 +180,9 @@ static void describe(const tw_run *run) {
         total += p->statistic ? 0 : p->count;
         trainable += tw_param_is_trained(p) ? p->count : 0;
     }
-    tw_log_line(run->log, "model %s: %lld parameters, %lld trained; %d px, context %d, %s", m->name,
+    tw_log_line(run->log, "model %s: %lld parameters, %lld trained; %d px, context %d, %s on %s", m->name,
                 (long long)total, (long long)trainable, m->image.resolution, m->context,
-                run->model->compute_type == TW_BF16 ? "bf16" : "f32");
+                run->model->compute_type == TW_BF16 ? "bf16" : "f32", run->device->name);
     if (m->image.mask_ratio > 0) {
         int side = m->image.resolution / m->image.patch;
         tw_log_line(run->log,

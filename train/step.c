@@ -4,6 +4,7 @@
 #include "train/buckets.h"
 #include "train/clock.h"
 #include "train/comm_open.h"
+#include "train/inputs.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,7 +15,12 @@ struct tw_stepper {
     tw_device *device;
     tw_comm *comm;
     int64_t micro_batch;
-    tw_step host, *record;
+    tw_step host, *record; /* host: what all parts of a step share */
+    tw_inputs *inputs;     /* NULL: the host can write the device's memory, so that inputs need no way */
+    int64_t sent;          /* forwards of this step whose inputs are on their way */
+    bool ready;            /* the first of them are there */
+    tw_graphs *graphs;
+    tw_step_results *results; /* the caller's, or NULL */
     tw_contrastive *loss;
     tw_contrastive_result result; /* of the last global batch */
     tw_buckets *buckets;
@@ -25,7 +31,11 @@ struct tw_stepper {
     int64_t *gathered; /* (ranks, 2) samples and micro-batches */
 };
 
+enum { FORWARD, BACKWARD, LOSS }; /* what is captured */
+
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
+    if (!tw_on_cpu(s->device)) TRY(tw_inputs_create(s->device, &s->inputs));
+    TRY(tw_graphs_create(s->device, true, &s->graphs));
     TRY(tw_contrastive_create(s->device, s->comm, s->model->logit_scale, s->model->config.embed, &s->loss));
     TRY(tw_buckets_create(s->model->params, s->comm, partition, &s->buckets));
     return s->device->alloc(s->device, sizeof *s->record, (void **)&s->record);
@@ -51,6 +61,8 @@ tw_status tw_stepper_create(tw_dual_encoder *model, tw_towers *towers, tw_device
 
 void tw_stepper_free(tw_stepper *s) {
     if (!s) return;
+    tw_graphs_free(s->graphs);
+    tw_inputs_free(s->inputs);
     tw_contrastive_free(s->loss);
     tw_buckets_free(s->buckets);
     s->device->release(s->device, s->record);
@@ -71,12 +83,40 @@ void tw_stepper_profile(tw_stepper *s, bool on) {
     s->profile = on;
 }
 
+tw_status tw_stepper_capture(tw_stepper *s, bool on) {
+    tw_graphs *graphs;
+    TRY(tw_graphs_create(s->device, on, &graphs));
+    tw_graphs_free(s->graphs);
+    s->graphs = graphs;
+    return TW_OK;
+}
+
+tw_graphs *tw_stepper_graphs(tw_stepper *s) {
+    return s->graphs;
+}
+
+void tw_stepper_watch(tw_stepper *s, tw_step_results *results) {
+    s->results = results;
+}
+
+void tw_stepper_set_rate(tw_stepper *s, double lr) {
+    s->host.lr = (float)lr;
+}
+
+tw_status tw_stepper_wait_inputs(tw_stepper *s) {
+    return s->inputs ? tw_inputs_wait(s->inputs) : TW_OK;
+}
+
+const float *tw_stepper_tallies(const tw_stepper *s) {
+    return tw_contrastive_tallies(s->loss);
+}
+
 tw_step *tw_stepper_record(tw_stepper *s) {
     return s->record;
 }
 
 size_t tw_stepper_bytes(const tw_stepper *s) {
-    return tw_contrastive_bytes(s->loss);
+    return tw_contrastive_bytes(s->loss) + (s->inputs ? tw_inputs_bytes(s->inputs) : 0);
 }
 
 /* This rank's share of the global batch, and how it is cut. */
@@ -123,23 +163,93 @@ static tw_status end_of_image(void *context) {
     return look(s, &s->image_end);
 }
 
+/* ---- inputs ---- */
+
+enum { PIXELS, IDS, LENGTHS, INPUTS };
+
+/* Where a part's inputs lie, and the step's record of it. */
+static tw_step inputs_of(const tw_stepper *s, const cut *c, int64_t part, tw_input_copy copies[INPUTS]) {
+    int64_t at = part * c->micro, n = part_size(c, part), context = s->model->config.context;
+    size_t image = tw_towers_image_bytes(s->towers);
+    memset(copies, 0, INPUTS * sizeof *copies);
+    if (n > 0) {
+        copies[PIXELS] = (tw_input_copy){.host = (const char *)c->samples->pixels + (size_t)at * image,
+                                         .bytes = (size_t)n * image};
+        copies[IDS] = (tw_input_copy){.host = c->samples->ids + at * context,
+                                      .bytes = (size_t)(n * context) * sizeof(int32_t)};
+        copies[LENGTHS] =
+            (tw_input_copy){.host = c->samples->lengths + at, .bytes = (size_t)n * sizeof(int32_t)};
+    }
+    tw_step record = s->host;
+    record.sample = (uint32_t)(c->first + at);
+    record.share = (float)((double)n / (double)c->global);
+    return record;
+}
+
+/* The part whose features the i-th forward of a step computes: all in order, then, but for the last, all once
+ * more and back. */
+static int64_t part_of(const cut *c, int64_t i) {
+    return i < c->parts ? i : 2 * c->parts - 2 - i;
+}
+
+/* Puts the next forward's inputs on their way, if the step has one more. */
+static tw_status send_next(tw_stepper *s, const cut *c) {
+    tw_input_copy copies[INPUTS];
+    if (!s->inputs || s->sent >= 2 * c->parts - 1) return TW_OK;
+    tw_step record = inputs_of(s, c, part_of(c, s->sent), copies);
+    TRY(tw_inputs_send(s->inputs, copies, INPUTS, &record, sizeof record));
+    s->sent++;
+    return TW_OK;
+}
+
+static tw_status bring_inputs(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
+    tw_device *d = s->device;
+    tw_input_copy copies[INPUTS];
+    tw_tensor *const to[INPUTS] = {t->pixels, t->ids, t->lengths};
+    tw_step record = inputs_of(s, c, part, copies);
+    for (int i = 0; i < INPUTS; i++) copies[i].device = to[i]->data;
+    if (s->inputs) {
+        TRY(tw_inputs_take(s->inputs, copies, INPUTS, s->record));
+        return send_next(s, c);
+    }
+    TRY(d->upload(d, TW_QUEUE_COMPUTE, s->record, &record, sizeof record));
+    for (int i = 0; i < INPUTS; i++)
+        TRY(d->upload(d, TW_QUEUE_COMPUTE, copies[i].device, copies[i].host, copies[i].bytes));
+    return TW_OK;
+}
+
+/* ---- a step's parts ---- */
+
+typedef struct work {
+    tw_stepper *s;
+    const tw_tower_tape *t;
+} work;
+
+static tw_status queue_forward(void *context) {
+    const work *w = context;
+    return tw_tape_forward(w->t->tape, w->s->record);
+}
+
+static tw_status queue_backward(void *context) {
+    const work *w = context;
+    return tw_tape_backward(w->t->tape, w->s->record, NULL, NULL);
+}
+
+static tw_status queue_loss(void *context) {
+    return tw_contrastive_run(((const work *)context)->s->loss);
+}
+
 /* Its draws belong to the samples: repeated, it gives the same features. */
 static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
-    int64_t at = part * c->micro, n = part_size(c, part), context = s->model->config.context;
     const tw_tower_tape *t;
-    TRY(tw_towers_get(s->towers, TW_TOWERS_TRAIN, n, &t));
-    s->host.sample = (uint32_t)(c->first + at);
-    s->host.share = (float)((double)n / (double)c->global);
-    TRY(s->device->upload(s->device, TW_QUEUE_COMPUTE, s->record, &s->host, sizeof s->host));
+    TRY(tw_towers_get(s->towers, TW_TOWERS_TRAIN, part_size(c, part), &t));
+    TRY(bring_inputs(s, c, part, t));
+    if (s->results && !s->ready) TRY(tw_step_results_ready(s->results));
+    s->ready = true;
     *out = t;
-    if (n > 0) {
-        size_t image = tw_tensor_bytes(t->pixels) / (size_t)n;
-        TRY(tw_tape_upload(t->tape, t->pixels, (const char *)c->samples->pixels + (size_t)at * image));
-        TRY(tw_tape_upload(t->tape, t->ids, c->samples->ids + at * context));
-        TRY(tw_tape_upload(t->tape, t->lengths, c->samples->lengths + at));
-    }
-    if (!s->profile) return tw_tape_forward(t->tape, s->record);
-    return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
+    if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
+    work w = {s, t};
+    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), FORWARD, queue_forward, &w);
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
@@ -172,7 +282,9 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
         TRY(s->device->copy(s->device, TW_QUEUE_COMPUTE, g.data,
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }
-    if (part > 0) return tw_tape_backward(t->tape, s->record, NULL, NULL);
+    work w = {s, t};
+    if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
+        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), BACKWARD, queue_backward, &w);
     TRY(tw_buckets_expect(s->buckets, t->tape));
     return tw_tape_backward(t->tape, s->record, tw_buckets_hook, s->buckets);
 }
@@ -206,7 +318,9 @@ static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape 
 static tw_status find_loss(tw_stepper *s) {
     double start, end, waited = tw_comm_times_of(s->comm).waited;
     TRY(look(s, &start));
-    TRY(tw_contrastive_run(s->loss, &s->result));
+    work w = {.s = s};
+    TRY(s->comm->ranks > 1 ? queue_loss(&w)
+                           : tw_graphs_run(s->graphs, tw_contrastive_version(s->loss), LOSS, queue_loss, &w));
     TRY(look(s, &end));
     s->times.exchange = tw_comm_times_of(s->comm).waited - waited;
     s->times.loss = end - start - s->times.exchange;
@@ -226,24 +340,38 @@ static tw_status find_gradients(tw_stepper *s, const cut *c, const tw_tower_tape
     return TW_OK;
 }
 
+static tw_status run(tw_stepper *s, const cut *c, double *loss) {
+    const tw_tower_tape *t = NULL;
+    if (s->results) TRY(tw_step_results_begin(s->results));
+    TRY(send_next(s, c));
+    TRY(zero_gradients(s));
+    TRY(tw_contrastive_begin(s->loss, s->counts));
+    TRY(make_features(s, c, &t));
+    if (s->results && !s->ready) TRY(tw_step_results_ready(s->results)); /* nothing was to be brought */
+    TRY(find_loss(s));
+    TRY(find_gradients(s, c, t));
+    if (!loss) return TW_OK;
+    TRY(tw_contrastive_read(s->loss, &s->result));
+    *loss = s->result.loss;
+    return TW_OK;
+}
+
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) {
     cut c;
     TRY(agree(s, samples, &c));
     *size = c.global;
-    *loss = 0;
+    if (loss) *loss = 0;
     s->result = (tw_contrastive_result){0};
     s->times = (tw_stepper_times){0};
-    TRY(zero_gradients(s));
-    if (c.global == 0) return TW_OK;
-    TRY(tw_contrastive_begin(s->loss, s->counts));
     s->host.seed = seed;
     s->host.step = (uint32_t)step;
-    const tw_tower_tape *t = NULL;
-    TRY(make_features(s, &c, &t));
-    TRY(find_loss(s));
-    *loss = s->result.loss;
-    return find_gradients(s, &c, t);
+    s->sent = 0;
+    s->ready = false;
+    if (c.global == 0) return zero_gradients(s);
+    tw_status status = run(s, &c, loss);
+    if (status != TW_OK && s->inputs) tw_inputs_drop(s->inputs);
+    return status;
 }
 
 tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) {

@@ -13,6 +13,8 @@
 
 #include "autograd/comm.h"
 #include "optim/partition.h"
+#include "train/graphs.h"
+#include "train/step_results.h"
 #include "train/towers.h"
 
 /* This rank's samples of the batch, in host memory. The global batch is that of rank 0, then that of rank 1,
@@ -36,11 +38,12 @@ void tw_stepper_free(tw_stepper *s);
 /* Every rank calls it. Leaves the gradient of the global batch's loss in the parameters' gradient slab: in
  * this rank's pieces of the partition, or everywhere if there is none; that of statistics everywhere. *loss
  * is its value and *size the global batch's size, the same on every rank. `step` and `seed` key the dropout
- * draws. */
+ * draws. With loss NULL it waits for nothing: the work is queued, and samples in pinned memory must stay as
+ * they are until tw_stepper_wait_inputs. */
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
-/* Of the last run's global batch: the fraction of images whose most similar text is their own, and of texts
+/* Of the last run's global batch, if its loss was asked for: the fraction of images whose most similar text is their own, and of texts
  * whose most similar image is. 0 for an empty batch. */
 void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image);
 
@@ -63,6 +66,21 @@ void tw_stepper_profile(tw_stepper *s, bool on);
 /* Whether this rank's own features of the last run are all finite: where the loss is not, those of some rank
  * are not. */
 tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) TW_MUST_CHECK;
+
+/* ---- on a device that works behind the host's back ---- */
+
+/* Whether what repeats is captured and launched as a whole, on a device that can; it is at first. */
+tw_status tw_stepper_capture(tw_stepper *s, bool on) TW_MUST_CHECK;
+/* Its graphs, for other work of a step: plan 0 is free. */
+tw_graphs *tw_stepper_graphs(tw_stepper *s);
+/* The learning rate of the record that the next runs make: tw_adamw_queue's. */
+void tw_stepper_set_rate(tw_stepper *s, double lr);
+/* The host waits until the last run's samples have been read. */
+tw_status tw_stepper_wait_inputs(tw_stepper *s) TW_MUST_CHECK;
+/* Who is told of each run's begin and of its first inputs; NULL: nobody. It must outlive the stepper's runs. */
+void tw_stepper_watch(tw_stepper *s, tw_step_results *results);
+/* Of the last run, for tw_step_results_end. */
+const float *tw_stepper_tallies(const tw_stepper *s);
 
 /* The device's step record, for the optimizer. */
 tw_step *tw_stepper_record(tw_stepper *s);

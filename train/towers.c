@@ -98,6 +98,11 @@ tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch, co
     return TW_OK;
 }
 
+size_t tw_towers_image_bytes(const tw_towers *towers) {
+    int64_t side = towers->model->config.image.resolution;
+    return (size_t)(side * side * 3) * tw_dtype_size(towers->pixel_type);
+}
+
 size_t tw_towers_bytes(const tw_towers *towers) {
     return towers->arena.bytes;
 }

@@ -28,6 +28,8 @@ void tw_towers_free(tw_towers *towers);
  * sizes have been asked for; addresses may change when a later, larger tape makes the arena grow. */
 tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch,
                         const tw_tower_tape **out) TW_MUST_CHECK;
+/* Bytes of one image's pixels. */
+size_t tw_towers_image_bytes(const tw_towers *towers);
 /* Arena bytes now. */
 size_t tw_towers_bytes(const tw_towers *towers);
 

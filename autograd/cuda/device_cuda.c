@@ -1,6 +1,7 @@
 /* The CUDA device: a stream a queue, host memory that is not pinned goes through a ring of pinned slots. */
 #include "autograd/cuda/device_cuda.h"
 
+#include <nvtx3/nvToolsExt.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,6 +35,7 @@ static cuda_device *of(const tw_device *d) {
 
 tw_status tw_cuda_status(cudaError_t error, const char *what) {
     if (error == cudaSuccess) return TW_OK;
+    (void)cudaGetLastError(); /* told here; the next launch is not to blame */
     tw_status code = error == cudaErrorMemoryAllocation ? TW_ERR_MEMORY : TW_ERR_LIBRARY;
     return FAIL(code, "%s: CUDA says %s (%s)", what, cudaGetErrorString(error), cudaGetErrorName(error));
 }
@@ -102,6 +104,14 @@ static void cuda_release(tw_device *d, void *p) {
     if (!p) return;
     (void)cudaSetDevice(of(d)->index);
     (void)cudaFree(p);
+}
+
+static size_t cuda_room(tw_device *d) {
+    size_t free_bytes = 0, all = 0;
+    (void)cudaSetDevice(of(d)->index);
+    if (cudaMemGetInfo(&free_bytes, &all) == cudaSuccess) return free_bytes;
+    (void)cudaGetLastError();
+    return 0;
 }
 
 static tw_status cuda_pinned_alloc(tw_device *d, size_t bytes, void **out) {
@@ -211,6 +221,37 @@ static tw_status cuda_wait(tw_device *d, tw_queue q, tw_event *event) {
                           "waiting for an event");
 }
 
+static tw_status cuda_await(tw_device *d, tw_event *event) {
+    if (!event) return TW_OK;
+    (void)cudaSetDevice(of(d)->index);
+    return tw_cuda_status(cudaEventSynchronize((cudaEvent_t)event), "waiting for the device");
+}
+
+static tw_status cuda_stamp(tw_device *d, tw_queue q, tw_event **event) {
+    cudaStream_t stream = tw_cuda_stream(d, q);
+    cudaEvent_t e = (cudaEvent_t)*event;
+    if (!e) TW_CUDA_TRY(cudaEventCreateWithFlags(&e, cudaEventDefault), "making an event");
+    *event = (tw_event *)e;
+    return tw_cuda_status(cudaEventRecord(e, stream), "recording an event");
+}
+
+static tw_status cuda_seconds(tw_device *d, tw_event *from, tw_event *to, double *out) {
+    float ms = 0;
+    (void)cudaSetDevice(of(d)->index);
+    TW_CUDA_TRY(cudaEventElapsedTime(&ms, (cudaEvent_t)from, (cudaEvent_t)to), "reading a time");
+    *out = (double)ms * 1e-3;
+    return TW_OK;
+}
+
+/* Costs a comparison where no profiler is attached. */
+static void cuda_range(tw_device *d, const char *name) {
+    (void)d;
+    if (name)
+        (void)nvtxRangePushA(name);
+    else
+        (void)nvtxRangePop();
+}
+
 static void cuda_event_release(tw_device *d, tw_event *event) {
     (void)d;
     if (event) (void)cudaEventDestroy((cudaEvent_t)event);
@@ -311,6 +352,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .name = c->name,
         .alloc = cuda_alloc,
         .release = cuda_release,
+        .room = cuda_room,
         .pinned_alloc = cuda_pinned_alloc,
         .pinned_release = cuda_pinned_release,
         .upload = cuda_upload,
@@ -320,7 +362,11 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .sync = cuda_sync,
         .record = cuda_record,
         .wait = cuda_wait,
+        .await = cuda_await,
+        .stamp = cuda_stamp,
+        .seconds = cuda_seconds,
         .event_release = cuda_event_release,
+        .range = cuda_range,
         .capture_begin = cuda_capture_begin,
         .capture_end = cuda_capture_end,
         .launch = cuda_launch,

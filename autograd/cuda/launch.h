@@ -76,9 +76,7 @@ static inline tw_status tw_launch(tw_device *device, const char *name, void (*ke
     kernel<<<grid, block, shared, stream>>>(static_cast<P>(args)...);
     return tw_cuda_launched(name);
 #else
-    (void)device;
-    tw_shim_launch(name, kernel, grid, block, shared, args...);
-    return TW_OK;
+    return tw_shim_launch(device, name, kernel, grid, block, shared, args...);
 #endif
 }
 

@@ -48,6 +48,13 @@ static inline int64_t tw_loss_scratch(int64_t b, int64_t n, bool backward) {
     return (n + height) * 16 + height * width * 4 + (down * width + across * height) * 12;
 }
 
+/* contrastive_sums: blocks of n columns. */
+enum { TW_SUMS_THREADS = 256 };
+
+static inline int64_t tw_sums_blocks(int64_t n) {
+    return (n + TW_SUMS_THREADS - 1) / TW_SUMS_THREADS;
+}
+
 /* Scratch of a GPU instead of the CPU's. */
 static inline void tw_call_scratch_cuda(tw_call *c, int64_t forward, int64_t backward) {
     if (!c->device || c->device->kind == TW_CPU) return;

@@ -109,6 +109,20 @@ typedef struct tw_finite_norm_attr {
     int64_t count;
 } tw_finite_norm_attr;
 
+struct tw_step;
+
+typedef struct tw_gradient_rule_attr {
+    struct tw_step *record; /* device memory, gets the optimizer's factors; NULL: none does */
+    float clip;             /* largest norm; 0: no clipping */
+    float beta1, beta2;
+    int unit; /* elements of a unit; the last one may have fewer */
+} tw_gradient_rule_attr;
+
+typedef struct tw_contrastive_sums_attr {
+    int rank;      /* whose columns they are */
+    int64_t pairs; /* of all ranks */
+} tw_contrastive_sums_attr;
+
 typedef struct tw_top_k_attr {
     int k;
 } tw_top_k_attr;

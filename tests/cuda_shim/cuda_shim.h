@@ -13,6 +13,11 @@
 #include <cstdint>
 #include <cstring>
 #include <tuple>
+#include <type_traits>
+
+extern "C" {
+#include "device_shim.h"
+}
 
 #define __global__
 #define __device__
@@ -172,21 +177,30 @@ static inline int __clz(int x) {
     return x ? __builtin_clz((unsigned)x) : 32;
 }
 
-/* Runs body(context) once a thread. */
+/* Runs body(context) once a thread, now. */
 void tw_shim_run(const char *name, dim3 grid, dim3 block, size_t shared, void (*body)(void *), void *context);
 
+/* Queues the kernel on the device's compute queue. */
 template <class... P, class... A>
-static void tw_shim_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared,
-                           A... args) {
+static tw_status tw_shim_launch(tw_device *device, const char *name, void (*kernel)(P...), dim3 grid,
+                                dim3 block, size_t shared, A... args) {
+    static_assert((std::is_trivially_copyable<P>::value && ...), "a kernel's arguments are copied as bytes");
     struct work {
+        const char *name;
+        dim3 grid, block;
+        size_t shared;
         void (*kernel)(P...);
         std::tuple<P...> args;
-        static void run(void *context) {
+        static void body(void *context) {
             work *w = static_cast<work *>(context);
             std::apply(w->kernel, w->args);
         }
-    } w = {kernel, std::tuple<P...>(static_cast<P>(args)...)};
-    tw_shim_run(name, grid, block, shared, work::run, &w);
+        static void run(void *context) {
+            work *w = static_cast<work *>(context);
+            tw_shim_run(w->name, w->grid, w->block, w->shared, body, w);
+        }
+    } w = {name, grid, block, shared, kernel, std::tuple<P...>(static_cast<P>(args)...)};
+    return tw_shim_work(device, work::run, &w, sizeof w);
 }
 
 #endif

@@ -1,11 +1,25 @@
+/* The shim's own side of tw_device_cuda (device_shim.c). */
 #ifndef TW_TESTS_DEVICE_SHIM_H
 #define TW_TESTS_DEVICE_SHIM_H
 
 #include "autograd/device.h"
 
-/* Whether this device's products do what they are asked to fuse; every second device's do. */
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Whether products fuse what they are asked to: every second device does, and every late one. */
 bool tw_shim_device_fuses(const tw_device *d);
 /* Graphs (autograd/cuda/dnn.h) that were run since the program started. */
 int tw_shim_graph_runs(void);
+
+/* Work of the compute queue: run(a copy of the `bytes` at context). At once, or, of a late device, when the
+ * host has to wait for it; or never, if it is captured. */
+tw_status tw_shim_work(tw_device *d, void (*run)(void *context), const void *context,
+                       size_t bytes) TW_MUST_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -24,25 +24,36 @@ static void sum(const tw_cuda_product_args *p) {
     }
 }
 
-tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *p, bool *fused) {
-    bool done;
-    *fused = false;
-    TRY(tw_cuda_product_simple(d, p, &done));
-    if (done) return TW_OK;
-    *fused = p->fused != TW_FUSED_NOTHING && tw_shim_device_fuses(d);
+typedef struct work {
+    tw_cuda_product_args args;
+    bool fused;
+} work;
+
+static void run(void *context) {
+    const work *w = context;
+    const tw_cuda_product_args *p = &w->args;
     for (int64_t i = 0; i < p->m; i++)
         for (int64_t j = 0; j < p->n; j++) {
             double s = 0;
             for (int64_t r = 0; r < p->k; r++)
                 s += element(p->a, p->type, i, r) * element(p->b, p->type, r, j);
             if (p->c) s += value(p->c, p->out_type, i * p->c_stride + j);
-            if (*fused && p->fused == TW_FUSED_BIAS) s += value(p->vector, p->out_type, j);
+            if (w->fused && p->fused == TW_FUSED_BIAS) s += value(p->vector, p->out_type, j);
             int64_t at = i * p->out_stride + j;
             if (p->out_type == TW_F32)
                 ((float *)p->out)[at] = (float)s;
             else
                 ((uint16_t *)p->out)[at] = tw_to_bf16((float)s);
         }
-    if (*fused && p->fused != TW_FUSED_BIAS) sum(p);
-    return TW_OK;
+    if (w->fused && p->fused != TW_FUSED_BIAS) sum(p);
+}
+
+tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *p, bool *fused) {
+    bool done;
+    *fused = false;
+    TRY(tw_cuda_product_simple(d, p, &done));
+    if (done) return TW_OK;
+    *fused = p->fused != TW_FUSED_NOTHING && tw_shim_device_fuses(d);
+    work w = {*p, *fused};
+    return tw_shim_work(d, run, &w, sizeof w);
 }

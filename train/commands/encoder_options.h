@@ -3,6 +3,7 @@
 #ifndef TW_TRAIN_COMMANDS_ENCODER_OPTIONS_H
 #define TW_TRAIN_COMMANDS_ENCODER_OPTIONS_H
 
+#include "train/device_open.h"
 #include "train/encoder.h"
 #include "train/options.h"
 
@@ -37,6 +38,11 @@
          .target = &(o).precision,                                                                           \
          .choices = "f32|bf16",                                                                              \
          .help = "type of activations and products; features are f32"},                                      \
+        {.name = "device",                                                                                   \
+         .type = TW_OPTION_CHOICE,                                                                           \
+         .target = &(o).device,                                                                              \
+         .choices = TW_DEVICE_CHOICES,                                                                       \
+         .help = TW_DEVICE_HELP},                                                                            \
         {.name = "batch",                                                                                    \
          .type = TW_OPTION_INT,                                                                              \
          .target = &(o).batch,                                                                               \

@@ -3,6 +3,7 @@
 #include "data/files.h"
 #include "train/clock.h"
 #include "train/commands/commands.h"
+#include "train/device_open.h"
 #include "train/formats/features.h"
 #include "train/id_lines.h"
 #include "train/options.h"
@@ -14,6 +15,7 @@ typedef struct job {
     const char *images_path, *texts_path, *output, *name;
     int64_t k, threads;
     int direction;    /* TW_DIRECTIONS: both */
+    int device_choice;
     char prefix[512]; /* "valid_" or "" */
     tw_features *images, *texts;
     tw_device *device;
@@ -54,6 +56,11 @@ static tw_status parse(int argc, char **argv, job *j, bool *help) {
          .target = &j->direction,
          .choices = "t2i|i2t|both",
          .help = "text-to-image, image-to-text"},
+        {.name = "device",
+         .type = TW_OPTION_CHOICE,
+         .target = &j->device_choice,
+         .choices = TW_DEVICE_CHOICES,
+         .help = TW_DEVICE_HELP},
         {.name = "threads",
          .type = TW_OPTION_INT,
          .target = &j->threads,
@@ -145,7 +152,8 @@ static tw_status search(const job *j, tw_direction direction) {
 
 static tw_status run(job *j) {
     TRY(find_prefix(j));
-    TRY(tw_device_cpu((int)j->threads, &j->device)); /* sets the threads that read as well */
+    TRY(tw_device_open((enum tw_config_device)j->device_choice, (int)j->threads, 0,
+                       &j->device)); /* sets the threads that read as well */
     TRY(load(j->images_path, TW_FEATURES_IMAGE, &j->images));
     TRY(load(j->texts_path, TW_FEATURES_TEXT, &j->texts));
     if (j->images->dim != j->texts->dim)
@@ -157,7 +165,7 @@ static tw_status run(job *j) {
 }
 
 tw_status tw_command_retrieve(int argc, char **argv) {
-    job j = {.output = ".", .k = 10, .direction = TW_DIRECTIONS};
+    job j = {.output = ".", .k = 10, .direction = TW_DIRECTIONS, .device_choice = TW_CONFIG_DEVICE_AUTO};
     bool help = false;
     TRY(parse(argc, argv, &j, &help));
     if (help) return TW_OK;

@@ -1,0 +1,63 @@
+#include "autograd/op.h"
+#include "autograd/ops/gradient_rule_math.h"
+
+#include <math.h>
+
+/* What the norms of a gradient's units say. inputs: norms (n) f32; places (n) i32?, where the norm of unit u
+ * is (absent: at u); gradients (m) f32, the slab that the units cut; steps (1) i32, Adam's steps so far, in
+ * place. outputs: norm (3) f32, of the whole, split (split_math.h); found (2) i32: the first unit whose norm
+ * is not finite and in it the first element that is not finite (or the largest, if its square overflowed);
+ * -1, 0 where all is finite. The factors of the step are written into attr->record, unless that is NULL: then
+ * `steps` stays as well.
+ *
+ * Squares are added in f64: here in the units' order, on a GPU in an order that is fixed as well. */
+
+enum { NORMS, PLACES, GRADIENTS, STEPS };
+
+tw_status tw_gradient_rule_shape(tw_call *c) {
+    const tw_gradient_rule_attr *attr = c->attr;
+    const int64_t one = 1, split = TW_SPLIT, two = 2;
+    int64_t n = tw_present(&c->input[NORMS]) ? tw_tensor_count(&c->input[NORMS]) : 0;
+    int64_t m = tw_present(&c->input[GRADIENTS]) ? tw_tensor_count(&c->input[GRADIENTS]) : 0;
+    TRY(tw_call_check_f32(c, NORMS, "norms", 1, &n));
+    if (tw_present(&c->input[PLACES])) TRY(tw_call_check(c, PLACES, "places", TW_I32, 1, &n));
+    TRY(tw_call_check_f32(c, GRADIENTS, "gradients", 1, &m));
+    TRY(tw_call_check(c, STEPS, "steps", TW_I32, 1, &one));
+    if (attr->unit < 1 || (m + attr->unit - 1) / attr->unit != n)
+        return FAIL(TW_ERR_SHAPE, "gradient_rule: %lld elements in units of %d are not %lld units",
+                    (long long)m, attr->unit, (long long)n);
+    tw_call_output(c, 0, TW_F32, 1, &split);
+    tw_call_output(c, 1, TW_I32, 1, &two);
+    return TW_OK;
+}
+
+static int32_t worst_of(const float *g, int64_t n) {
+    int64_t worst = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(g[i])) return (int32_t)i;
+        if (fabsf(g[i]) > fabsf(g[worst])) worst = i;
+    }
+    return (int32_t)worst;
+}
+
+tw_status tw_gradient_rule_forward_cpu(const tw_call *c) {
+    const tw_gradient_rule_attr *attr = c->attr;
+    const float *norms = c->input[NORMS].data, *g = c->input[GRADIENTS].data;
+    const int32_t *places = tw_present(&c->input[PLACES]) ? c->input[PLACES].data : NULL;
+    int64_t n = tw_tensor_count(&c->input[NORMS]), m = tw_tensor_count(&c->input[GRADIENTS]);
+    int32_t *found = c->output[1].data;
+    double square = 0;
+    found[0] = -1, found[1] = 0;
+    for (int64_t u = 0; u < n; u++) {
+        double norm = (double)norms[places ? places[u] : u];
+        square += norm * norm;
+        if (found[0] < 0 && !isfinite(norm)) found[0] = (int32_t)u;
+    }
+    tw_split(sqrt(square), c->output[0].data);
+    if (found[0] >= 0) {
+        int64_t at = (int64_t)found[0] * attr->unit;
+        found[1] = worst_of(g + at, m - at < attr->unit ? m - at : attr->unit);
+    }
+    tw_gradient_rule(attr, sqrt(square), found[0] >= 0, c->input[STEPS].data);
+    return TW_OK;
+}

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Every command that computes, with --device cuda, on the shim's device (device_shim.c: late, memory out of the host's
+# reach), against the same commands on the CPU. Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+hash=$build/tests/tool_checkpoint_hash
+shim=$build/tests/cuda_shim/tuwen_shim
+export OMP_NUM_THREADS=1
+
+data=$work/data
+holds "shapes" "$tuwen" shapes "$data" --train 40 --valid 12 --size 32
+holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train,valid
+
+# train PROGRAM FOLDER OPTIONS...
+train() {
+    local program=$1 folder=$2
+    shift 2
+    "$program" train --model micro --train_data "$data/lmdb/train" --val_data "$data/lmdb/valid" --vocab "$data/vocab.txt" \
+        --output "$folder" --batch 10 --max_steps 6 --warmup 2 --lr 1e-3 --save_interval 3 --val_interval 6 --grad_clip 1 \
+        --log_interval 2 --threads 1 --report false "$@"
+}
+same() { # NAME A B: checkpoints are the same to the bit
+    local a b
+    a=$($hash "$2" 2>&1) && b=$($hash "$3" 2>&1) && [ "$a" = "$b" ] && { ok; return; }
+    fail "$1: '$a' is not '$b'"
+}
+# losses FOLDER: of the log, one a line
+losses() { sed -n 's/.*"event": "step".*"loss": \([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
+# near NAME TOLERANCE A B: two files of numbers, one a line
+near() {
+    if paste "$3" "$4" | awk -v t="$2" 'NF != 2 || ($1 - $2) ^ 2 > (t * $2) ^ 2 { bad = 1 } END { exit bad || NR == 0 }'; then ok; else
+        fail "$1: $(tr '\n' ' ' <"$3") is not near $(tr '\n' ' ' <"$4")"
+    fi
+}
+
+plain="--text_dropout 0 --attention_dropout 0"
+holds "train on the CPU" train "$tuwen" "$work/cpu" $plain
+losses "$work/cpu" >"$work/cpu.losses"
+holds "train" train "$shim" "$work/gpu" --device cuda $plain
+grep -q "f32 on cuda shim" "$work/out" && ok || fail "the log does not name the device"
+grep -qi "captured" "$work/err" "$work/out" && fail "something was not captured" || ok
+losses "$work/gpu" >"$work/gpu.losses"
+near "losses as on the CPU" 1e-5 "$work/gpu.losses" "$work/cpu.losses"
+
+# Dropout, micro-batches, bf16: with and without graphs the same bits; stopped and resumed too.
+for options in "--micro_batch 4" "--precision bf16" "--mask_ratio 0.5 --use_augment"; do
+    holds "train $options" train "$shim" "$work/a" --device cuda $options
+    holds "train $options without graphs" train "$shim" "$work/b" --device cuda $options --cuda_graphs false
+    same "graphs change nothing with $options" "$work/a/latest" "$work/b/latest"
+    rm -rf "$work/a" "$work/b"
+done
+holds "train in one go" train "$shim" "$work/c" --device cuda --batch_norm train
+holds "train to step 3" train "$shim" "$work/d" --device cuda
+rm -f "$work"/d/*step_6.h5 "$work/d/latest"
+holds "train from step 3" train "$shim" "$work/d" --device cuda --resume "$work/d/$(ls "$work/d" | grep step_3.h5)"
+same "resumed" "$work/c/latest" "$work/d/latest"
+holds "train a ResNet" "$shim" train --model tiny-rn --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" \
+    --output "$work/rn" --batch 4 --max_steps 2 --warmup 1 --log_interval 1 --threads 1 --report false --device cuda
+
+# Steps whose gradient is not finite are found one step late and end the run all the same.
+if train "$shim" "$work/bad" --device cuda --lr 10 --warmup 1 --max_steps 40 --save_interval 0 --val_interval 0 --eps 1e-30 \
+    --max_skipped 2 --logit_scale_max 20 >"$work/out" 2>"$work/err"; then
+    ok # it may as well survive
+else
+    grep -q "steps in a row had a gradient that is not finite" "$work/err" && ok || fail "no word of skipped steps"
+fi
+
+set=$work/set
+mkdir -p "$set"/test/{0,1}
+printf '红色的圆形\n蓝色的方块\n' >"$set/label_cn.txt"
+cp tests/golden/images/jpeg_420.jpg "$set/test/0"
+cp tests/golden/images/png_rgba8.png "$set/test/1"
+
+for device in cpu cuda; do
+    program=$tuwen
+    [ $device = cuda ] && program=$shim
+    holds "extract on $device" "$program" extract --checkpoint "$work/cpu/latest" --data "$data/lmdb/valid" \
+        --output "$work/f$device" --format jsonl --device $device
+    holds "evaluate on $device" "$program" evaluate --checkpoint "$work/cpu/latest" --data "$data/lmdb/valid" --device $device
+    grep -o '"r[0-9]*": *[0-9.]*\|R@[0-9]* *[0-9.]*' "$work/out" >"$work/scores.$device"
+    holds "retrieve on $device" "$program" retrieve --images "$work/fcpu/valid_imgs.img_feat.jsonl" \
+        --texts "$work/fcpu/valid_texts.txt_feat.jsonl" --output "$work/r$device" --device $device
+    holds "similarity on $device" "$program" similarity --checkpoint "$work/cpu/latest" --device $device --json \
+        tests/golden/images/jpeg_420.jpg 红色的圆 蓝色的方块
+    grep -o '[0-9][0-9.]*[0-9]' "$work/out" >"$work/similarity.$device"
+    holds "classify on $device" "$program" classify --checkpoint "$work/cpu/latest" --data "$set" --device $device \
+        --predictions "$work/classes.$device"
+    grep -o '0\.[0-9]*' "$work/classes.$device" >"$work/classes.$device.txt"
+done
+for kind in imgs.img texts.txt; do
+    for device in cpu cuda; do
+        sed 's/.*"feature": *\[//; s/\].*//' "$work/f$device/valid_$kind"_feat.jsonl | tr ',' '\n' |
+            awk '{ printf "%.9f\n", $1 + 2 }' >"$work/values.$device"
+    done
+    near "features of $kind" 1e-6 "$work/values.cuda" "$work/values.cpu"
+done
+for file in valid_predictions.jsonl valid_tr_predictions.jsonl; do
+    cmp -s "$work/rcpu/$file" "$work/rcuda/$file" && ok || fail "$file differs"
+done
+[ -s "$work/scores.cpu" ] && cmp -s "$work/scores.cpu" "$work/scores.cuda" && ok || fail "scores differ"
+near "similarity" 1e-4 "$work/similarity.cuda" "$work/similarity.cpu"
+near "classes" 1e-4 "$work/classes.cuda.txt" "$work/classes.cpu.txt"
+
+refuses "no CUDA in the plain build" 1 "this build has no CUDA" "$tuwen" extract --checkpoint "$work/cpu/latest" \
+    --data "$data/lmdb/valid" --output "$work/none" --device cuda
+refuses "no such device" 2 "device" "$tuwen" extract --checkpoint "$work/cpu/latest" --data "$data/lmdb/valid" \
+    --output "$work/none" --device tpu
+finish

@@ -1,0 +1,102 @@
+#include "op_case.h"
+
+#include "autograd/ops/split_math.h"
+#include "tw_test.h"
+
+#include <math.h>
+
+static void reference(const op_config *config, op_value *in, op_value *out) {
+    (void)config;
+    op_expect_shape(&out[0], 1, (const int64_t[]){3});
+    op_expect_shape(&out[1], 1, (const int64_t[]){2});
+    double square = 0, rest;
+    for (int64_t u = 0; u < in[0].count; u++) square += in[0].v[u] * in[0].v[u];
+    rest = sqrt(square);
+    for (int i = 0; i < 3; i++) rest -= out[0].v[i] = (double)(float)rest;
+    out[1].v[0] = -1;
+    out[1].v[1] = 0;
+}
+
+static const tw_gradient_rule_attr units = {.unit = 16, .beta1 = 0.9f, .beta2 = 0.98f},
+                                   large = {.unit = 1, .beta1 = 0.9f, .beta2 = 0.98f};
+static const double turned[] = {4, 2, 0, 1, 3}, ten[] = {10};
+
+#define V(n)                                                                                                 \
+    { OP_SHAPE(n), .dtype = OP_F32 }
+#define NORMS(n)                                                                                             \
+    { OP_SHAPE(n), .dtype = OP_F32, .low = 0.25, .high = 2 }
+#define STEPS                                                                                                \
+    { OP_SHAPE(1), .dtype = OP_I32, .values = ten }
+
+static const op_config configs[] = {
+    {.name = "whole units", .attr = &units, .input = {NORMS(4), {0}, V(64), STEPS}},
+    {.name = "elsewhere",
+     .attr = &units,
+     .input = {NORMS(5), {OP_SHAPE(5), .dtype = OP_I32, .values = turned}, V(79), STEPS}},
+    {.name = "many", .attr = &large, .input = {NORMS(5001), {0}, V(5001), STEPS}},
+    {.name = "none", .attr = &units, .input = {NORMS(0), {0}, V(0), STEPS}},
+    {.name = "other units",
+     .attr = &units,
+     .input = {NORMS(5), {0}, V(81), STEPS},
+     .fails = TW_ERR_SHAPE,
+     .message = "are not 5 units"},
+    {.name = "no counter",
+     .attr = &units,
+     .input = {NORMS(4), {0}, V(64)},
+     .fails = TW_ERR_ARGUMENT,
+     .message = "steps is missing"},
+};
+
+enum { UNITS = 5, ELEMENTS = 75 };
+
+typedef struct rig {
+    tw_device *device;
+    float g[ELEMENTS], norms[UNITS], norm[TW_SPLIT];
+    int32_t places[UNITS], steps, found[2];
+    tw_step record;
+} rig;
+
+static tw_status run(rig *r, float clip) {
+    tw_gradient_rule_attr attr = {.record = &r->record, .clip = clip, .beta1 = 0.9f, .beta2 = 0.98f, .unit = 16};
+    tw_call c = {.op = TW_OP_gradient_rule, .device = r->device, .attr = &attr, .n_inputs = 4};
+    const int64_t units_ = UNITS, elements = ELEMENTS, one = 1;
+    c.input[0] = tw_tensor_of(r->norms, TW_F32, 1, &units_);
+    c.input[1] = tw_tensor_of(r->places, TW_I32, 1, &units_);
+    c.input[2] = tw_tensor_of(r->g, TW_F32, 1, &elements);
+    c.input[3] = tw_tensor_of(&r->steps, TW_I32, 1, &one);
+    TRY(tw_op_prepare(&c));
+    c.output[0].data = r->norm;
+    c.output[1].data = r->found;
+    return tw_op_forward(&c);
+}
+
+/* The factors, the counter, and which element spoilt the gradient. */
+static const char *rules(void) {
+    static rig r;
+    r = (rig){.steps = 2, .record = {.seed = 7, .lr = 0.5f}};
+    if (tw_device_cpu(1, &r.device)) return "no device";
+    const char *wrong = NULL;
+    for (int u = 0; u < UNITS; u++) r.norms[u] = 2.0f, r.places[u] = UNITS - 1 - u;
+    double norm = sqrt(20.0);
+    if (run(&r, 1.0f)) wrong = "forward fails";
+    if (!wrong && (r.steps != 3 || r.record.skip || r.record.seed != 7 || r.record.lr != 0.5f))
+        wrong = "counts or writes what it should not";
+    if (!wrong && (r.record.bias_correction1 != (float)(1 - pow((double)0.9f, 3)) ||
+                   r.record.bias_correction2 != (float)(1 - pow((double)0.98f, 3)) ||
+                   r.record.gradient_scale != (float)(1 / (norm + 1e-6)) || tw_joined(r.norm) != norm))
+        wrong = "has other factors";
+    if (!wrong && (run(&r, 5.0f) || r.record.gradient_scale != 1.0f)) wrong = "clips what is short enough";
+    r.norms[1] = INFINITY; /* unit 3's, elements 48 to 63 */
+    r.g[50] = 3e38f, r.g[49] = -3e38f;
+    if (!wrong && (run(&r, 1.0f) || !r.record.skip || r.steps != 4 || r.found[0] != 3 || r.found[1] != 1 ||
+                   tw_joined(r.norm) != (double)INFINITY))
+        wrong = "misses the largest element, whose square is too large";
+    r.norms[0] = NAN; /* unit 4's, a short one; unit 3 comes first */
+    r.g[62] = NAN;
+    if (!wrong && (run(&r, 1.0f) || r.found[0] != 3 || r.found[1] != 14)) wrong = "misses a NaN";
+    tw_device_free(r.device);
+    return wrong;
+}
+
+const op_case op_case_gradient_rule = {
+    .reference = reference, OP_CONFIGS(configs), .f32_tolerance = 1e-7, .also = rules};
