@@ -14,14 +14,8 @@
 
 const tw_op_info tw_op_table[TW_OP_COUNT] = {
 #define ROW(name, inputs, gradient, backward)                                                                \
-    [TW_OP_##name] = {#name,                                                                                 \
-                      #name " backward",                                                                     \
-                      inputs,                                                                                \
-                      sizeof(struct tw_##name##_attr),                                                       \
-                      gradient,                                                                              \
-                      tw_##name##_shape,                                                                     \
-                      FORWARD(name),                                                                         \
-                      backward},
+    [TW_OP_##name] = {#name,    #name " backward", inputs,        sizeof(struct tw_##name##_attr),           \
+                      gradient, tw_##name##_shape, FORWARD(name), backward},
 #define OP(name, inputs) ROW(name, inputs, true, BACKWARD(name))
 #define KERNEL(name, inputs) ROW(name, inputs, false, {NULL})
 #include "autograd/ops.def"

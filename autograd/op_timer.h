@@ -16,8 +16,8 @@ typedef struct tw_op_time {
 tw_status tw_op_timer_create(tw_device *device, tw_op_timer **out) TW_MUST_CHECK;
 void tw_op_timer_free(tw_op_timer *timer); /* accepts NULL */
 
-/* Waits for what was called so far and adds it to the totals. Worth calling once a step: stamps are kept until
- * then. */
+/* Waits for what was called so far and adds it to the totals. Worth calling once a step: stamps are kept
+ * until then. */
 tw_status tw_op_timer_collect(tw_op_timer *timer) TW_MUST_CHECK;
 tw_op_time tw_op_timer_total(const tw_op_timer *timer, tw_op op, bool backward);
 void tw_op_timer_reset(tw_op_timer *timer);

@@ -44,8 +44,8 @@ typedef struct tw_contrastive_result {
                                             equals the first one is), and of texts */
 } tw_contrastive_result;
 
-/* Every rank calls it; only queues work. Adds to logit_scale's gradient, unless it is frozen, this rank's part
- * of it: the sum over ranks is still to be taken. */
+/* Every rank calls it; only queues work. Adds to logit_scale's gradient, unless it is frozen, this rank's
+ * part of it: the sum over ranks is still to be taken. */
 tw_status tw_contrastive_run(tw_contrastive *c) TW_MUST_CHECK;
 /* Waits for the result of the last run, the same on every rank. */
 tw_status tw_contrastive_read(const tw_contrastive *c, tw_contrastive_result *result) TW_MUST_CHECK;

@@ -28,7 +28,7 @@ typedef struct rig {
     tw_params *set;
     tw_param *p[N];
     tw_adamw *adamw;
-    tw_step step, *record; /* what is in the record, which is the device's */
+    tw_step step, *record;                         /* what is in the record, which is the device's */
     double value[N][MOST], m[N][MOST], v[N][MOST]; /* the reference's state */
     int t;
     tw_adamw_config config;
@@ -365,5 +365,6 @@ START_TEST(needs_gradients) {
 }
 END_TEST
 
-TW_TEST_MAIN("adamw", twenty_steps_equal_the_reference, queued_steps_equal_the_reference, decay_goes_by_name, logit_scale_stays_in_its_range,
-             a_bad_gradient_changes_nothing, moments_go_out_and_in, needs_gradients)
+TW_TEST_MAIN("adamw", twenty_steps_equal_the_reference, queued_steps_equal_the_reference, decay_goes_by_name,
+             logit_scale_stays_in_its_range, a_bad_gradient_changes_nothing, moments_go_out_and_in,
+             needs_gradients)

@@ -126,9 +126,10 @@ tw_status tw_device_open(enum tw_config_device choice, int threads, int index, t
     if (choice != TW_CONFIG_DEVICE_CUDA && (choice == TW_CONFIG_DEVICE_CPU || !has_gpu(index)))
         return tw_device_cpu(threads, out);
     tw_status status = open_cuda(threads, index, out);
-    return status == TW_OK ? TW_OK
-                           : tw_fail_context(status, choice == TW_CONFIG_DEVICE_CUDA ? "device cuda"
-                                                                                     : "device auto, a GPU is seen");
+    return status == TW_OK
+               ? TW_OK
+               : tw_fail_context(status, choice == TW_CONFIG_DEVICE_CUDA ? "device cuda"
+                                                                         : "device auto, a GPU is seen");
 }
 
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host, tw_device **out) {

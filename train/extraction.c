@@ -61,9 +61,8 @@ static tw_status mix_model(uint64_t *hash, const tw_extraction *e) {
     const char *vocab = tw_vocab_text(m->vocab, &size);
     mix(hash, vocab, size);
     mix(hash, e->encoder->source, strlen(e->encoder->source)); /* HDF5 keeps it */
-    const int64_t options[] = {e->options->precision,     e->options->batch, tw_threads(),
-                               e->encoder->encode.as_is,  e->texts != NULL,
-                               e->encoder->device->kind};
+    const int64_t options[] = {e->options->precision,    e->options->batch, tw_threads(),
+                               e->encoder->encode.as_is, e->texts != NULL,  e->encoder->device->kind};
     mix(hash, options, sizeof options);
     return tw_params_hash(m->model->params, hash);
 }

@@ -93,7 +93,8 @@ tw_status tw_inputs_take(tw_inputs *in, const tw_input_copy *copies, int n, void
     if (in->takes >= in->sends) return FAIL(TW_ERR_ARGUMENT, "nothing was sent to be taken");
     TRY(d->wait(d, TW_QUEUE_COMPUTE, s->sent));
     for (int i = 0; i < n; i++)
-        TRY(d->copy(d, TW_QUEUE_COMPUTE, copies[i].device, s->memory + offset_of(copies, i), copies[i].bytes));
+        TRY(d->copy(d, TW_QUEUE_COMPUTE, copies[i].device, s->memory + offset_of(copies, i),
+                    copies[i].bytes));
     TRY(d->copy(d, TW_QUEUE_COMPUTE, small_device, s->memory + offset_of(copies, n), s->small_bytes));
     TRY(d->record(d, TW_QUEUE_COMPUTE, &s->taken));
     in->takes++;

@@ -19,9 +19,9 @@ typedef struct tw_inputs tw_inputs;
 tw_status tw_inputs_create(tw_device *device, tw_inputs **out) TW_MUST_CHECK;
 void tw_inputs_free(tw_inputs *inputs); /* accepts NULL */
 
-/* Queues the upload of n <= TW_INPUTS_MOST blocks; at most two sends may wait for their take. Host memory that
- * is pinned must stay as it is until tw_inputs_wait. Of `small` (bytes <= 256, may be NULL with 0) a copy is
- * made at once. */
+/* Queues the upload of n <= TW_INPUTS_MOST blocks; at most two sends may wait for their take. Host memory
+ * that is pinned must stay as it is until tw_inputs_wait. Of `small` (bytes <= 256, may be NULL with 0) a
+ * copy is made at once. */
 tw_status tw_inputs_send(tw_inputs *inputs, const tw_input_copy *copies, int n, const void *small,
                          size_t small_bytes) TW_MUST_CHECK;
 /* The compute queue waits for the oldest send and copies its blocks, of the same sizes, to `device`, and

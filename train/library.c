@@ -110,9 +110,8 @@ static tw_status check_options(const tuwen_options *o) {
 }
 
 static tw_status find_device(const char *name, int *out) {
-    static const char *const names[] = {[TW_CONFIG_DEVICE_AUTO] = "auto",
-                                        [TW_CONFIG_DEVICE_CPU] = "cpu",
-                                        [TW_CONFIG_DEVICE_CUDA] = "cuda"};
+    static const char *const names[] = {
+        [TW_CONFIG_DEVICE_AUTO] = "auto", [TW_CONFIG_DEVICE_CPU] = "cpu", [TW_CONFIG_DEVICE_CUDA] = "cuda"};
     *out = TW_CONFIG_DEVICE_CPU;
     if (!name) return TW_OK;
     for (*out = 0; *out < (int)(sizeof names / sizeof *names); ++*out)

@@ -3,6 +3,7 @@
 #define TW_TRAIN_RUN_H
 
 #include "autograd/comm.h"
+#include "autograd/op_timer.h"
 #include "data/loader.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
@@ -35,6 +36,8 @@ typedef struct tw_run {
     tw_stepper *stepper;
     tw_partition *partition;
     tw_adamw *adamw;
+    tw_step_results
+        *results; /* of a device that works behind the host's back; NULL: results are there at once */
     tw_exchange *exchange;
     tw_dataset *train, *val; /* val NULL: no validation */
     tw_pool *pool;
@@ -51,7 +54,8 @@ typedef struct tw_run {
     int64_t epoch, position; /* of the next sample */
     int64_t skipped_in_row, skipped_total;
     int64_t bad_reported;
-    double loss; /* of the last step */
+    double loss; /* of the last step whose results are known */
+    tw_contrastive_result last;
     double best_r1;
     int64_t best_step;
     tw_history history;
@@ -67,6 +71,7 @@ typedef struct tw_run {
         bool is_best;
         double began, waited; /* waited: seconds that training stood still for it */
     } saving;
+    tw_op_timer *timer; /* with `profile` */
     tw_profile profile;
     tw_profile profiles[2]; /* at the end, with `profile`: rank 0's and the slowest rank's */
     int slowest;

@@ -36,8 +36,8 @@ double tw_run_copy_bytes(const tw_run *run) {
 static double other_needs(const tw_run *run) {
     const tw_config *c = run->config;
     double part = (double)tw_run_largest_part(run), side = (double)run->model->config.image.resolution;
-    double ring =
-        (double)(c->prefetch + 1) * part * (side * side * 3 + 4 * (double)run->model->config.context);
+    double batches = tw_on_cpu(run->device) ? (double)c->prefetch + 1 : 2; /* the host's ring, or inputs.h */
+    double ring = batches * part * (side * side * 3 + 4 * (double)run->model->config.context);
     return ring + (4 * part + 2 * (double)c->batch) * (double)run->model->config.embed * 4;
 }
 
@@ -46,13 +46,15 @@ static tw_status find_budget(const tw_run *run, double *out) {
     TRY(count_neighbours(run, &neighbours));
     *out = (double)run->config->memory_mb * 1e6;
     if (run->config->memory_mb) return TW_OK;
-    size_t left = run->device->kind == TW_CPU ? tw_memory_free() : 0;
+    bool own = !tw_on_cpu(run->device); /* memory, for which no other rank competes */
+    size_t left = own ? run->device->room(run->device) : tw_memory_free();
     if (left == 0)
         return FAIL(TW_ERR_UNSUPPORTED,
                     "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, or "
                     "micro_batch to a number");
-    *out =
-        0.8 * (double)left / neighbours - other_needs(run); /* the rest is the system's and the libraries' */
+    /* The rest is the system's and the libraries'. */
+    *out = own ? 0.92 * (double)left : 0.8 * (double)left / neighbours;
+    *out -= other_needs(run);
     return TW_OK;
 }
 

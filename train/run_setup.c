@@ -117,8 +117,12 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
         config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
     TRY(tw_run_choose_micro_batch(run));
     TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));
-    return tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition,
-                             run->micro_batch, &run->stepper);
+    TRY(tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition, run->micro_batch,
+                          &run->stepper));
+    if (tw_on_cpu(run->device)) return TW_OK;
+    TRY(tw_step_results_create(run->device, run->comm->ranks, &run->results));
+    tw_stepper_watch(run->stepper, run->results);
+    return tw_stepper_capture(run->stepper, config->cuda_graphs && !config->profile);
 }
 
 static tw_status make_schedule(tw_run *run) {
@@ -164,6 +168,7 @@ static tw_status open_loader(tw_run *run) {
                                .augment = c->use_augment,
                                .policy = {.min_area = c->crop_min_area, .auto_augment = c->auto_augment},
                                .seed = (uint64_t)c->seed,
+                               .device = tw_on_cpu(run->device) ? NULL : run->device,
                                .on_bad = report_bad,
                                .on_bad_context = run};
     if (run->comm->rank == 0) TRY(tw_run_open_sample_log(run));
@@ -221,10 +226,14 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 tw_status tw_run_close(tw_run *run) {
     tw_checkpoint_writer_free(run->saving.writer); /* first: it names the model's parameters */
     free(run->saving.room);
+    if (run->stepper && tw_stepper_wait_inputs(run->stepper) != TW_OK)
+        tw_log_warning(run->rank_log, "%s", tw_last_error()); /* of a run that has failed before */
     tw_loader_close(run->loader);
     tw_exchange_free(run->exchange);
     tw_sampler_free(run->sampler);
     tw_stepper_free(run->stepper);
+    tw_step_results_free(run->results);
+    tw_op_timer_free(run->timer);
     tw_towers_free(run->towers);
     tw_adamw_free(run->adamw);
     tw_partition_free(run->partition);

@@ -43,8 +43,8 @@ void tw_stepper_free(tw_stepper *s);
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
-/* Of the last run's global batch, if its loss was asked for: the fraction of images whose most similar text is their own, and of texts
- * whose most similar image is. 0 for an empty batch. */
+/* Of the last run's global batch, if its loss was asked for: the fraction of images whose most similar text
+ * is their own, and of texts whose most similar image is. 0 for an empty batch. */
 void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image);
 
 /* Seconds of this rank's last run, measured on the host. */
@@ -77,7 +77,8 @@ tw_graphs *tw_stepper_graphs(tw_stepper *s);
 void tw_stepper_set_rate(tw_stepper *s, double lr);
 /* The host waits until the last run's samples have been read. */
 tw_status tw_stepper_wait_inputs(tw_stepper *s) TW_MUST_CHECK;
-/* Who is told of each run's begin and of its first inputs; NULL: nobody. It must outlive the stepper's runs. */
+/* Who is told of each run's begin and of its first inputs; NULL: nobody. It must outlive the stepper's runs.
+ */
 void tw_stepper_watch(tw_stepper *s, tw_step_results *results);
 /* Of the last run, for tw_step_results_end. */
 const float *tw_stepper_tallies(const tw_stepper *s);

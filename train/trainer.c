@@ -35,7 +35,7 @@ static tw_status watch_repeats(tw_run *run, const tw_global_batch *batch) {
 }
 
 /* A gradient that is not finite changes nothing but the position in the data. */
-static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
+static tw_status watch_skips(tw_run *run, const tw_gradient_report *report, int64_t step) {
     if (!report->offender) {
         run->skipped_in_row = 0;
         return TW_OK;
@@ -46,14 +46,14 @@ static tw_status watch_skips(tw_run *run, const tw_gradient_report *report) {
     if (run->comm->ranks > 1 && report->rank >= 0) snprintf(on, sizeof on, " on rank %d", report->rank);
     tw_log_warning(run->log,
                    "step %lld skipped: the gradient of %s%s is not finite (%lld in a row, %lld in all)",
-                   (long long)run->step + 1, report->offender, on, (long long)run->skipped_in_row,
+                   (long long)step + 1, report->offender, on, (long long)run->skipped_in_row,
                    (long long)run->skipped_total);
     if (run->skipped_in_row < run->config->max_skipped) return TW_OK;
     return FAIL(TW_ERR_NUMERIC,
                 "%lld steps in a row had a gradient that is not finite, last in %s%s at step %lld: lower lr, "
                 "set grad_clip, or use "
                 "precision f32",
-                (long long)run->skipped_in_row, report->offender, on, (long long)run->step + 1);
+                (long long)run->skipped_in_row, report->offender, on, (long long)step + 1);
 }
 
 /* A loss that is not finite spoils the gradient of every rank: the one whose features it came from is named,
@@ -73,21 +73,65 @@ static tw_status find_rank(tw_run *run, tw_gradient_report *report) {
     return status;
 }
 
-/* The gradient of this rank's samples into the step of all. */
-static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
-    tw_samples samples = {batch->size, batch->pixels, batch->ids, batch->lengths};
-    TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step, &run->loss, global));
-    tw_stepper_times times = tw_stepper_last_times(run->stepper);
-    tw_profile_lap_step(&run->profile, &times);
+/* Where the host sees at once what a step did. */
+static tw_status update(tw_run *run, int64_t global, double lr) {
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
     TRY(find_rank(run, &report));
-    TRY(watch_skips(run, &report));
+    TRY(watch_skips(run, &report, run->step));
     run->window.norm = report.norm;
-    if (*global > 0)
-        TRY(tw_adamw_step(run->adamw, &report, tw_schedule_rate(&run->schedule, run->step),
-                          tw_stepper_record(run->stepper)));
-    if (run->config->profile) TRY(run->device->sync(run->device, TW_QUEUE_COMPUTE));
+    run->last.loss = run->loss;
+    tw_stepper_accuracy(run->stepper, &run->last.image_to_text, &run->last.text_to_image);
+    return global > 0 ? tw_adamw_step(run->adamw, &report, lr, tw_stepper_record(run->stepper)) : TW_OK;
+}
+
+/* What finished steps left on a device that works behind the host's back: `all`, or all but the last one's.
+ */
+static tw_status collect(tw_run *run, bool all) {
+    while (run->results) {
+        tw_step_result r;
+        tw_gradient_report report;
+        bool taken;
+        TRY(tw_step_results_take(run->results, all, &r, &taken));
+        if (!taken) return TW_OK;
+        TRY(tw_adamw_collect(run->adamw, &r.found, &report));
+        run->loss = r.loss.loss;
+        run->last = r.loss;
+        run->window.norm = report.norm;
+        run->window.waited += r.waited;
+        TRY(watch_skips(run, &report, r.step));
+    }
+    return TW_OK;
+}
+
+static tw_status queue_adamw(void *context) {
+    const tw_run *run = context;
+    return tw_adamw_queue(run->adamw, tw_stepper_record(run->stepper));
+}
+
+static tw_status queue_update(tw_run *run, int64_t global) {
+    tw_graphs *graphs = tw_stepper_graphs(run->stepper);
+    enum { PART = 100 }; /* not one of the stepper's */
+    if (global == 0) return TW_OK;
+    TRY(run->comm->ranks > 1 ? queue_adamw(run) : tw_graphs_run(graphs, 0, PART, queue_adamw, run));
+    TRY(tw_step_results_end(run->results, run->step, global, tw_stepper_tallies(run->stepper),
+                            tw_adamw_found(run->adamw)));
+    const char *trouble = tw_graphs_trouble(graphs);
+    if (trouble) tw_log_warning(run->log, "a part of the step is not captured as a CUDA graph: %s", trouble);
+    return collect(run, run->config->profile);
+}
+
+/* The gradient of this rank's samples into the step of all. */
+static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
+    tw_samples samples = {batch->size, batch->pixels, batch->ids, batch->lengths};
+    double lr = tw_schedule_rate(&run->schedule, run->step);
+    tw_stepper_set_rate(run->stepper, lr);
+    TRY(tw_stepper_run(run->stepper, &samples, (uint64_t)run->config->seed, run->step,
+                       run->results ? NULL : &run->loss, global));
+    tw_stepper_times times = tw_stepper_last_times(run->stepper);
+    tw_profile_lap_step(&run->profile, &times);
+    TRY(run->results ? queue_update(run, *global) : update(run, *global, lr));
+    if (run->timer) TRY(tw_op_timer_collect(run->timer)); /* waits for the device */
     tw_profile_lap(&run->profile, TW_PROFILE_OPTIMIZER);
     return TW_OK;
 }
@@ -100,6 +144,7 @@ static tw_status one_step(tw_run *run, bool *stop) {
     tw_global_batch all;
     int64_t global;
     tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
+    TRY(tw_stepper_wait_inputs(run->stepper)); /* the last batch's memory is the loader's again */
     TRY(tw_loader_next(run->loader, &batch));
     tw_profile_lap(&run->profile, TW_PROFILE_DATA);
     TRY(tw_exchange_batch(run->exchange, &batch, asked, &all));
@@ -118,7 +163,7 @@ static tw_status one_step(tw_run *run, bool *stop) {
     run->window.steps++;
     run->window.pairs += global;
     run->window.truncated += all.truncated;
-    run->window.waited += all.waited;
+    run->window.waited += run->results ? 0 : all.waited;
     run->window.seconds += seconds;
     run->history.train_seconds += seconds;
     run->history.pairs += global;
@@ -147,8 +192,8 @@ static tw_status log_point(tw_run *run, const tw_report_point *p) {
     double steps = (double)run->window.steps, samples = (double)tw_sampler_epoch_samples(run->sampler);
     int64_t seen = run->position ? run->position : (int64_t)samples,
             epoch = run->epoch + (run->position ? 1 : 0);
-    double data = run->window.waited / steps, batch = run->window.seconds / steps, i2t, t2i;
-    tw_stepper_accuracy(run->stepper, &i2t, &t2i);
+    double data = run->window.waited / steps, batch = run->window.seconds / steps;
+    double i2t = run->last.image_to_text, t2i = run->last.text_to_image;
     tw_log_line(run->log,
                 "Global Steps: %lld/%lld | Train Epoch: %lld [%lld/%lld (%.0f%%)] | Loss: %.6f | "
                 "Image2Text Acc: %.2f | Text2Image Acc: %.2f | Data Time: %.3fs | Batch Time: %.3fs | LR: "
@@ -205,18 +250,34 @@ static tw_status save(tw_run *run, bool best) {
     return TW_OK;
 }
 
+/* Everything up to this step is known, and the device is free for other work. */
+static tw_status catch_up(tw_run *run) {
+    if (!run->results) return TW_OK;
+    double start = tw_seconds(), seconds;
+    TRY(collect(run, true));
+    tw_step_results_pause(run->results);
+    seconds = tw_seconds() - start;
+    run->window.seconds += seconds; /* the steps' own, which the host had not waited for */
+    run->history.train_seconds += seconds;
+    return TW_OK;
+}
+
 /* Validates and saves where the configuration says so; a best model is always saved. */
 static tw_status after_step(tw_run *run) {
     const tw_config *c = run->config;
-    bool best = false;
+    bool best = false, logs = run->step % c->log_interval == 0 || run->step == run->total_steps;
+    bool validates = run->pool && due(run, c->val_interval, 1);
+    bool saves = due(run, c->save_interval, c->save_epochs);
+    if (logs || validates || saves) TRY(catch_up(run));
     TRY(tw_run_save_look(run));
-    if (run->step % c->log_interval == 0 || run->step == run->total_steps) TRY(make_point(run));
+    if (logs) TRY(make_point(run));
     tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
-    if (run->pool && due(run, c->val_interval, 1)) TRY(validate(run, &best));
-    return best || due(run, c->save_interval, c->save_epochs) ? save(run, best) : TW_OK;
+    if (validates) TRY(validate(run, &best));
+    return best || saves ? save(run, best) : TW_OK;
 }
 
 static tw_status stop(tw_run *run) {
+    TRY(catch_up(run));
     tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
     TRY(tw_run_save(run, false));
     TRY(tw_run_save_finish(run));
@@ -251,6 +312,7 @@ static tw_status conclude(const tw_run *run) {
 static tw_status train(tw_run *run) {
     bool best, asked;
     tw_stepper_profile(run->stepper, run->config->profile);
+    if (run->config->profile) TRY(tw_op_timer_create(run->device, &run->timer));
     tw_profile_begin(&run->profile);
     if (run->pool && run->config->val_at_start && run->step == 0) TRY(validate(run, &best));
     while (run->step < run->total_steps) {

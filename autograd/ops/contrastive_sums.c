@@ -1,12 +1,12 @@
 /* What a rank makes of its own columns and rows once it has every rank's part of its columns' log-sum-exps
  * (layers/contrastive.c). Of R ranks with n own of N pairs, inputs: lse (R,n) f32, in place: becomes the
  * gradient of each rank's log-sum-exp of the column, exp(lse_r - total) / 2N; most (R,n), the largest logits;
- * row_lse (n), target (n); is_first (2,n) i32. outputs: tally (5): 2N times the loss of these rows and columns,
- * split in three (split_math.h), images and texts that find their own first; row_slope (n) = 1/2N and
- * target_slope (n) = -1/N, the gradients of row_lse and target. */
-#include "autograd/ops/contrastive_sums_math.h"
+ * row_lse (n), target (n); is_first (2,n) i32. outputs: tally (5): 2N times the loss of these rows and
+ * columns, split in three (split_math.h), images and texts that find their own first; row_slope (n) = 1/2N
+ * and target_slope (n) = -1/N, the gradients of row_lse and target. */
 #include "autograd/cuda/scratch.h"
 #include "autograd/op.h"
+#include "autograd/ops/contrastive_sums_math.h"
 
 enum { LSE, MOST, ROW_LSE, TARGET, IS_FIRST };
 

@@ -10,10 +10,10 @@
 typedef struct tw_own_columns {
     int ranks, rank;
     int64_t own, pairs;
-    float *lse;                        /* (ranks, own), becomes the weights / 2N */
-    const float *most;                 /* (ranks, own) */
-    const float *row_lse, *target;     /* (own) */
-    const int32_t *is_first;           /* (2, own) */
+    float *lse;                    /* (ranks, own), becomes the weights / 2N */
+    const float *most;             /* (ranks, own) */
+    const float *row_lse, *target; /* (own) */
+    const int32_t *is_first;       /* (2, own) */
 } tw_own_columns;
 
 /* Own column j's log-sum-exp over all ranks; its entries become d loss / d theirs. */

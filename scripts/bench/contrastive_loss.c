@@ -1,8 +1,9 @@
 /* Forward and backward of the contrastive loss for N pairs of d features, spread over the ranks: time and
- * peak memory.
+ * peak memory; with TW_DEVICE=cuda on the first GPU, and its memory.
  *     [mpirun -n R] bench_contrastive_loss [N] [d] [threads]      default 65536 512 */
 #include "autograd/random.h"
 #include "layers/contrastive.h"
+#include "tests/test_device.h"
 #include "train/comm_open.h"
 
 #include <math.h>
@@ -17,8 +18,10 @@ static void check(tw_status status, const char *what) {
     exit(1);
 }
 
-/* n unit vectors of e random elements, those of pairs `first` on. */
-static void features(float *x, int64_t first, int64_t n, int64_t e, uint32_t layer) {
+/* n unit vectors of e random elements, those of pairs `first` on, into device memory. */
+static void features(tw_device *d, float *out, int64_t first, int64_t n, int64_t e, uint32_t layer) {
+    float *x = malloc((size_t)(n * e) * sizeof *x + 1);
+    check(x ? TW_OK : TW_ERR_MEMORY, "features");
     for (int64_t i = 0; i < n; i++) {
         tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST, .layer = layer, .sample = (uint32_t)(first + i)};
         double square = 0;
@@ -26,6 +29,8 @@ static void features(float *x, int64_t first, int64_t n, int64_t e, uint32_t lay
         for (int64_t c = 0; c < e; c++) square += (double)x[i * e + c] * (double)x[i * e + c];
         for (int64_t c = 0; c < e; c++) x[i * e + c] /= (float)sqrt(square);
     }
+    tw_test_give(d, out, x, (size_t)(n * e) * sizeof *x);
+    free(x);
 }
 
 typedef struct report {
@@ -56,7 +61,8 @@ int main(int argc, char **argv) {
     tw_param *scale;
     tw_contrastive *loss;
     tw_contrastive_result result;
-    check(tw_device_cpu(argc > 3 ? atoi(argv[3]) : 0, &d), "device");
+    check(tw_test_device(argc > 3 ? atoi(argv[3]) : 0, &d), "device");
+    size_t room = d->room(d);
     check(tw_comm_open(d, 60, &comm), "communicator");
     check(tw_params_create(&params), "parameters");
     check(tw_params_add(params, "logit_scale", 0, NULL, (tw_init){TW_INIT_CONSTANT, 2.6592f}, &scale),
@@ -67,16 +73,22 @@ int main(int argc, char **argv) {
     int64_t *counts = calloc((size_t)comm->ranks, sizeof *counts), first = n * comm->rank / comm->ranks;
     for (int r = 0; r < comm->ranks; r++) counts[r] = n * (r + 1) / comm->ranks - n * r / comm->ranks;
     check(tw_contrastive_begin(loss, counts), "begin");
-    features(tw_contrastive_image(loss), first, counts[comm->rank], e, 0);
-    features(tw_contrastive_text(loss), first, counts[comm->rank], e, 1);
+    features(d, tw_contrastive_image(loss), first, counts[comm->rank], e, 0);
+    features(d, tw_contrastive_text(loss), first, counts[comm->rank], e, 1);
     double start = omp_get_wtime();
     check(tw_contrastive_run(loss), "run");
-        check(tw_contrastive_read(loss, &result), "result");
+    check(tw_contrastive_read(loss, &result), "result");
     report mine = {.seconds = omp_get_wtime() - start};
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     mine.peak = (double)usage.ru_maxrss * 1024 / 1e6;
-    print(comm, n, e, result.loss, (double)*(float *)scale->grad.data, mine);
+    float *slope = tw_test_take(d, scale->grad.data, sizeof *slope);
+    print(comm, n, e, result.loss, (double)*slope, mine);
+    if (room > 0)
+        printf("%s: %.0f MB taken, of them %.0f MB features and their gradients\n", d->name,
+               (double)(room - d->room(d)) / 1e6,
+               (double)(2 * (counts[comm->rank] + n) * e) * sizeof(float) / 1e6);
+    free(slope);
     free(counts);
     tw_contrastive_free(loss);
     tw_params_free(params);

@@ -15,7 +15,8 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
         for (int64_t r = 0; r < ranks; r++) sum += exp(lse[r * n + j]);
         for (int64_t r = 0; r < ranks; r++) {
             lse[r * n + j] = exp(lse[r * n + j]) / sum / (2.0 * (double)attr->pairs);
-            if (r != attr->rank && (most[r * n + j] > target || (r < attr->rank && most[r * n + j] == target)))
+            if (r != attr->rank &&
+                (most[r * n + j] > target || (r < attr->rank && most[r * n + j] == target)))
                 first = false;
         }
         loss += log(sum) + in[2].v[j] - 2 * target;

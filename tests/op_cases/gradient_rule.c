@@ -57,7 +57,8 @@ typedef struct rig {
 } rig;
 
 static tw_status run(rig *r, float clip) {
-    tw_gradient_rule_attr attr = {.record = &r->record, .clip = clip, .beta1 = 0.9f, .beta2 = 0.98f, .unit = 16};
+    tw_gradient_rule_attr attr = {
+        .record = &r->record, .clip = clip, .beta1 = 0.9f, .beta2 = 0.98f, .unit = 16};
     tw_call c = {.op = TW_OP_gradient_rule, .device = r->device, .attr = &attr, .n_inputs = 4};
     const int64_t units_ = UNITS, elements = ELEMENTS, one = 1;
     c.input[0] = tw_tensor_of(r->norms, TW_F32, 1, &units_);

@@ -14,7 +14,7 @@
 typedef struct job {
     const char *images_path, *texts_path, *output, *name;
     int64_t k, threads;
-    int direction;    /* TW_DIRECTIONS: both */
+    int direction; /* TW_DIRECTIONS: both */
     int device_choice;
     char prefix[512]; /* "valid_" or "" */
     tw_features *images, *texts;

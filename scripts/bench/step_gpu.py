@@ -1,0 +1,203 @@
+#!/usr/bin/env python3
+"""Training steps on a GPU, tuwen and PyTorch side by side: five models, batch 128 and the largest that fits.
+
+    python3 scripts/bench/step_gpu.py --program build/cuda/scripts/bench/bench_step_gpu --out out/gpu
+    python3 scripts/bench/step_gpu.py --check --program build/release/scripts/bench/bench_step_gpu    # on a CPU, tiny
+
+PyTorch is scripts/bench/step_gpu_peer.py: eager, and torch.compile for ViT-B-16 and ViT-L-14 at batch 128. The most
+valuable runs come first and the rest is left out, saying so, when --budget seconds are over. Every run's JSON line goes
+to OUT/step_gpu.jsonl, the table to OUT/step_gpu.md. Shares are of --limit TFLOP/s: of bf16 products as this GPU does
+them, measured first if torch is there, and of the figure given.
+
+Nominal FLOPs: forward 24 N d^2 + 4 N^2 d a block and N patches, backward twice the blocks and once the patches (no
+gradient goes into the pixels), all tokens of both towers. Executed FLOPs leave out what tuwen leaves out: they say how
+busy the GPU was, the nominal ones how fast the work was done."""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# image: layers, width, patch, resolution; text: layers, width, ffn / width
+SHAPES = {
+    "ViT-B-16": (12, 768, 16, 224, 12, 768),
+    "ViT-L-14": (24, 1024, 14, 224, 12, 768),
+    "ViT-L-14-336": (24, 1024, 14, 336, 12, 768),
+    "ViT-H-14": (32, 1280, 14, 224, 24, 1024),
+}
+RN50_GFLOP = 43.4  # ResNet and RBT3, counted once in the same way; bandwidth bounds it first
+
+
+def blocks(layers, tokens, width, first_only):
+    """Forward FLOPs of a tower; first_only: the last block's queries, projection and MLP for one token."""
+    whole = 24 * tokens * width ** 2 + 4 * tokens ** 2 * width
+    last = 4 * tokens * width ** 2 + 4 * tokens * width + 20 * width ** 2 if first_only else whole
+    return (layers - 1) * whole + last
+
+
+def gflop(model, context, first_only=False):
+    """Training GFLOP of a pair."""
+    if model not in SHAPES:
+        return RN50_GFLOP if model == "RN50" else None
+    il, iw, patch, side, tl, tw = SHAPES[model]
+    n = (side // patch) ** 2
+    products = blocks(il, n + 1, iw, first_only) + blocks(tl, context, tw, first_only)
+    return (3 * products + 2 * n * 2 * 3 * patch ** 2 * iw) / 1e9
+
+
+def parse():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--program", default="build/cuda/scripts/bench/bench_step_gpu")
+    p.add_argument("--launcher", default="", help="what stands before the program, e.g. a loader with its library path")
+    p.add_argument("--out", default="out/gpu")
+    p.add_argument("--budget", type=float, default=480, help="seconds")
+    p.add_argument("--limit", type=float, default=790, help="TFLOP/s of bf16 products, measured on an H200")
+    p.add_argument("--check", action="store_true", help="both halves on the CPU, tiny")
+    return p.parse_args()
+
+
+class Runner:
+    def __init__(self, args):
+        self.args, self.start, self.rows = args, time.monotonic(), []
+        os.makedirs(args.out, exist_ok=True)
+        self.lines = open(os.path.join(args.out, "step_gpu.jsonl"), "a")
+
+    def left(self):
+        return self.args.budget - (time.monotonic() - self.start)
+
+    def run(self, name, command, env=None, need=25.0):
+        if self.left() < need:
+            print(f"left out, no time: {name}", flush=True)
+            return None
+        began = time.monotonic()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=max(self.left(), 5),
+                                  env={**os.environ, **(env or {})})
+            out, err, code = done.stdout, done.stderr, done.returncode
+        except subprocess.TimeoutExpired:
+            out, err, code = "", "ran out of time", 124
+        row = None
+        for line in out.splitlines():
+            if line.startswith("{"):
+                row = json.loads(line)
+        if code or row is None or "error" in row:
+            print(f"FAILED {name}: {(err or out).strip().splitlines()[-1:] or code}", flush=True)
+            self.lines.write(json.dumps({"failed": name, "code": code, "error": err[-2000:]}) + "\n")
+            return None
+        row["wall_s"] = round(time.monotonic() - began, 1)
+        self.lines.write(json.dumps(row) + "\n")
+        self.lines.flush()
+        self.rows.append(row)
+        print(f"{name}: {row['pairs_per_s']:.1f} pairs/s, {row['step_ms']:.2f} ms a step ({row['wall_s']} s)", flush=True)
+        return row
+
+    def tuwen(self, model, batch, **more):
+        settings = {"model": model, "batch": batch, "steps": 20, **more}
+        command = self.args.launcher.split() + [self.args.program] + [f"{k}={v}" for k, v in settings.items()]
+        return self.run(f"tuwen {model} {batch or 'largest'}", command, {"TW_DEVICE": "cpu" if self.args.check else "cuda"})
+
+    def peer(self, model, batch, *more, need=25.0):
+        command = [sys.executable, os.path.join(HERE, "step_gpu_peer.py"), "--model", model, "--batch", str(batch), *more]
+        return self.run(f"pytorch {model} {batch or 'largest'} {' '.join(more)}", command, need=need)
+
+    def limit(self):
+        code = ("import torch\na=torch.randn(8192,8192,device='cuda',dtype=torch.bfloat16)\nb=torch.randn_like(a)\n"
+                "for _ in range(5): a@b\ns,e=(torch.cuda.Event(enable_timing=True) for _ in range(2))\ns.record()\n"
+                "for _ in range(20): a@b\ne.record();torch.cuda.synchronize()\nprint(20*2*8192**3/s.elapsed_time(e)/1e9)")
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        return float(done.stdout) if done.returncode == 0 else None
+
+
+def share(row, tflops, executed):
+    work = gflop(row["model"], row["text_length"] if executed and row.get("packed") else row["context"],
+                 executed and bool(row.get("first_token_only")))
+    return 100 * work * row["pairs_per_s"] / 1e3 / tflops if work else float("nan")
+
+
+GROUPS = {"products": ("linear", "conv2d"), "attention": ("attention", "pool_attention"),
+          "norms": ("layer_norm", "add_layer_norm", "batch_norm", "l2_normalise"),
+          "loss": ("contrastive_loss", "contrastive_sums"),
+          "optimizer": ("adamw", "finite_norm", "gradient_rule", "move_statistics")}
+
+
+def breakdown(row):
+    ms, known = {}, 0.0
+    for name, part in row["operations"].items():
+        op = name.replace(" backward", "")
+        group = next((g for g, ops in GROUPS.items() if op in ops), "rest")
+        ms[group] = ms.get(group, 0.0) + part["ms"]
+        known += part["ms"]
+    ms["gaps, copies"] = row["profiled_step_ms"] - known
+    return ms
+
+
+def table(rows, given, measured):
+    lines = [f"Limit: {given:.0f} TFLOP/s given" + (f", {measured:.0f} measured here" if measured else ""), "",
+             "| model | batch | who | ms a step | pairs/s | nominal % | executed % | nominal % of measured | memory MB |",
+             "|---|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        who = "tuwen" if r.get("program") else r["peer"] + " " + r["mode"]
+        memory = r.get("memory_mb")
+        lines.append(f"| {r['model']} | {r['batch']} | {who} | {r['step_ms']:.2f} | {r['pairs_per_s']:.1f} | "
+                     f"{share(r, given, False):.1f} | {share(r, given, True):.1f} | "
+                     f"{share(r, measured, False) if measured else float('nan'):.1f} | "
+                     f"{memory if memory is None else round(memory)} |")
+    by = {(r["model"], r["batch"], r.get("mode", "tuwen")): r for r in rows}
+    lines += ["", "| model | batch | against eager | against compile |", "|---|---|---|---|"]
+    for (model, batch, mode), r in by.items():
+        if mode != "tuwen":
+            continue
+        ratio = [f"{r['pairs_per_s'] / by[model, batch, m]['pairs_per_s']:.2f}" if (model, batch, m) in by else "-"
+                 for m in ("eager", "compile")]
+        lines.append(f"| {model} | {batch} | {ratio[0]} | {ratio[1]} |")
+    for r in rows:
+        if "operations" not in r:
+            continue
+        parts = breakdown(r)
+        lines += ["", f"{r['model']}, batch {r['batch']}: parts of a step of {r['profiled_step_ms']:.2f} ms without graphs "
+                  f"({r['step_ms']:.2f} ms with)", "", "| part | ms | % |", "|---|---|---|"]
+        lines += [f"| {k} | {v:.3f} | {100 * v / r['profiled_step_ms']:.1f} |"
+                  for k, v in sorted(parts.items(), key=lambda x: -x[1])]
+    return "\n".join(lines) + "\n"
+
+
+def all_runs(r):
+    for model, compiled in (("ViT-B-16", True), ("ViT-L-14", True), ("ViT-H-14", False), ("RN50", False),
+                            ("ViT-L-14-336", False)):
+        r.tuwen(model, 128, profile=1)
+        r.peer(model, 128)
+        if compiled:
+            r.peer(model, 128, "--compile", need=70.0)
+    for model in ("ViT-B-16", "ViT-L-14", "ViT-H-14", "RN50", "ViT-L-14-336"):
+        r.tuwen(model, 0)
+        r.peer(model, 0, need=40.0)
+    r.tuwen("ViT-B-16", 128, graphs=0)
+    r.tuwen("ViT-L-14", 128, recompute="block")
+    r.tuwen("ViT-B-16", 128, text_length=20)
+    r.peer("ViT-B-16", 128, "--text_length", "20")
+
+
+def main():
+    args = parse()
+    r = Runner(args)
+    measured = None
+    if args.check:
+        r.tuwen("micro", 8, steps=2, precision="f32", profile=1)
+        r.peer("tiny", 4, "--device", "cpu", "--steps", "2", "--warmup", "1")
+        r.peer("tiny-rn", 4, "--device", "cpu", "--steps", "2", "--warmup", "1", "--precision", "f32")
+    else:
+        measured = r.limit()
+        all_runs(r)
+    text = table(r.rows, args.limit, measured)
+    with open(os.path.join(args.out, "step_gpu.md"), "w") as f:
+        f.write(text)
+    print(text)
+    wanted = 3 if args.check else 1
+    if len(r.rows) < wanted:
+        sys.exit("step_gpu.py: too little ran")
+
+
+if __name__ == "__main__":
+    main()
