@@ -25,8 +25,10 @@ static void on_progress(void *context, int64_t done, int64_t total) {
 }
 
 static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
-    TRY(tw_device_open((enum tw_config_device)options->device, (int)options->threads, 0, &e->device));
-    if (options->ranks) TRY(tw_comm_open(e->device, RANK_TIMEOUT, &e->comm));
+    enum tw_config_device device = (enum tw_config_device)options->device;
+    int threads = (int)options->threads;
+    TRY(options->ranks ? tw_comm_open_device(device, threads, RANK_TIMEOUT, &e->device, &e->comm)
+                       : tw_device_open(device, threads, 0, &e->device));
     e->encode.comm = e->comm;
     if (!tw_encoder_leads(e)) e->encode.on_progress = NULL;
     const tw_model_choice choice = {.path = options->checkpoint,

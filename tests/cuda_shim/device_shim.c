@@ -444,6 +444,11 @@ int tw_cuda_devices(void) {
     return 1;
 }
 
+tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
+    memset(id, 0x5a, TW_CUDA_ID);
+    return index == 0 ? TW_OK : FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
+}
+
 void tw_cuda_report(char *text, size_t size) {
     if (size) snprintf(text, size, "GPU: the shim\n");
 }

@@ -296,6 +296,33 @@ static tw_status shim_wait(tw_device *d, tw_queue q, tw_event *event) {
                           "waiting for an event");
 }
 
+static size_t shim_room(tw_device *d) {
+    (void)d;
+    return 0;
+}
+
+static tw_status shim_await(tw_device *d, tw_event *event) {
+    (void)d;
+    while (event) {
+        cudaError_t e = cudaEventQuery((cudaEvent_t)event);
+        if (e != cudaErrorNotReady) return tw_cuda_status(e, "waiting for an event");
+        usleep(50);
+    }
+    return TW_OK;
+}
+
+static tw_status shim_seconds(tw_device *d, tw_event *from, tw_event *to, double *out) {
+    float ms = 0;
+    (void)d;
+    TRY(tw_cuda_status(cudaEventElapsedTime(&ms, (cudaEvent_t)from, (cudaEvent_t)to), "reading a time"));
+    *out = (double)ms * 1e-3;
+    return TW_OK;
+}
+
+static void shim_range(tw_device *d, const char *name) {
+    (void)d, (void)name;
+}
+
 static void shim_event_release(tw_device *d, tw_event *event) {
     (void)d;
     if (event) (void)cudaEventDestroy((cudaEvent_t)event);
@@ -377,6 +404,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .name = d->name,
         .alloc = shim_alloc,
         .release = shim_release,
+        .room = shim_room,
         .pinned_alloc = shim_alloc,
         .pinned_release = shim_release,
         .upload = shim_upload,
@@ -386,7 +414,11 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .sync = shim_sync,
         .record = shim_record,
         .wait = shim_wait,
+        .await = shim_await,
+        .stamp = shim_record,
+        .seconds = shim_seconds,
         .event_release = shim_event_release,
+        .range = shim_range,
         .capture_begin = shim_capture_begin,
         .capture_end = shim_capture_end,
         .launch = shim_launch,
