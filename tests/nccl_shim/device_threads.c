@@ -376,6 +376,10 @@ int tw_cuda_devices(void) {
     return n;
 }
 
+void tw_cuda_set_tf32(tw_device *d, bool allowed) {
+    (void)d, (void)allowed; /* it has no products */
+}
+
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
     int gpu = gpu_of(index);
     if (gpu < 0) return FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
