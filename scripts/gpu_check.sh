@@ -121,7 +121,7 @@ continue_train() {
         --log_interval 1 --grad_clip 5 --report false "$@"
 }
 # losses FOLDER: of the log, one a line
-losses() { sed -n 's/.*"event": "step".*"loss": \([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
+losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
 # near TOLERANCE FOLDER FOLDER: losses of two runs
 near() {
     paste <(losses "$2") <(losses "$3") | tee /dev/stderr |
@@ -146,7 +146,7 @@ resnet() {
     train "$out/run_r" --model tiny-rn --device cpu $dry --max_steps 20 && train "$out/run_s" --model tiny-rn --device cuda $dry &&
         near 1e-3 "$out/run_s" "$out/run_r"
 }
-profiled() { train "$out/run_p" --device cuda --profile && grep -q '"event": "profile"' "$out/run_p/log.jsonl"; }
+profiled() { train "$out/run_p" --device cuda --profile && grep -q '"event":"profile"' "$out/run_p/log.jsonl"; }
 commands() {
     local device
     for device in cpu cuda; do
@@ -167,7 +167,7 @@ demonstration() {
         for precision in f32 bf16; do
             train "$out/run_demo" --model small --device cuda --precision $precision --seed $seed --max_steps 300 --log_interval 100 \
                 --val_interval 300 --save_interval 300 || return 1
-            echo "seed $seed $precision: $(grep '"event": "validation"' "$out/run_demo/log.jsonl" | tail -n 1)"
+            echo "seed $seed $precision: $(grep '"event":"validation"' "$out/run_demo/log.jsonl" | tail -n 1)"
         done
     done
 }

@@ -25,7 +25,7 @@ same() { # NAME A B: checkpoints are the same to the bit
     fail "$1: '$a' is not '$b'"
 }
 # losses FOLDER: of the log, one a line
-losses() { sed -n 's/.*"event": "step".*"loss": \([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
+losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
 # near NAME TOLERANCE A B: two files of numbers, one a line
 near() {
     if paste "$3" "$4" | awk -v t="$2" 'NF != 2 || ($1 - $2) ^ 2 > (t * $2) ^ 2 { bad = 1 } END { exit bad || NR == 0 }'; then ok; else
