@@ -13,7 +13,8 @@
 #
 # The build folder (default build/cuda) is configured and built first if it is not there: cmake --preset cuda. --bundle
 # takes what scripts/gpu_bundle.sh made instead, for a machine without our packages. Raw output goes to --out (default
-# out/gpu), one file a check; the last line says how many passed. device.json, if it came out, belongs into tests/golden/.
+# out/gpu), one file a check; the last line says how many passed. device.json, if it came out, belongs into
+# tests/data/device_properties/ under the GPU's name.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 stage=

@@ -296,17 +296,18 @@ static tw_status run_node(const run *r, const tw_dnn_node *n) {
     }
 }
 
-tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_DNN_SLOTS], void *scratch) {
-    run r = {.g = &plan->graph};
+typedef struct work {
+    const tw_dnn_plan *plan;
+    void *slot[TW_DNN_SLOTS], *scratch;
+} work;
+
+static tw_status run_graph(const work *w) {
+    run r = {.g = &w->plan->graph};
     tw_status status = TW_OK;
-    (void)d;
-    memset(scratch, 0x7f, tw_dnn_scratch(plan));
-    runs++;
+    memset(w->scratch, 0x7f, tw_dnn_scratch(w->plan));
     for (int i = 0; i < r.g->tensors; i++) {
         const tw_dnn_tensor *t = &r.g->tensor[i];
-        r.value[i] = (values){.t = t, .memory = t->slot >= 0 ? slot[t->slot] : NULL};
-        if (t->slot >= 0 && (!slot[t->slot] || (uintptr_t)slot[t->slot] % 16 != 0))
-            return FAIL(TW_ERR_ARGUMENT, "slot %d has no memory on a 16-byte boundary", t->slot);
+        r.value[i] = (values){.t = t, .memory = t->slot >= 0 ? w->slot[t->slot] : NULL};
     }
     for (int i = 0; i < r.g->tensors && status == TW_OK; i++) {
         const tw_dnn_tensor *t = &r.g->tensor[i];
@@ -318,5 +319,29 @@ tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_
     }
     for (int i = 0; i < r.g->nodes && status == TW_OK; i++) status = run_node(&r, &r.g->node[i]);
     for (int i = 0; i < r.g->tensors; i++) free(r.value[i].inside);
+    return status;
+}
+
+/* Of a late device an error comes out of a later call, as a GPU's does. */
+static tw_status last = TW_OK;
+
+static void run_work(void *context) {
+    tw_status status = run_graph(context);
+    if (last == TW_OK) last = status;
+}
+
+tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_DNN_SLOTS], void *scratch) {
+    const tw_dnn_graph *g = &plan->graph;
+    work w = {.plan = plan, .scratch = scratch};
+    for (int i = 0; i < g->tensors; i++) {
+        int at = g->tensor[i].slot;
+        if (at >= 0 && (!slot[at] || (uintptr_t)slot[at] % 16 != 0))
+            return FAIL(TW_ERR_ARGUMENT, "slot %d has no memory on a 16-byte boundary", at);
+        if (at >= 0) w.slot[at] = slot[at];
+    }
+    runs++;
+    TRY(tw_shim_work(d, run_work, &w, sizeof w));
+    tw_status status = last;
+    last = TW_OK;
     return status;
 }
