@@ -36,6 +36,7 @@ tw_status tw_op_prepare(tw_call *call) {
     call->n_outputs = 0, call->n_results = 1;
     call->saved_inputs = call->saved_outputs = call->no_gradient = 0;
     call->forward_scratch = call->backward_scratch = 0;
+    call->restore_inputs = 0, call->restorable = false;
     return info->shape(call);
 }
 

@@ -6,7 +6,7 @@
 #include "autograd/ops/attributes.h"
 #include "autograd/tensor.h"
 
-enum { TW_MAX_INPUTS = 6, TW_MAX_OUTPUTS = 5 };
+enum { TW_MAX_INPUTS = 7, TW_MAX_OUTPUTS = 5 };
 
 /* What changes from step to step; it lives in device memory, so that captured work can be replayed. */
 typedef struct tw_step {
@@ -44,6 +44,10 @@ typedef enum tw_accumulate { TW_WRITE, TW_ADD } tw_accumulate;
  * says. It may destroy output_grad's contents. A size of zero is legal and does nothing, but TW_WRITE still
  * defines every element.
  *
+ * A shape rule may set `restorable`: its first result need not be kept for backward. A forward with `restore`
+ * set makes that result again, from the saved outputs, which are there, and the inputs in restore_inputs
+ * alone; what it writes to saved outputs is what they hold.
+ *
  * Outputs, gradients and scratch are contiguous. Inputs are rows (tw_tensor_is_rows) unless an operation says
  * more. */
 typedef struct tw_call {
@@ -57,7 +61,9 @@ typedef struct tw_call {
     tw_accumulate input_mode[TW_MAX_INPUTS];
     tw_tensor output_grad[TW_MAX_OUTPUTS];
     uint32_t saved_inputs, saved_outputs;
-    uint32_t no_gradient;   /* bit i: result i has none though it is no integer */
+    uint32_t no_gradient; /* bit i: result i has none though it is no integer */
+    uint32_t restore_inputs;
+    bool restorable, restore;
     bool needs_grad;        /* a backward will follow */
     const tw_step *step;    /* device memory */
     void *scratch;          /* device memory, 64-byte aligned */

@@ -7,9 +7,12 @@
 
 enum { ALIGN = 16 }; /* elements: 64 bytes in f32 */
 
+/* A stack of parameters, or a slice of a parameter or a stack. */
 struct fused {
     tw_param view;
-    int first, n;
+    int first, n;       /* of a stack */
+    const tw_param *of; /* of a slice, else NULL */
+    int64_t skip;       /* elements of it before the slice */
 };
 
 struct tw_params {
@@ -99,23 +102,33 @@ static tw_status check_stackable(const tw_params *set, int n) {
     return TW_OK;
 }
 
+/* A view that begins as `like`. */
+static tw_status add_view(tw_params *set, const tw_param *like, struct fused **out) {
+    struct fused *f = calloc(1, sizeof *f);
+    struct fused **grown = realloc(set->fused, ((size_t)set->fused_count + 1) * sizeof *grown);
+    char *name = strdup(like->name);
+    if (grown) set->fused = grown;
+    if (!f || !grown || !name) {
+        free(f);
+        free(name);
+        return FAIL(TW_ERR_MEMORY, "out of memory");
+    }
+    f->view = *like;
+    f->view.name = name;
+    set->fused[set->fused_count++] = *out = f;
+    return TW_OK;
+}
+
 tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) {
     *out = NULL;
     if (n < 1 || n > set->count)
         return FAIL(TW_ERR_ARGUMENT, "cannot fuse %d of %d parameters", n, set->count);
     if (set->device) return FAIL(TW_ERR_ARGUMENT, "parameters fused after the slabs were allocated");
     TRY(check_stackable(set, n));
-    struct fused *f = calloc(1, sizeof *f);
-    struct fused **grown = realloc(set->fused, ((size_t)set->fused_count + 1) * sizeof *grown);
-    if (grown) set->fused = grown;
-    if (!f || !grown) {
-        free(f);
-        return FAIL(TW_ERR_MEMORY, "out of memory");
-    }
+    struct fused *f;
+    TRY(add_view(set, set->params[set->count - n], &f));
     f->first = set->count - n;
     f->n = n;
-    f->view = *set->params[f->first];
-    f->view.name = strdup(f->view.name);
     for (int i = 1; i < n; i++) {
         tw_param *p = set->params[f->first + i];
         p->continues = true;
@@ -126,8 +139,23 @@ tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) {
         f->view.ndim = 2;
         f->view.shape[1] = f->view.shape[0] ? f->view.count / f->view.shape[0] : 0;
     }
-    set->fused[set->fused_count++] = f;
-    if (!f->view.name) return FAIL(TW_ERR_MEMORY, "out of memory");
+    *out = &f->view;
+    return TW_OK;
+}
+
+tw_status tw_params_slice(tw_params *set, const tw_param *of, int64_t first, int64_t count, tw_param **out) {
+    *out = NULL;
+    if (set->device) return FAIL(TW_ERR_ARGUMENT, "parameters sliced after the slabs were allocated");
+    if (of->ndim < 1 || first < 0 || count < 0 || first + count > of->shape[0])
+        return FAIL(TW_ERR_SHAPE, "%s has no rows %lld to %lld", of->name, (long long)first,
+                    (long long)(first + count));
+    struct fused *f;
+    TRY(add_view(set, of, &f));
+    int64_t row = of->shape[0] ? of->count / of->shape[0] : 0;
+    f->of = of;
+    f->skip = first * row;
+    f->view.shape[0] = count;
+    f->view.count = count * row;
     *out = &f->view;
     return TW_OK;
 }
@@ -146,6 +174,7 @@ tw_status tw_params_freeze(tw_params *set, const char *pattern, int *matched) {
 static tw_status check_fused(const tw_params *set) {
     for (int i = 0; i < set->fused_count; i++) {
         const struct fused *f = set->fused[i];
+        if (f->of) continue;
         const tw_param *first = set->params[f->first];
         for (int k = 1; k < f->n; k++) {
             const tw_param *p = set->params[f->first + k];
@@ -230,9 +259,11 @@ tw_status tw_params_allocate(tw_params *set, tw_device *device, tw_dtype compute
     }
     for (int i = 0; i < set->count; i++) set_views(set, set->params[i]);
     for (int i = 0; i < set->fused_count; i++) {
+        const struct fused *f = set->fused[i];
+        const tw_param *first = f->of ? f->of : set->params[f->first];
         tw_param *view = &set->fused[i]->view;
-        view->offset = set->params[set->fused[i]->first]->offset;
-        view->frozen = set->params[set->fused[i]->first]->frozen;
+        view->offset = first->offset + f->skip;
+        view->frozen = first->frozen;
         set_views(set, view);
     }
     return TW_OK;

@@ -58,6 +58,11 @@ tw_status tw_params_add_statistic(tw_params *set, const char *name, int64_t coun
  * (query, key and value as one product). They keep their own names; *out is the stacked view, valid as long
  * as the set. */
 tw_status tw_params_fuse(tw_params *set, int n, tw_param **out) TW_MUST_CHECK;
+/* Rows [first, first + count) of a parameter's or fused view's first dimension, usable by themselves. Like a
+ * fused view it is none of the set's parameters: its values and gradient are part of the whole's. `of` is of
+ * this set; before allocate. */
+tw_status tw_params_slice(tw_params *set, const tw_param *of, int64_t first, int64_t count,
+                          tw_param **out) TW_MUST_CHECK;
 /* Freezes the parameters whose names match a shell pattern (fnmatch); *matched counts them. Before allocate.
  */
 tw_status tw_params_freeze(tw_params *set, const char *pattern, int *matched) TW_MUST_CHECK;

@@ -226,9 +226,8 @@ static tw_tensor gradient_view(const tw_value *v, void *data) {
 static void bind_entry(const tw_tape *tape, tw_entry *e) {
     const tw_node *node = tape->nodes[e->node];
     bool later = e->kind != TW_ENTRY_FORWARD;
-    /* A backward sees only what its operation declared as saved: the rest may be overwritten by then. */
-    uint32_t inputs = e->kind == TW_ENTRY_BACKWARD ? e->call.saved_inputs : UINT32_MAX;
-    uint32_t outputs = e->kind == TW_ENTRY_BACKWARD ? e->call.saved_outputs : UINT32_MAX;
+    uint32_t inputs, outputs;
+    tw_entry_reads(e, &inputs, &outputs);
     tw_call *c = &e->call;
     for (int i = 0; i < c->n_inputs; i++)
         c->input[i].data = inputs >> i & 1u ? value_address(tape, node->inputs[i], later) : NULL;

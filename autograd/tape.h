@@ -20,8 +20,10 @@
 #include "autograd/param.h"
 
 typedef enum tw_recompute {
-    TW_RECOMPUTE_NONE, /* everything backward reads is kept from forward */
-    TW_RECOMPUTE_BLOCK /* of a block only what others read is kept; the rest is computed again in backward */
+    TW_RECOMPUTE_NONE,  /* everything backward reads is kept from forward */
+    TW_RECOMPUTE_LIGHT, /* but results that their operation can restore at little cost: norms and activations
+                         */
+    TW_RECOMPUTE_BLOCK  /* of a block only what others read is kept; the rest is computed again in backward */
 } tw_recompute;
 
 typedef struct tw_tape tw_tape;

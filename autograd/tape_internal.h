@@ -38,6 +38,15 @@ typedef struct tw_entry {
     const tw_param *final[TW_MAX_INPUTS];
 } tw_entry;
 
+/* Bit i: the entry may use input i, output i. A backward sees only what its operation declared as saved, a
+ * restoring forward what that takes: the rest may be overwritten by then. */
+static inline void tw_entry_reads(const tw_entry *e, uint32_t *inputs, uint32_t *outputs) {
+    const tw_call *c = &e->call;
+    *inputs = *outputs = UINT32_MAX;
+    if (e->kind == TW_ENTRY_BACKWARD) *inputs = c->saved_inputs, *outputs = c->saved_outputs;
+    if (c->restore) *inputs = c->restore_inputs, *outputs = 1u | c->saved_outputs;
+}
+
 struct tw_tape {
     tw_device *device;
     bool training, finished, bound;

@@ -25,8 +25,16 @@ static void mark_gradients(tw_tape *tape) {
     }
 }
 
+static void mark_restorable(tw_tape *tape) {
+    for (int n = 0; n < tape->n_nodes; n++) {
+        tw_value *v = tape->values[tape->nodes[n]->outputs[0]];
+        v->dropped = tape->nodes[n]->call.restorable && !v->is_root;
+    }
+}
+
 /* In block mode a value inside a block is dropped unless something outside reads it. */
 static void mark_dropped(tw_tape *tape) {
+    if (tape->training && tape->recompute == TW_RECOMPUTE_LIGHT) mark_restorable(tape);
     if (!tape->training || tape->recompute != TW_RECOMPUTE_BLOCK) return;
     for (int i = 0; i < tape->n_values; i++) {
         tw_value *v = tape->values[i];
@@ -59,9 +67,13 @@ static tw_status ensure(tw_tape *tape, int value, bool *again) {
     const tw_value *v = tape->values[value];
     if (!v->dropped || again[v->node]) return TW_OK;
     const tw_node *node = tape->nodes[v->node];
-    for (int i = 0; i < node->call.n_inputs; i++) TRY(ensure(tape, node->inputs[i], again));
+    bool restore = tape->recompute == TW_RECOMPUTE_LIGHT;
+    for (int i = 0; i < node->call.n_inputs; i++)
+        if (!restore || node->call.restore_inputs >> i & 1u) TRY(ensure(tape, node->inputs[i], again));
     again[v->node] = true;
-    return add_entry(tape, TW_ENTRY_RECOMPUTE, v->node);
+    TRY(add_entry(tape, TW_ENTRY_RECOMPUTE, v->node));
+    tape->entries[tape->n_entries - 1].call.restore = restore;
+    return TW_OK;
 }
 
 static tw_status schedule_backward(tw_tape *tape, bool *again) {
@@ -114,9 +126,12 @@ static tw_status touch_value(tw_tape *tape, int index, int position, bool backwa
 static tw_status touch_forward(tw_tape *tape, const tw_entry *e) {
     const tw_node *node = tape->nodes[e->node];
     bool again = e->kind == TW_ENTRY_RECOMPUTE;
-    for (int i = 0; i < node->call.n_inputs; i++) TRY(touch_value(tape, node->inputs[i], e->position, again));
+    uint32_t inputs, outputs;
+    tw_entry_reads(e, &inputs, &outputs);
+    for (int i = 0; i < node->call.n_inputs; i++)
+        if (inputs >> i & 1u) TRY(touch_value(tape, node->inputs[i], e->position, again));
     for (int i = 0; i < node->call.n_outputs; i++)
-        TRY(touch_value(tape, node->outputs[i], e->position, again));
+        if (outputs >> i & 1u) TRY(touch_value(tape, node->outputs[i], e->position, again));
     return TW_OK;
 }
 

@@ -57,8 +57,14 @@ tw_tensor *tw_encode_image(tw_tape *tape, const tw_dual_encoder *model, tw_tenso
     return tw_tape_record(tape, TW_OP_l2_normalise, NULL, 1, &x);
 }
 
-tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths) {
-    tw_tensor *x = tw_bert_forward(tape, &model->text, ids, lengths);
+void tw_dual_encoder_save(tw_dual_encoder *model, bool last_block_token, bool pack_text) {
+    model->vit.whole_last_block = model->text.whole_last_block = !last_block_token;
+    model->padded_text = !pack_text;
+}
+
+tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths,
+                          int64_t rows) {
+    tw_tensor *x = tw_bert_forward(tape, &model->text, ids, lengths, rows);
     x = tw_linear_forward(tape, &model->text_projection, x, TW_IDENTITY, NULL);
     return tw_tape_record(tape, TW_OP_l2_normalise, NULL, 1, &x);
 }

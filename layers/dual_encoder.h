@@ -23,6 +23,7 @@ typedef struct tw_dual_encoder {
     tw_linear text_projection;
     const tw_param *logit_scale; /* the logarithm of the scale; a scalar */
     tw_dtype compute_type;       /* set by tw_dual_encoder_allocate */
+    bool padded_text;            /* texts are computed with their padding; see tw_dual_encoder_save */
 } tw_dual_encoder;
 
 /* Names all parameters; nothing is allocated on a device yet, so that parameters can be frozen first. */
@@ -32,8 +33,14 @@ void tw_dual_encoder_free(tw_dual_encoder *model);
 tw_status tw_dual_encoder_allocate(tw_dual_encoder *model, tw_device *device, tw_dtype compute_type,
                                    bool training) TW_MUST_CHECK;
 
-/* L2-normalised features (B, embed) f32. pixels as tw_vit_forward; ids and lengths as tw_bert_forward. */
+/* What is saved without changing results but for rounding, for tapes recorded from now on; both are at first:
+ * of each transformer tower's last block only what token 0 needs; texts without their padding. */
+void tw_dual_encoder_save(tw_dual_encoder *model, bool last_block_token, bool pack_text);
+
+/* L2-normalised features (B, embed) f32. pixels as tw_vit_forward; ids, lengths
+ * and rows as tw_bert_forward. */
 tw_tensor *tw_encode_image(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *pixels);
-tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths);
+tw_tensor *tw_encode_text(tw_tape *tape, const tw_dual_encoder *model, tw_tensor *ids, tw_tensor *lengths,
+                          int64_t rows);
 
 #endif

@@ -23,6 +23,15 @@ tw_status tw_projection_init(tw_linear *l, tw_params *params, const char *name, 
     return TW_OK;
 }
 
+tw_status tw_linear_slice(tw_linear *l, tw_params *params, const tw_linear *of, int64_t first,
+                          int64_t count) {
+    tw_param *w, *b = NULL;
+    TRY(tw_params_slice(params, of->weight, first, count, &w));
+    if (of->bias) TRY(tw_params_slice(params, of->bias, first, count, &b));
+    *l = (tw_linear){.weight = w, .bias = b, .output_f32 = of->output_f32};
+    return TW_OK;
+}
+
 tw_status tw_norm_init(tw_norm *n, tw_params *params, const char *prefix, int64_t width, float eps) {
     tw_param *gain, *bias;
     TRY(tw_add_named(params, prefix, "weight", 1, &width, (tw_init){TW_INIT_CONSTANT, 1.0f}, &gain));
@@ -46,8 +55,8 @@ tw_tensor *tw_norm_forward(tw_tape *tape, const tw_norm *n, tw_tensor *x) {
 }
 
 tw_tensor *tw_add_norm_forward(tw_tape *tape, const tw_norm *n, tw_tensor *x, tw_tensor *h, float dropout,
-                               uint32_t layer) {
-    tw_add_layer_norm_attr attr = {.eps = n->eps, .dropout = dropout, .layer = layer};
-    tw_tensor *inputs[] = {x, h, tw_tape_param(tape, n->gain), tw_tape_param(tape, n->bias)};
-    return tw_tape_record(tape, TW_OP_add_layer_norm, &attr, 4, inputs);
+                               uint32_t layer, tw_tensor *origin, int tokens) {
+    tw_add_layer_norm_attr attr = {.eps = n->eps, .dropout = dropout, .layer = layer, .tokens = tokens};
+    tw_tensor *inputs[] = {x, h, tw_tape_param(tape, n->gain), tw_tape_param(tape, n->bias), origin};
+    return tw_tape_record(tape, TW_OP_add_layer_norm, &attr, 5, inputs);
 }

@@ -23,6 +23,9 @@ tw_status tw_linear_init(tw_linear *l, tw_params *params, const char *prefix, in
 /* Adds a bare (in, out) projection under this very name; features come out in f32. */
 tw_status tw_projection_init(tw_linear *l, tw_params *params, const char *name, int64_t in, int64_t out,
                              tw_init weight) TW_MUST_CHECK;
+/* Outputs [first, first + count) of a map whose weight is (out, in), as a map of its own. */
+tw_status tw_linear_slice(tw_linear *l, tw_params *params, const tw_linear *of, int64_t first,
+                          int64_t count) TW_MUST_CHECK;
 /* Adds <prefix>.weight = 1 and <prefix>.bias = 0, (width) each. */
 tw_status tw_norm_init(tw_norm *n, tw_params *params, const char *prefix, int64_t width,
                        float eps) TW_MUST_CHECK;
@@ -31,8 +34,9 @@ tw_status tw_norm_init(tw_norm *n, tw_params *params, const char *prefix, int64_
 tw_tensor *tw_linear_forward(tw_tape *tape, const tw_linear *l, tw_tensor *x, tw_activation activation,
                              tw_tensor *residual);
 tw_tensor *tw_norm_forward(tw_tape *tape, const tw_norm *n, tw_tensor *x);
-/* norm(x + dropout(h)), dropout drawn for place `layer`. */
+/* norm(x + dropout(h)), dropout drawn for place `layer`. origin NULL, or of packed rows
+ * (autograd/ops/packed.h), of samples with at most `tokens` tokens. */
 tw_tensor *tw_add_norm_forward(tw_tape *tape, const tw_norm *n, tw_tensor *x, tw_tensor *h, float dropout,
-                               uint32_t layer);
+                               uint32_t layer, tw_tensor *origin, int tokens);
 
 #endif

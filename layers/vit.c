@@ -81,6 +81,11 @@ tw_status tw_vit_init(tw_vit *vit, tw_params *params, const tw_image_config *con
     vit->blocks = calloc((size_t)config->layers, sizeof *vit->blocks);
     if (!vit->blocks) return FAIL(TW_ERR_MEMORY, "out of memory");
     for (int i = 0; i < config->layers; i++) TRY(init_block(&vit->blocks[i], params, i, config->width));
+    if (config->layers > 0) {
+        const tw_linear *in = &vit->blocks[config->layers - 1].in_proj;
+        TRY(tw_linear_slice(&vit->last_q, params, in, 0, d));
+        TRY(tw_linear_slice(&vit->last_kv, params, in, d, 2 * d));
+    }
     TRY(tw_norm_init(&vit->ln_post, params, "visual.ln_post", d, LN_EPS));
     return tw_projection_init(&vit->proj, params, "visual.proj", d, embed, narrow);
 }
@@ -90,18 +95,45 @@ void tw_vit_free(tw_vit *vit) {
     vit->blocks = NULL;
 }
 
+/* x + what follows attention: its projection and the MLP. */
+static tw_tensor *rest_of_block(tw_tape *tape, const tw_vit_block *b, tw_tensor *x, tw_tensor *attended) {
+    x = tw_linear_forward(tape, &b->out_proj, attended, TW_IDENTITY, x);
+    tw_tensor *hidden =
+        tw_linear_forward(tape, &b->fc, tw_norm_forward(tape, &b->ln_2, x), TW_QUICK_GELU, NULL);
+    return tw_linear_forward(tape, &b->proj, hidden, TW_IDENTITY, x);
+}
+
 static tw_tensor *block_forward(tw_tape *tape, const tw_vit *vit, const tw_vit_block *b, tw_tensor *x) {
     tw_attention_attr attention = {.heads = vit->config.heads};
     tw_tape_block_begin(tape);
     tw_tensor *qkv =
         tw_linear_forward(tape, &b->in_proj, tw_norm_forward(tape, &b->ln_1, x), TW_IDENTITY, NULL);
     tw_tensor *attended = tw_tape_record(tape, TW_OP_attention, &attention, 1, &qkv);
-    x = tw_linear_forward(tape, &b->out_proj, attended, TW_IDENTITY, x);
-    tw_tensor *hidden =
-        tw_linear_forward(tape, &b->fc, tw_norm_forward(tape, &b->ln_2, x), TW_QUICK_GELU, NULL);
-    x = tw_linear_forward(tape, &b->proj, hidden, TW_IDENTITY, x);
+    x = rest_of_block(tape, b, x, attended);
     tw_tape_block_end(tape);
     return x;
+}
+
+/* (B,T,D) -> (B,D): the class token's. What reads one token only is recorded before what reads all: backward
+ * goes the other way, so that a gradient of all tokens is there before one token's is added. */
+static tw_tensor *last_block_forward(tw_tape *tape, const tw_vit *vit, const tw_vit_block *b, tw_tensor *x) {
+    tw_pool_attention_attr attention = {.heads = vit->config.heads};
+    tw_tape_block_begin(tape);
+    tw_tensor *first = tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);
+    x = tw_norm_forward(tape, &b->ln_1, x);
+    tw_tensor *query = tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);
+    tw_tensor *inputs[2] = {tw_linear_forward(tape, &vit->last_q, query, TW_IDENTITY, NULL)};
+    inputs[1] = tw_linear_forward(tape, &vit->last_kv, x, TW_IDENTITY, NULL);
+    x = rest_of_block(tape, b, first, tw_tape_record(tape, TW_OP_pool_attention, &attention, 2, inputs));
+    tw_tape_block_end(tape);
+    return x;
+}
+
+static tw_tensor *blocks_forward(tw_tape *tape, const tw_vit *vit, tw_tensor *x) {
+    int n = vit->config.layers, whole = vit->whole_last_block ? n : n - 1;
+    for (int i = 0; i < whole; i++) x = block_forward(tape, vit, &vit->blocks[i], x);
+    if (whole >= 0 && whole < n) return last_block_forward(tape, vit, &vit->blocks[whole], x);
+    return tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);
 }
 
 /* NULL: all. */
@@ -123,7 +155,6 @@ tw_tensor *tw_vit_forward(tw_tape *tape, const tw_vit *vit, tw_tensor *pixels, t
                              tw_tape_param(tape, vit->positional_embedding), kept};
     tw_tensor *x = tw_tape_record(tape, TW_OP_embed_patches, NULL, 4, embedded);
     x = tw_norm_forward(tape, &vit->ln_pre, x);
-    for (int i = 0; i < vit->config.layers; i++) x = block_forward(tape, vit, &vit->blocks[i], x);
-    x = tw_tape_record(tape, TW_OP_take_token, NULL, 1, &x);
+    x = blocks_forward(tape, vit, x);
     return tw_linear_forward(tape, &vit->proj, tw_norm_forward(tape, &vit->ln_post, x), TW_IDENTITY, NULL);
 }

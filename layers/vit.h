@@ -1,6 +1,9 @@
 /* The vision transformer of the CLIP family (Dosovitskiy et al. 2021; Radford et al. 2021): patch product
  * without bias, class token, positions, ln_pre, pre-norm blocks with QuickGELU, ln_post on the class token,
- * projection. */
+ * projection.
+ *
+ * Only the class token is read in the end, so that of the last block only what it needs is computed: keys and
+ * values of all tokens, queries and all that follows of this one. */
 #ifndef TW_LAYERS_VIT_H
 #define TW_LAYERS_VIT_H
 
@@ -17,7 +20,9 @@ typedef struct tw_vit {
     tw_linear conv1;
     const tw_param *class_embedding, *positional_embedding;
     tw_norm ln_pre, ln_post;
-    tw_vit_block *blocks; /* layers of them */
+    tw_vit_block *blocks;      /* layers of them */
+    tw_linear last_q, last_kv; /* parts of the last block's in_proj */
+    bool whole_last_block;     /* compute it for every token; false at first, may be set */
     tw_linear proj;
 } tw_vit;
 

@@ -538,9 +538,50 @@ static bool check_variant(check *k, variant v) {
     return true;
 }
 
+/* What a forward left out of sight of backward is made again from what was kept. */
+static bool check_restore(check *k) {
+    tw_call *call = &k->call;
+    if (!call->restorable) return true;
+    int first = k->n_blocks;
+    tw_tensor input[TW_MAX_INPUTS], output[TW_MAX_OUTPUTS];
+    void *kept[TW_MAX_OUTPUTS] = {NULL};
+    memcpy(input, call->input, sizeof input), memcpy(output, call->output, sizeof output);
+    for (int i = 0; i < k->n_inputs; i++)
+        if (k->in[i].v && !(call->restore_inputs >> i & 1))
+            call->input[i].data = poisoned(k, input_bytes(k, i));
+    for (int o = 0; o < call->n_outputs; o++) {
+        size_t bytes = tw_tensor_bytes(&call->output[o]);
+        if (o == 0 || !(call->saved_outputs >> o & 1)) {
+            call->output[o].data = poisoned(k, bytes);
+        } else {
+            kept[o] = keep(k, bytes);
+            memcpy(kept[o], call->output[o].data, bytes);
+        }
+    }
+    call->scratch = poisoned(k, call->forward_scratch);
+    call->restore = true;
+    tw_status status = run(k, false);
+    call->restore = false;
+    NEED(status == TW_OK, "restoring failed: %s", status ? tw_last_error() : "");
+    const tw_tensor *y = &call->output[0];
+    int64_t n = tw_tensor_count(y);
+    double *wanted = keep(k, (size_t)n * sizeof *wanted), error;
+    for (int64_t e = 0; e < n; e++) wanted[e] = load(output[0].data, y->dtype, e);
+    NEED(close_enough(k, y->data, y->dtype, wanted, n, 0, &error), "the restored result differs by %.3g",
+         error);
+    NEED(guard_intact(y->data, tw_tensor_bytes(y)), "restoring wrote behind the result");
+    for (int o = 1; o < call->n_outputs; o++)
+        if (kept[o])
+            NEED(memcmp(kept[o], output[o].data, tw_tensor_bytes(&output[o])) == 0,
+                 "restoring changed output %d", o);
+    memcpy(call->input, input, sizeof input), memcpy(call->output, output, sizeof output);
+    release_from(k, first);
+    return true;
+}
+
 static bool check_backward(check *k) {
     NEED(prepare(k, true) == TW_OK, "shape rule failed: %s", tw_last_error());
-    if (!forward(k)) return false;
+    if (!forward(k) || !check_restore(k)) return false;
     unsigned all = (1u << TW_MAX_INPUTS) - 1, results = (1u << k->call.n_results) - 1;
     if (!check_variant(k, (variant){all, results, 0})) return false;
     if (!check_variant(k, (variant){all, results, all})) return false;

@@ -61,6 +61,7 @@ START_TEST(enum_constants_stand_in_the_order_of_the_choices) {
     CHECK_ENUM(tf32, TW_CONFIG_TF32_TRUE, "true");
     CHECK_ENUM(tf32, TW_CONFIG_TF32_FALSE, "false");
     CHECK_ENUM(recompute, TW_CONFIG_RECOMPUTE_NONE, "none");
+    CHECK_ENUM(recompute, TW_CONFIG_RECOMPUTE_LIGHT, "light");
     CHECK_ENUM(recompute, TW_CONFIG_RECOMPUTE_BLOCK, "block");
     CHECK_ENUM(device, TW_CONFIG_DEVICE_AUTO, "auto");
     CHECK_ENUM(device, TW_CONFIG_DEVICE_CPU, "cpu");

@@ -83,9 +83,9 @@ START_TEST(a_step_takes_what_is_planned) {
     TW_ASSERT_OK(tw_dual_encoder_allocate(model, device, TW_F32, true));
     size_t before = 0;
     for (int64_t batch = 1; batch <= 32; batch *= 2)
-        for (int block = 0; block < 2; block++) {
-            tw_recompute recompute = block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
-            size_t planned;
+        for (tw_recompute recompute = TW_RECOMPUTE_NONE; recompute <= TW_RECOMPUTE_BLOCK; recompute++) {
+            bool block = recompute != TW_RECOMPUTE_NONE;
+            size_t planned, less = 0;
             tw_towers *towers;
             const tw_tower_tape *tape;
             TW_ASSERT_OK(tw_memory_of_step(model, device, recompute, batch, &planned));
@@ -93,6 +93,20 @@ START_TEST(a_step_takes_what_is_planned) {
             TW_ASSERT_OK(tw_towers_get(towers, TW_TOWERS_TRAIN, batch, &tape));
             ck_assert_uint_eq(planned, tw_towers_bytes(towers));
             tw_towers_free(towers);
+            /* Packed texts, shorter than what was planned for, never take more. */
+            for (int tokens = 1; tokens <= config.context; tokens += 3) {
+                int32_t lengths[32];
+                for (int i = 0; i < 32; i++) lengths[i] = tokens;
+                TW_ASSERT_OK(tw_towers_create(model, device, recompute, TW_U8, &towers));
+                TW_ASSERT_OK(tw_towers_get_texts(towers, TW_TOWERS_TRAIN, batch, lengths, &tape));
+                ck_assert_uint_le(tw_towers_bytes(towers), planned);
+                ck_assert_int_ge(tape->rows, batch * tokens);
+                ck_assert_int_le(tape->rows,
+                                 batch * tokens + (batch * tokens < 128 ? 8 : batch * tokens / 16));
+                if (tokens == 1) less = tw_towers_bytes(towers);
+                tw_towers_free(towers);
+            }
+            if (batch > 4) ck_assert_uint_lt(less, planned);
             if (!block) ck_assert_uint_gt(planned, before);
             if (!block) before = planned;
         }

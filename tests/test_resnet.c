@@ -149,10 +149,16 @@ static void check_rows(const rig *r, const char *name, const tw_tape *tape, cons
     free(want);
 }
 
-static void check_features(const rig *r, const char *group, double tol) {
+/* The tape that step 0's texts went through. */
+static const tw_tower_tape *first_tape(const rig *r) {
     const tw_tower_tape *t;
+    TW_ASSERT_OK(tw_towers_get_texts(r->towers, TW_TOWERS_TRAIN, r->batch, r->lengths, &t));
+    return t;
+}
+
+static void check_features(const rig *r, const char *group, double tol) {
     char name[64];
-    TW_ASSERT_OK(tw_towers_get(r->towers, TW_TOWERS_TRAIN, r->batch, &t));
+    const tw_tower_tape *t = first_tape(r);
     snprintf(name, sizeof name, "main/%s/image_features", group);
     check_rows(r, name, t->tape, t->image, tol);
 }
@@ -248,8 +254,7 @@ START_TEST(a_frozen_tower_evaluates) {
     open_rig(&r, TW_F32, TW_RECOMPUTE_NONE, 0, "visual.*");
     load_params(&r, "step0/params");
     (void)run_step(&r, 0);
-    const tw_tower_tape *t;
-    TW_ASSERT_OK(tw_towers_get(r.towers, TW_TOWERS_TRAIN, r.batch, &t));
+    const tw_tower_tape *t = first_tape(&r);
     check_rows(&r, "main/step0/evaluation", t->tape, t->image, tolerance);
     tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
     update(&r, adamw, 1e-3);

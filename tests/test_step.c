@@ -180,7 +180,7 @@ static void check_gradients(fixture *f, int step, double tolerance) {
 static void check_features(fixture *f, int step, double tolerance) {
     const char *const names[] = {"image_features", "text_features"};
     const tw_tower_tape *t;
-    TW_ASSERT_OK(tw_towers_get(f->towers, TW_TOWERS_TRAIN, f->batch, &t));
+    TW_ASSERT_OK(tw_towers_get_texts(f->towers, TW_TOWERS_TRAIN, f->batch, f->lengths + step * f->batch, &t));
     int64_t n = (int64_t)f->batch * f->config.embed;
     float *got = malloc((size_t)n * sizeof *got), *want = malloc((size_t)n * sizeof *want);
     for (int i = 0; i < 2; i++) {
@@ -223,6 +223,8 @@ START_TEST(micro_batches_and_recomputation_change_nothing) {
     for (int micro = 1; micro <= 5; micro += 2)
         check_step("main", 10, 21, TW_F32, TW_RECOMPUTE_NONE, micro, 1e-5);
     check_step("main", 10, 21, TW_F32, TW_RECOMPUTE_BLOCK, 0, 1e-5);
+    check_step("main", 10, 21, TW_F32, TW_RECOMPUTE_LIGHT, 0, 1e-5);
+    check_step("odd", 0, 1, TW_F32, TW_RECOMPUTE_LIGHT, 2, 1e-5);
     check_step("odd", 0, 1, TW_F32, TW_RECOMPUTE_BLOCK, 2, 1e-5);
 }
 END_TEST
@@ -296,7 +298,7 @@ START_TEST(micro_batches_repeat_the_same_masks) {
             double norm;
             float *g = masked_gradients(type, micro == 2 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, micro, &n);
             double d = distance(g, whole, n, &norm);
-            ck_assert_msg(d <= (k ? 1e-2 : 1e-6) * norm, "micro-batch %d, %s: distance %g of %g", micro,
+            ck_assert_msg(d <= (k ? 1e-2 : 3e-6) * norm, "micro-batch %d, %s: distance %g of %g", micro,
                           tw_dtype_name(type), d, norm);
             free(g);
         }

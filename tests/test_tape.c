@@ -58,7 +58,7 @@ static tw_tensor *run_layer(tw_tape *tape, const layer *l, tw_tensor *x, uint32_
     a = tw_linear_forward(tape, &l->out, a, TW_IDENTITY, x);
     tw_tensor *h = tw_linear_forward(tape, &l->fc, tw_norm_forward(tape, &l->norm_2, a), TW_ERF_GELU, NULL);
     h = tw_linear_forward(tape, &l->proj, h, TW_IDENTITY, NULL);
-    x = tw_add_norm_forward(tape, &l->norm_3, a, h, 0.2f, 2 * id + 1);
+    x = tw_add_norm_forward(tape, &l->norm_3, a, h, 0.2f, 2 * id + 1, NULL, 0);
     tw_tape_block_end(tape);
     return x;
 }
@@ -163,13 +163,13 @@ static double length(const float *v, int64_t n) {
     return sqrt(s);
 }
 
-START_TEST(recomputation_changes_no_bit) {
+static void recomputes(tw_recompute recompute) {
     for (int depth = 1; depth <= 4; depth += 3)
         for (int middle = 0; middle < 2; middle++) {
             net keep, again;
             result a, b;
             build(&keep, (options){.depth = depth, .middle_root = middle});
-            build(&again, (options){.depth = depth, .middle_root = middle, .recompute = TW_RECOMPUTE_BLOCK});
+            build(&again, (options){.depth = depth, .middle_root = middle, .recompute = recompute});
             bind(&keep), bind(&again);
             for (int k = 0; k < 2; k++) { /* twice: a step leaves nothing behind */
                 keep.step.step = again.step.step = (uint32_t)k;
@@ -181,6 +181,11 @@ START_TEST(recomputation_changes_no_bit) {
             }
             drop(&again), drop(&keep);
         }
+}
+
+START_TEST(recomputation_changes_no_bit) {
+    recomputes(TW_RECOMPUTE_LIGHT);
+    recomputes(TW_RECOMPUTE_BLOCK);
 }
 END_TEST
 
@@ -214,13 +219,14 @@ START_TEST(shared_memory_changes_no_bit) {
 END_TEST
 
 START_TEST(memory_is_what_the_mode_says) {
-    size_t bytes[2][3]; /* [depth 4, 16][training, recomputing, inference] */
+    size_t bytes[2][4]; /* [depth 4, 16][training, recomputing blocks, inference, recomputing lightly] */
+    static const tw_recompute recompute[] = {TW_RECOMPUTE_NONE, TW_RECOMPUTE_BLOCK, TW_RECOMPUTE_NONE,
+                                             TW_RECOMPUTE_LIGHT};
     for (int deep = 0; deep < 2; deep++)
-        for (int mode = 0; mode < 3; mode++) {
+        for (int mode = 0; mode < 4; mode++) {
             net n;
-            build(&n, (options){.depth = deep ? 16 : 4,
-                                .recompute = mode == 1 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE,
-                                .inference = mode == 2});
+            build(&n,
+                  (options){.depth = deep ? 16 : 4, .recompute = recompute[mode], .inference = mode == 2});
             bytes[deep][mode] = tw_tape_bytes(n.tape);
             drop(&n);
         }
@@ -229,7 +235,10 @@ START_TEST(memory_is_what_the_mode_says) {
     ck_assert_uint_lt(bytes[1][2], bytes[1][1]);
     ck_assert_uint_eq(bytes[1][2], bytes[0][2]);    /* inference does not pay for depth */
     size_t kept = (bytes[1][1] - bytes[0][1]) / 12; /* a block deeper */
-    ck_assert_uint_eq(kept, (B * T * D * 4 + 63) / 64 * 64);
+    size_t norm = (B * T * D * 4 + 63) / 64 * 64, activation = (B * T * HIDDEN * 4 + 63) / 64 * 64;
+    ck_assert_uint_eq(kept, norm);
+    /* a block deeper: three norms and an activation less */
+    ck_assert_uint_eq((bytes[1][0] - bytes[0][0] - bytes[1][3] + bytes[0][3]) / 12, 3 * norm + activation);
 }
 END_TEST
 

@@ -54,6 +54,8 @@ static tw_model_config config_of(hid_t file, const char *group) {
     return c;
 }
 
+static bool pack_text, whole_last_block;
+
 static void record(rig *r, bool training, tw_recompute recompute) {
     const tw_model_config *c = &r->model->config;
     TW_ASSERT_OK(tw_tape_create(r->device, training, recompute, &r->tape));
@@ -62,7 +64,7 @@ static void record(rig *r, bool training, tw_recompute recompute) {
     r->ids = tw_tape_input(r->tape, TW_I32, 2, (int64_t[]){n, c->context}, false);
     r->lengths = tw_tape_input(r->tape, TW_I32, 1, &n, false);
     r->image = tw_encode_image(r->tape, r->model, r->pixels);
-    r->text = tw_encode_text(r->tape, r->model, r->ids, r->lengths);
+    r->text = tw_encode_text(r->tape, r->model, r->ids, r->lengths, pack_text ? n * c->context : 0);
     r->loss = tw_contrastive_record(r->tape, r->model->logit_scale, r->image, r->text, 0);
     tw_tensor *roots[] = {r->loss.row_lse, r->loss.column_lse, r->loss.target, r->image, r->text};
     TW_ASSERT_OK(tw_tape_finish(r->tape, 5, roots));
@@ -82,6 +84,7 @@ static rig rig_open(const char *group, int threads, bool training, tw_recompute 
     TW_ASSERT_OK(r.device->alloc(r.device, sizeof step, (void **)&r.step));
     tw_test_give(r.device, r.step, &step, sizeof step);
     TW_ASSERT_OK(tw_dual_encoder_create(&c, &r.model));
+    tw_dual_encoder_save(r.model, !whole_last_block, false); /* packing is record's */
     TW_ASSERT_OK(tw_dual_encoder_allocate(r.model, r.device, TW_F32, training));
     record(&r, training, recompute);
     char name[64];
@@ -262,6 +265,7 @@ END_TEST
 
 START_TEST(gradients_agree_with_recomputed_blocks) {
     compare("/main", 2, TW_RECOMPUTE_BLOCK, 10);
+    compare("/main", 1, TW_RECOMPUTE_LIGHT, 20);
 }
 END_TEST
 
@@ -272,7 +276,7 @@ START_TEST(odd_sizes_agree) {
 END_TEST
 
 /* Without gradients other fusions are chosen. */
-START_TEST(inference_agrees) {
+static void inference(void) {
     static const char *const groups[] = {"/main", "/odd"};
     for (int k = 0; k < 2; k++) {
         rig r = rig_open(groups[k], 2, false, TW_RECOMPUTE_NONE);
@@ -282,6 +286,33 @@ START_TEST(inference_agrees) {
         check_features(&r, 0, r.text, "text_features");
         rig_close(&r);
     }
+}
+
+static void everything_agrees(void) {
+    compare("/main", 2, TW_RECOMPUTE_NONE, 10);
+    compare("/odd", 1, TW_RECOMPUTE_BLOCK, 0);
+    compare("/odd", 2, TW_RECOMPUTE_LIGHT, 0);
+    inference();
+}
+
+START_TEST(inference_agrees) {
+    inference();
+}
+END_TEST
+
+START_TEST(packed_texts_agree) {
+    pack_text = true;
+    everything_agrees();
+    whole_last_block = true;
+    everything_agrees();
+    pack_text = whole_last_block = false;
+}
+END_TEST
+
+START_TEST(a_whole_last_block_agrees) {
+    whole_last_block = true;
+    everything_agrees();
+    whole_last_block = false;
 }
 END_TEST
 
@@ -327,4 +358,5 @@ START_TEST(twenty_steps_agree) {
 END_TEST
 
 TW_TEST_MAIN("towers", gradients_agree_at_step_0, gradients_agree_at_step_10, gradients_agree_at_step_20,
-             gradients_agree_with_recomputed_blocks, odd_sizes_agree, inference_agrees, twenty_steps_agree)
+             gradients_agree_with_recomputed_blocks, odd_sizes_agree, inference_agrees, packed_texts_agree,
+             a_whole_last_block_agrees, twenty_steps_agree)

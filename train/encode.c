@@ -191,7 +191,7 @@ static tw_status encode_text_batch(tw_towers *towers, const tw_dual_encoder *mod
     const tw_tower_tape *t;
     TRY(tokenize_batch(vocab, texts, out->first, out->n, options->as_is, model->config.context, r->ids,
                        r->lengths, &out->truncated));
-    TRY(tw_towers_get(towers, TW_TOWER_TEXT, out->n, &t));
+    TRY(tw_towers_get_texts(towers, TW_TOWER_TEXT, out->n, r->lengths, &t));
     TRY(tw_tape_upload(t->tape, t->ids, r->ids));
     TRY(tw_tape_upload(t->tape, t->lengths, r->lengths));
     TRY(tw_tape_forward(t->tape, NULL));

@@ -102,6 +102,8 @@ typedef struct tw_run_start {
 /* run_memory.c */
 /* The largest part of a batch that a rank gets. */
 int64_t tw_run_largest_part(const tw_run *run);
+/* What the configuration says is to be computed again. */
+tw_recompute tw_run_recompute(const tw_run *run);
 /* Bytes of the copy that a checkpoint is written from; 0 on ranks that write none, and where the
  * configuration wants none. */
 double tw_run_copy_bytes(const tw_run *run);

@@ -9,8 +9,11 @@ int64_t tw_run_largest_part(const tw_run *run) {
     return (run->config->batch + run->comm->ranks - 1) / run->comm->ranks;
 }
 
-static tw_recompute recompute_of(const tw_run *run) {
-    return run->config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+tw_recompute tw_run_recompute(const tw_run *run) {
+    static const tw_recompute of[] = {[TW_CONFIG_RECOMPUTE_NONE] = TW_RECOMPUTE_NONE,
+                                      [TW_CONFIG_RECOMPUTE_LIGHT] = TW_RECOMPUTE_LIGHT,
+                                      [TW_CONFIG_RECOMPUTE_BLOCK] = TW_RECOMPUTE_BLOCK};
+    return of[run->config->recompute];
 }
 
 /* How many ranks share this machine's memory. */
@@ -60,7 +63,7 @@ static tw_status find_budget(const tw_run *run, double *out) {
 
 static tw_status fits(const tw_run *run, int64_t micro, double budget, bool *out) {
     size_t bytes;
-    TRY(tw_memory_of_step(run->model, run->device, recompute_of(run), micro, &bytes));
+    TRY(tw_memory_of_step(run->model, run->device, tw_run_recompute(run), micro, &bytes));
     *out = (double)bytes <= budget;
     return TW_OK;
 }

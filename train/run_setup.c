@@ -9,9 +9,9 @@
 static tw_status open_device(tw_run *run) {
     const tw_config *c = run->config;
     TRY(tw_comm_open_device(c->device, (int)c->threads, (double)c->rank_timeout, &run->device, &run->comm));
-    tw_device_allow_tf32(run->device, c->tf32 == TW_CONFIG_TF32_TRUE ||
-                                          (c->tf32 == TW_CONFIG_TF32_AUTO &&
-                                           c->precision == TW_CONFIG_PRECISION_BF16));
+    tw_device_allow_tf32(run->device,
+                         c->tf32 == TW_CONFIG_TF32_TRUE ||
+                             (c->tf32 == TW_CONFIG_TF32_AUTO && c->precision == TW_CONFIG_PRECISION_BF16));
     return TW_OK;
 }
 
@@ -104,6 +104,7 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     tw_model_config description;
     TRY(describe_model(run, start, &description));
     TRY(tw_dual_encoder_create(&description, &run->model));
+    tw_dual_encoder_save(run->model, config->last_block_token, config->pack_text);
     TRY(freeze(run));
     tw_dtype type = config->precision == TW_CONFIG_PRECISION_BF16 ? TW_BF16 : TW_F32;
     TRY(tw_dual_encoder_allocate(run->model, run->device, type, true));
@@ -113,10 +114,8 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     TRY(make_optimizer(run));
     if (description.image.kind == TW_RESNET && config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC)
         tw_resnet_synchronise(&run->model->resnet, run->comm);
-    tw_recompute recompute =
-        config->recompute == TW_CONFIG_RECOMPUTE_BLOCK ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
     TRY(tw_run_choose_micro_batch(run));
-    TRY(tw_towers_create(run->model, run->device, recompute, TW_U8, &run->towers));
+    TRY(tw_towers_create(run->model, run->device, tw_run_recompute(run), TW_U8, &run->towers));
     TRY(tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition, run->micro_batch,
                           &run->stepper));
     if (tw_on_cpu(run->device)) return TW_OK;

@@ -242,7 +242,8 @@ static tw_status queue_loss(void *context) {
 /* Its draws belong to the samples: repeated, it gives the same features. */
 static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     const tw_tower_tape *t;
-    TRY(tw_towers_get(s->towers, TW_TOWERS_TRAIN, part_size(c, part), &t));
+    TRY(tw_towers_get_texts(s->towers, TW_TOWERS_TRAIN, part_size(c, part),
+                            c->samples->lengths + part * c->micro, &t));
     TRY(bring_inputs(s, c, part, t));
     if (s->results && !s->ready) TRY(tw_step_results_ready(s->results));
     s->ready = true;

@@ -55,7 +55,7 @@ static tw_status record(const tw_towers *towers, tw_tower_tape *t) {
     if (t->kind != TW_TOWER_IMAGE) {
         t->ids = tw_tape_input(t->tape, TW_I32, 2, ids, false);
         t->lengths = tw_tape_input(t->tape, TW_I32, 1, ids, false);
-        roots[n++] = t->text = tw_encode_text(t->tape, towers->model, t->ids, t->lengths);
+        roots[n++] = t->text = tw_encode_text(t->tape, towers->model, t->ids, t->lengths, t->rows);
     }
     return tw_tape_finish(t->tape, n, roots);
 }
@@ -76,16 +76,18 @@ static tw_status bind(tw_towers *towers, tw_tower_tape *added) {
     return tw_tape_bind(added->tape, &towers->arena);
 }
 
-tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch, const tw_tower_tape **out) {
+static tw_status get(tw_towers *towers, tw_tower_kind kind, int64_t batch, int64_t rows,
+                     const tw_tower_tape **out) {
     for (int i = 0; i < towers->count; i++) {
         *out = towers->tapes[i];
-        if ((*out)->kind == kind && (*out)->batch == batch) return TW_OK;
+        if ((*out)->kind == kind && (*out)->batch == batch && (*out)->rows == rows) return TW_OK;
     }
     *out = NULL;
     tw_tower_tape *t = calloc(1, sizeof *t);
     if (!t) return FAIL(TW_ERR_MEMORY, "out of memory");
     t->kind = kind;
     t->batch = batch;
+    t->rows = rows;
     tw_status status = record(towers, t);
     if (status == TW_OK) status = bind(towers, t);
     if (status != TW_OK) {
@@ -96,6 +98,39 @@ tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch, co
     towers->tapes[towers->count++] = t;
     *out = t;
     return TW_OK;
+}
+
+/* Whether texts go without padding through tapes of this kind. */
+static bool packs(const tw_towers *towers, tw_tower_kind kind, int64_t batch) {
+    return kind != TW_TOWER_IMAGE && batch > 0 && !towers->model->padded_text;
+}
+
+tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch, const tw_tower_tape **out) {
+    int64_t most = batch * towers->model->config.context;
+    return get(towers, kind, batch, packs(towers, kind, batch) ? most : 0, out);
+}
+
+enum { ROWS_ROUNDING = 16, ROWS_UNIT = 8 };
+
+static int64_t rounded(int64_t tokens, int64_t most) {
+    int64_t unit = ROWS_UNIT;
+    while (unit * 2 * ROWS_ROUNDING <= tokens) unit *= 2;
+    int64_t rows = (tokens + unit - 1) / unit * unit;
+    return rows < most ? rows : most;
+}
+
+tw_status tw_towers_get_texts(tw_towers *towers, tw_tower_kind kind, int64_t batch, const int32_t *lengths,
+                              const tw_tower_tape **out) {
+    int64_t context = towers->model->config.context, tokens = 0;
+    *out = NULL;
+    if (!packs(towers, kind, batch)) return tw_towers_get(towers, kind, batch, out);
+    for (int64_t i = 0; i < batch; i++) {
+        if (lengths[i] < 1 || lengths[i] > context)
+            return FAIL(TW_ERR_ARGUMENT, "text %lld of the batch has %d tokens; 1 to %lld are possible",
+                        (long long)i, lengths[i], (long long)context);
+        tokens += lengths[i];
+    }
+    return get(towers, kind, batch, rounded(tokens, batch * context), out);
 }
 
 size_t tw_towers_image_bytes(const tw_towers *towers) {

@@ -78,17 +78,26 @@ TW_DEVICE void tw_norm_row_backward(const tw_group &at, const float (*x)[TW_PACK
 
 /* ---- dropout ---- */
 
-/* An operation's dropout: (B, .., D) rows, `per_sample` of them a sample. */
+/* An operation's dropout: (B, .., D) rows, `per_sample` of them a sample; or packed rows (ops/packed.h),
+ * whose origin says which of such rows they are. */
 struct tw_drop {
     const tw_step *step; /* device memory */
     uint32_t layer, threshold;
     float scale; /* 1 / (1 - p); 1: none */
     int64_t per_sample;
+    const int32_t *origin; /* of packed rows, else NULL */
 };
 
-static inline tw_drop tw_drop_of(const tw_call *c, uint32_t layer, float p, int64_t per_sample) {
-    return tw_drop{c->step, layer, p > 0.0f ? tw_dropout_threshold(p) : 0,
-                   p > 0.0f ? 1.0f / (1.0f - p) : 1.0f, per_sample};
+static inline tw_drop tw_drop_of(const tw_call *c, uint32_t layer, float p, int64_t per_sample,
+                                 const int32_t *origin) {
+    return tw_drop{
+        c->step,    layer, p > 0.0f ? tw_dropout_threshold(p) : 0, p > 0.0f ? 1.0f / (1.0f - p) : 1.0f,
+        per_sample, origin};
+}
+
+/* Input i, if the call has it. */
+static inline const int32_t *tw_origin_of(const tw_call *c, int i) {
+    return tw_present(&c->input[i]) ? (const int32_t *)c->input[i].data : NULL;
 }
 
 /* v[i] of elements [first, first + 8) of a sample: dropped or scaled. */
@@ -125,6 +134,8 @@ TW_DEVICE void tw_drop_pack(const tw_draw &draw, uint32_t threshold, float scale
 template <int PACKS>
 TW_DEVICE void tw_drop_row(const tw_group &at, const tw_drop &drop, int64_t row, float (*v)[TW_PACK]) {
     if (drop.scale == 1.0f) return;
+    if (drop.origin) row = drop.origin[row];
+    if (row < 0) return;
     tw_draw draw = tw_dropout_draw(drop.step, drop.layer, row / drop.per_sample);
     int64_t first = row % drop.per_sample * at.d;
 #pragma unroll

@@ -1,10 +1,15 @@
 #include "autograd/cuda/scratch.h"
 #include "autograd/ops/dropout_rows.h"
 #include "autograd/ops/layer_norm_backward.h"
+#include "autograd/ops/packed.h"
 
 /* y = layer_norm(s), s = x + dropout(h): the end of both halves of a post-norm (BERT) layer.
  * inputs: x (B, .., D), h as x, gain (D) f32, bias (D) f32; outputs: y as x, s as x, stats (rows, 2) f32.
- * Dropout's sample is the index along B, its element the index within the sample. */
+ * Dropout's sample is the index along B, its element the index within the sample. Of packed rows (rows,D)
+ * with origin (rows) as fifth input they are those of the padded layout; rows without origin are not dropped.
+ */
+
+enum { X, H, GAIN, BIAS, ORIGIN };
 
 tw_status tw_add_layer_norm_shape(tw_call *c) {
     TRY(tw_call_check_rows(c, 0, "x"));
@@ -18,36 +23,68 @@ tw_status tw_add_layer_norm_shape(tw_call *c) {
     if (!(attr->dropout >= 0.0f && attr->dropout < 1.0f))
         return FAIL(TW_ERR_ARGUMENT, "add_layer_norm: dropout %g is not in [0, 1)", (double)attr->dropout);
     int64_t d = tw_tensor_cols(x), stats[2] = {tw_tensor_rows(x), 2};
+    if (tw_present(&c->input[ORIGIN])) {
+        if (x->ndim != 2) return FAIL(TW_ERR_SHAPE, "add_layer_norm: packed x is (rows,D)");
+        TRY(tw_origin_check(c, ORIGIN, x->shape[0], attr->tokens));
+        c->saved_inputs = 1u << ORIGIN;
+    }
     TRY(tw_call_check_f32(c, 2, "gain", 1, &d));
     TRY(tw_call_check_f32(c, 3, "bias", 1, &d));
     tw_call_output(c, 0, x->dtype, x->ndim, x->shape);
     tw_call_output(c, 1, x->dtype, x->ndim, x->shape);
     tw_call_output(c, 2, TW_F32, 2, stats);
-    c->saved_inputs = 1u << 2;
+    c->saved_inputs |= 1u << GAIN;
     c->saved_outputs = 1u << 1 | 1u << 2;
+    c->restorable = c->needs_grad;
+    c->restore_inputs = 1u << GAIN | 1u << BIAS;
     c->forward_scratch = (size_t)(tw_threads() * 3 * d) * 4;
     c->backward_scratch = tw_layer_norm_backward_scratch(d);
     tw_call_scratch_cuda(c, 0, tw_column_scratch(2, d));
     return TW_OK;
 }
 
-/* Dropout of row `row` of a (B, .., D) tensor with `per_sample` rows a sample; in may be out. */
-static void drop_row(const tw_call *c, int64_t per_sample, int64_t row, int64_t d, const float *in,
-                     float *out) {
-    const tw_add_layer_norm_attr *attr = c->attr;
-    tw_draw draw = tw_dropout_draw(c->step, attr->layer, row / per_sample);
-    tw_dropout_run(&draw, attr->dropout, row % per_sample * d, d, in, out);
-}
-
 static int64_t rows_per_sample(const tw_tensor *x) {
     return x->ndim > 1 && x->shape[0] > 0 ? tw_tensor_rows(x) / x->shape[0] : 1;
 }
 
+/* Dropout of row `row`; in may be out. */
+static void drop_row(const tw_call *c, int64_t row, int64_t d, const float *in, float *out) {
+    const tw_add_layer_norm_attr *attr = c->attr;
+    bool packed = tw_present(&c->input[ORIGIN]);
+    int64_t at = packed ? ((const int32_t *)c->input[ORIGIN].data)[row] : row;
+    int64_t per_sample = packed ? attr->tokens : rows_per_sample(&c->output[1]);
+    if (at < 0) {
+        if (in != out) memcpy(out, in, (size_t)d * sizeof *out);
+        return;
+    }
+    tw_draw draw = tw_dropout_draw(c->step, attr->layer, at / per_sample);
+    tw_dropout_run(&draw, attr->dropout, at % per_sample * d, d, in, out);
+}
+
+/* y again, from s. */
+static tw_status restore(const tw_call *c) {
+    const tw_add_layer_norm_attr *attr = c->attr;
+    const tw_tensor *y = &c->output[0], *s = &c->output[1];
+    int64_t rows = tw_tensor_rows(s), d = tw_tensor_cols(s);
+    float *stats = c->output[2].data;
+#pragma omp parallel
+    {
+        float *mine = (float *)c->scratch + omp_get_thread_num() * 3 * d;
+        tw_range r = tw_my_share(rows);
+        for (int64_t i = r.begin; i < r.end; i++) {
+            tw_layer_norm_row(tw_row_read(s, d, i, mine), d, c->input[GAIN].data, c->input[BIAS].data,
+                              attr->eps, mine + d, stats + 2 * i);
+            tw_row_deliver(y, i, mine + d, TW_WRITE);
+        }
+    }
+    return TW_OK;
+}
+
 tw_status tw_add_layer_norm_forward_cpu(const tw_call *c) {
+    if (c->restore) return restore(c);
     const tw_add_layer_norm_attr *attr = c->attr;
     const tw_tensor *x = &c->input[0], *h = &c->input[1], *y = &c->output[0], *s = &c->output[1];
-    int64_t rows = tw_tensor_rows(x), d = tw_tensor_cols(x), x_stride, h_stride,
-            per_sample = rows_per_sample(x);
+    int64_t rows = tw_tensor_rows(x), d = tw_tensor_cols(x), x_stride, h_stride;
     tw_tensor_is_rows(x, &x_stride);
     tw_tensor_is_rows(h, &h_stride);
     float *stats = c->output[2].data;
@@ -58,7 +95,7 @@ tw_status tw_add_layer_norm_forward_cpu(const tw_call *c) {
         for (int64_t i = r.begin; i < r.end; i++) {
             const float *xr = tw_row_read(x, x_stride, i, mine), *hr = tw_row_read(h, h_stride, i, mine + d);
             float *sum = mine + 2 * d;
-            if (attr->dropout > 0.0f) drop_row(c, per_sample, i, d, hr, sum), hr = sum;
+            if (attr->dropout > 0.0f) drop_row(c, i, d, hr, sum), hr = sum;
 #pragma omp simd
             for (int64_t k = 0; k < d; k++) sum[k] = xr[k] + hr[k];
             tw_row_deliver(s, i, sum, TW_WRITE);
@@ -76,7 +113,7 @@ static void deliver(const tw_call *c, int64_t row, int64_t d, float *ds) {
     const tw_tensor *dx = &c->input_grad[0], *dh = &c->input_grad[1];
     if (dx->data) tw_row_deliver(dx, row, ds, c->input_mode[0]);
     if (!dh->data) return;
-    if (attr->dropout > 0.0f) drop_row(c, rows_per_sample(&c->output[1]), row, d, ds, ds);
+    if (attr->dropout > 0.0f) drop_row(c, row, d, ds, ds);
     tw_row_deliver(dh, row, ds, c->input_mode[1]);
 }
 

@@ -1,8 +1,9 @@
 #include "autograd/cuda/attention_graph.h"
 #include "autograd/cuda/rows.h"
 
-/* Multi-head attention over fused qkv (B,T,3D): the kernel that others are measured by, and what runs where
- * they cannot. It keeps f32 throughout, never holds (T,T) and needs no tensor cores.
+/* Multi-head attention over fused qkv (B,T,3D), or packed (rows,3D) with offsets: the kernel that others are
+ * measured by, and what runs where they cannot. It keeps f32 throughout, never holds (T,T) and needs no
+ * tensor cores.
  *
  * A block has WARPS queries (or, for the gradients of keys and values, WARPS keys) of one head of one sample,
  * one a warp. The other side passes by in tiles of 32 in shared memory; lane j works on the tile's row j. The
@@ -10,17 +11,19 @@
 
 namespace {
 
-enum { QKV, LENGTHS };
+enum { QKV, LENGTHS, OFFSETS };
 enum { Q, K, V };
 enum { WARPS = 8, THREADS = WARPS * TW_WARP, TILE = TW_WARP, WIDEST = 128, PARTS = WIDEST / TW_WARP };
 
 struct attention_args {
     tw_view qkv, o, dqkv;   /* o: output, or its gradient */
     const int32_t *lengths; /* or NULL */
-    float *lse;             /* (B,heads,T) or NULL */
+    const int32_t *offsets; /* of packed samples, else NULL */
+    float *lse;             /* (B,heads,T), packed (heads,rows), or NULL */
     float *dots;            /* backward's scratch, as lse: sum over keys of probability times its gradient */
     const tw_step *step;
-    int64_t tokens, heads, width, d, tiles; /* tiles: blocks a head */
+    int64_t tokens, heads, width, d, tiles; /* tokens: the most of a sample; tiles: blocks a head */
+    int64_t batch, rows;
     uint32_t layer, threshold;
     float scale, keep; /* keep: 1 / (1 - p); 1: no dropout */
 };
@@ -28,6 +31,8 @@ struct attention_args {
 /* What a block works on. */
 struct place {
     int64_t b, h, first, keys; /* first: of the block's queries or keys */
+    int64_t row, queries;      /* row: of the sample's first token */
+    int64_t kept;              /* of lse: where the head's begin */
     int lane, warp;
     tw_draw draw;
 };
@@ -39,6 +44,13 @@ TW_DEVICE place place_here(const attention_args &a) {
     at.first = blockIdx.x % a.tiles * WARPS;
     at.lane = (int)threadIdx.x % TW_WARP, at.warp = (int)threadIdx.x / TW_WARP;
     int64_t n = a.lengths ? a.lengths[at.b] : a.tokens;
+    at.row = at.b * a.tokens, at.queries = a.tokens;
+    at.kept = head * a.tokens;
+    if (a.offsets) {
+        at.row = a.offsets[at.b];
+        n = at.queries = a.offsets[at.b + 1] - at.row;
+        at.kept = at.h * a.rows + at.row;
+    }
     at.keys = n < 0 ? 0 : n > a.tokens ? a.tokens : n;
     if (a.keep != 1.0f)
         at.draw = tw_dropout_draw(a.step, a.layer, at.b); /* without dropout there may be no step */
@@ -53,8 +65,7 @@ TW_DEVICE void load_tile(const attention_args &a, const place &at, int part, int
     for (int64_t i = threadIdx.x; i < n * a.width; i += THREADS) {
         int64_t row = i / a.width, c = i % a.width;
         bool inside = first + row < end;
-        tile[row][c] =
-            inside ? tw_get_one(from, (at.b * a.tokens + first + row) * from.stride + column + c) : 0.0f;
+        tile[row][c] = inside ? tw_get_one(from, (at.row + first + row) * from.stride + column + c) : 0.0f;
     }
 }
 
@@ -82,7 +93,7 @@ TW_DEVICE void add_rows(float x, const float (*tile)[WIDEST + 1], int lane, int6
 
 /* The warp's row `row` of part `part` of dqkv. */
 TW_DEVICE void deliver(const attention_args &a, const place &at, int part, int64_t row, const float *v) {
-    int64_t to = (at.b * a.tokens + row) * 3 * a.d + (part * a.heads + at.h) * a.width;
+    int64_t to = (at.row + row) * 3 * a.d + (part * a.heads + at.h) * a.width;
 #pragma unroll
     for (int k = 0; k < PARTS; k++)
         if (k * TW_WARP + at.lane < a.width) tw_put_one(a.dqkv, to + k * TW_WARP + at.lane, v[k]);
@@ -93,7 +104,7 @@ __global__ void attention_forward(attention_args a) {
     place at = place_here(a);
     int64_t i = at.first + at.warp;
     float most = -INFINITY, total = 0.0f, sum[PARTS] = {};
-    load_tile(a, at, Q, at.first, WARPS, a.tokens, q);
+    load_tile(a, at, Q, at.first, WARPS, at.queries, q);
     for (int64_t first = 0; first < at.keys; first += TILE) {
         int64_t j = first + at.lane;
         __syncthreads();
@@ -110,14 +121,13 @@ __global__ void attention_forward(attention_args a) {
         __syncthreads();
         add_rows(drop(a, at, i, j, p), tile, at.lane, a.width, sum);
     }
-    if (i >= a.tokens) return;
+    if (i >= at.queries) return;
     float inverse = total > 0.0f ? 1.0f / total : total == 0.0f ? 0.0f : total; /* NaN stays */
-    int64_t to = (at.b * a.tokens + i) * a.d + at.h * a.width;
+    int64_t to = (at.row + i) * a.d + at.h * a.width;
 #pragma unroll
     for (int k = 0; k < PARTS; k++)
         if (k * TW_WARP + at.lane < a.width) tw_put_one(a.o, to + k * TW_WARP + at.lane, sum[k] * inverse);
-    if (a.lse && at.lane == 0)
-        a.lse[(at.b * a.heads + at.h) * a.tokens + i] = at.keys > 0 ? most + logf(total) : 0.0f;
+    if (a.lse && at.lane == 0) a.lse[at.kept + i] = at.keys > 0 ? most + logf(total) : 0.0f;
 }
 
 /* ---- backward ---- */
@@ -128,10 +138,10 @@ __global__ void attention_backward_q(attention_args a) {
     __shared__ float q[WARPS][WIDEST + 1], g[WARPS][WIDEST + 1], k_tile[TILE][WIDEST + 1],
         v_tile[TILE][WIDEST + 1];
     place at = place_here(a);
-    int64_t i = at.first + at.warp, kept = (at.b * a.heads + at.h) * a.tokens + i;
-    float lse = i < a.tokens ? a.lse[kept] : 0.0f, sum[PARTS] = {}, whole = 0.0f;
-    load_tile(a, at, Q, at.first, WARPS, a.tokens, q);
-    load_tile(a, at, 3, at.first, WARPS, a.tokens, g);
+    int64_t i = at.first + at.warp, kept = at.kept + i;
+    float lse = i < at.queries ? a.lse[kept] : 0.0f, sum[PARTS] = {}, whole = 0.0f;
+    load_tile(a, at, Q, at.first, WARPS, at.queries, q);
+    load_tile(a, at, 3, at.first, WARPS, at.queries, g);
     for (int pass = 0; pass < 2; pass++) {
         for (int64_t first = 0; first < at.keys; first += TILE) {
             int64_t j = first + at.lane;
@@ -148,7 +158,7 @@ __global__ void attention_backward_q(attention_args a) {
         }
         if (pass == 0) whole = tw_warp_sum(whole);
     }
-    if (i >= a.tokens) return;
+    if (i >= at.queries) return;
     if (at.lane == 0) a.dots[kept] = whole;
     deliver(a, at, Q, i, sum);
 }
@@ -158,26 +168,41 @@ __global__ void attention_backward_kv(attention_args a) {
     __shared__ float k[WARPS][WIDEST + 1], v[WARPS][WIDEST + 1], q_tile[TILE][WIDEST + 1],
         g_tile[TILE][WIDEST + 1];
     place at = place_here(a);
-    int64_t j = at.first + at.warp, head = (at.b * a.heads + at.h) * a.tokens;
+    int64_t j = at.first + at.warp, head = at.kept;
     float dk[PARTS] = {}, dv[PARTS] = {};
     load_tile(a, at, K, at.first, WARPS, at.keys, k);
     load_tile(a, at, V, at.first, WARPS, at.keys, v);
-    for (int64_t first = 0; first < a.tokens; first += TILE) {
+    for (int64_t first = 0; first < at.queries; first += TILE) {
         int64_t i = first + at.lane;
         __syncthreads();
-        load_tile(a, at, Q, first, TILE, a.tokens, q_tile);
-        load_tile(a, at, 3, first, TILE, a.tokens, g_tile);
+        load_tile(a, at, Q, first, TILE, at.queries, q_tile);
+        load_tile(a, at, 3, first, TILE, at.queries, g_tile);
         __syncthreads();
-        bool seen = i < a.tokens && j < at.keys;
+        bool seen = i < at.queries && j < at.keys;
         float p = seen ? expf(a.scale * dot(k[at.warp], q_tile[at.lane], a.width) - a.lse[head + i]) : 0.0f;
         float slope = drop(a, at, i, j, dot(v[at.warp], g_tile[at.lane], a.width));
         float score = seen ? p * (slope - a.dots[head + i]) * a.scale : 0.0f;
         add_rows(score, q_tile, at.lane, a.width, dk);
         add_rows(drop(a, at, i, j, p), g_tile, at.lane, a.width, dv);
     }
-    if (j >= a.tokens) return;
+    if (j >= at.queries) return;
     deliver(a, at, K, j, dk);
     deliver(a, at, V, j, dv);
+}
+
+/* Zeros in the rows behind the last sample: of v (rows, cols), and of lse unless NULL. */
+__global__ void clear_rest(attention_args a, tw_view v, int64_t cols, float *lse) {
+    int64_t row, col, end = a.offsets[a.batch];
+    const float none[TW_PACK] = {};
+    if (!tw_pack_here(a.rows, cols, &row, &col) || row < end) return;
+    tw_store_columns(v, row, col, cols, none);
+    for (int64_t h = 0; lse && col == 0 && h < a.heads; h++) lse[h * a.rows + row] = 0.0f;
+}
+
+tw_status clear(const tw_call *c, const attention_args &a, const tw_view &v, int64_t cols, float *lse) {
+    if (!a.offsets || v.add) return TW_OK;
+    return TW_LAUNCH(c->device, clear_rest, tw_blocks(a.rows * tw_packs_of(cols), TW_PACK_THREADS),
+                     TW_PACK_THREADS, 0, a, v, cols, lse);
 }
 
 tw_status args_of(const tw_call *c, attention_args *out) {
@@ -188,7 +213,12 @@ tw_status args_of(const tw_call *c, attention_args *out) {
     if (tw_present(&c->input[LENGTHS])) a.lengths = (const int32_t *)c->input[LENGTHS].data;
     if (c->n_outputs > 1) a.lse = (float *)c->output[1].data;
     a.step = c->step;
-    a.tokens = x->shape[1], a.heads = attr->heads, a.d = x->shape[2] / 3, a.width = a.d / a.heads;
+    a.batch = x->shape[0], a.tokens = x->shape[1], a.rows = tw_tensor_rows(x);
+    if (tw_present(&c->input[OFFSETS])) {
+        a.offsets = (const int32_t *)c->input[OFFSETS].data;
+        a.batch = c->input[OFFSETS].shape[0] - 1, a.tokens = attr->tokens;
+    }
+    a.heads = attr->heads, a.d = tw_tensor_cols(x) / 3, a.width = a.d / a.heads;
     a.tiles = (a.tokens + WARPS - 1) / WARPS;
     a.layer = attr->layer, a.keep = 1.0f;
     if (attr->dropout > 0.0f)
@@ -209,7 +239,8 @@ tw_status tw_attention_forward_cuda(const tw_call *c) {
     if (done) return TW_OK;
     TRY(args_of(c, &a));
     a.o = tw_view_out(&c->output[0], TW_WRITE);
-    unsigned blocks = (unsigned)(c->input[QKV].shape[0] * a.heads * a.tiles);
+    unsigned blocks = (unsigned)(a.batch * a.heads * a.tiles);
+    TRY(clear(c, a, a.o, a.d, a.lse));
     return TW_LAUNCH(c->device, attention_forward, blocks, THREADS, 0, a);
 }
 
@@ -223,7 +254,8 @@ tw_status tw_attention_backward_cuda(const tw_call *c) {
     a.o = tw_view_out(&c->output_grad[0], TW_WRITE);
     a.dqkv = tw_view_out(&c->input_grad[QKV], c->input_mode[QKV]);
     a.dots = (float *)c->scratch;
-    unsigned blocks = (unsigned)(c->input[QKV].shape[0] * a.heads * a.tiles);
+    unsigned blocks = (unsigned)(a.batch * a.heads * a.tiles);
+    TRY(clear(c, a, a.dqkv, 3 * a.d, NULL));
     TRY(TW_LAUNCH(c->device, attention_backward_q, blocks, THREADS, 0, a));
     return TW_LAUNCH(c->device, attention_backward_kv, blocks, THREADS, 0, a);
 }

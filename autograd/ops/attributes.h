@@ -21,12 +21,14 @@ typedef struct tw_add_layer_norm_attr {
     float eps;
     float dropout;  /* probability that an element of h becomes 0; 0: none */
     uint32_t layer; /* the draw's layer */
+    int tokens;     /* of packed rows (packed.h): the most of a sample, here and below */
 } tw_add_layer_norm_attr;
 
 typedef struct tw_attention_attr {
     int heads;
     float dropout; /* on the probabilities, after softmax */
     uint32_t layer;
+    int tokens;
 } tw_attention_attr;
 
 typedef struct tw_embed_patches_attr {
@@ -38,6 +40,7 @@ typedef struct tw_embed_tokens_attr {
     float dropout;
     uint32_t layer;
     int32_t padding_id; /* its row of the word table gets no gradient; -1: none */
+    int tokens;
 } tw_embed_tokens_attr;
 
 typedef struct tw_take_token_attr {
@@ -66,6 +69,9 @@ typedef struct tw_pool_tokens_attr {
 
 typedef struct tw_pool_attention_attr {
     int heads;
+    float dropout; /* as attention's */
+    uint32_t layer;
+    int tokens;
 } tw_pool_attention_attr;
 
 typedef struct tw_move_statistics_attr {
@@ -79,6 +85,10 @@ typedef struct tw_l2_normalise_attr {
 typedef struct tw_contrastive_loss_attr {
     int64_t first; /* the text that belongs to image 0 of this call; the next ones follow */
 } tw_contrastive_loss_attr;
+
+typedef struct tw_pack_tokens_attr {
+    int64_t rows; /* of the packed texts; at least as many as there are tokens */
+} tw_pack_tokens_attr;
 
 typedef struct tw_choose_patches_attr {
     int patches, keep; /* of an image; of them to keep: 1 <= keep <= patches */

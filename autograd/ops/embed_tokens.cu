@@ -2,7 +2,7 @@
 
 /* y = dropout(layer_norm(word[id] + position[t] + type[0])).
  * inputs: ids (B,T) i32, word (V,D), position (P,D), type (2,D), gain (D), bias (D) f32; outputs: y (B,T,D),
- * stats (B T, 2) f32.
+ * stats (B T, 2) f32. Packed: ids (rows), origin (rows) last, ascending; y (rows,D).
  *
  * An id outside the vocabulary cannot be refused from here: its row becomes NaN, which the trainer's finite
  * check finds, and it has no gradient.
@@ -12,23 +12,40 @@
 
 namespace {
 
-enum { IDS, WORD, POSITION, TYPE, GAIN };
+enum { IDS, WORD, POSITION, TYPE, GAIN, BIAS, ORIGIN };
 enum { SORT = 256, WARPS = 8 };
 
 struct tables {
-    const int32_t *ids;
+    const int32_t *ids, *origin; /* origin: NULL: a row's own number */
     tw_view word, position, type;
     int64_t tokens, vocabulary; /* tokens: T */
 };
 
-/* word[id] + position[t] + type[0] */
+/* A row's place in the padded layout; negative: none. */
+TW_DEVICE int64_t place_of(const tables &t, int64_t row) {
+    return t.origin ? t.origin[row] : row;
+}
+
+template <int PACKS> TW_DEVICE void clear(float (*v)[TW_PACK]) {
+#pragma unroll
+    for (int p = 0; p < PACKS; p++)
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) v[p][e] = 0.0f;
+}
+
+/* word[id] + position[t] + type[0]; 0 for a row without a place. */
 template <int PACKS>
 TW_DEVICE void embed(const tw_group &at, const tables &t, int64_t row, float (*v)[TW_PACK]) {
     float other[PACKS][TW_PACK];
+    int64_t place = place_of(t, row);
+    if (place < 0) {
+        clear<PACKS>(v);
+        return;
+    }
     int32_t id = t.ids[row];
     bool known = id >= 0 && id < t.vocabulary;
     tw_load_row<PACKS>(at, t.word, known ? id : 0, v);
-    tw_load_row<PACKS>(at, t.position, row % t.tokens, other);
+    tw_load_row<PACKS>(at, t.position, place % t.tokens, other);
 #pragma unroll
     for (int p = 0; p < PACKS; p++)
 #pragma unroll
@@ -50,6 +67,7 @@ struct embed_tokens_forward : tw_norm_rows {
     }
     template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
         tw_drop_row<PACKS>(at, drop, row, v);
+        if (place_of(table, row) < 0) clear<PACKS>(v);
         tw_store_row<PACKS>(at, y, row, v);
     }
 };
@@ -64,6 +82,7 @@ struct embed_tokens_backward : tw_norm_rows {
         embed<PACKS>(at, table, row, v);
         tw_load_row<PACKS>(at, dy, row, g);
         tw_drop_row<PACKS>(at, drop, row, g);
+        if (place_of(table, row) < 0) clear<PACKS>(g);
     }
     template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*g)[TW_PACK]) const {
         tw_store_row<PACKS>(at, sums, row, g);
@@ -74,7 +93,7 @@ struct embed_tokens_backward : tw_norm_rows {
 
 /* sorted[place] = token, by id and then by token. A token whose row gets no gradient counts as of id V. */
 struct sort_args {
-    const int32_t *ids;
+    const int32_t *ids, *origin;
     int32_t padding, vocabulary;
     int64_t rows;
     int32_t *sorted;
@@ -82,7 +101,8 @@ struct sort_args {
 
 TW_DEVICE int32_t sort_key(const sort_args &a, int64_t i) {
     int32_t id = a.ids[i];
-    return id < 0 || id >= a.vocabulary || id == a.padding ? a.vocabulary : id;
+    bool none = id < 0 || id >= a.vocabulary || id == a.padding || (a.origin && a.origin[i] < 0);
+    return none ? a.vocabulary : id;
 }
 
 __global__ void sort_tokens(sort_args a) {
@@ -133,19 +153,37 @@ __global__ void add_words(word_args a) {
         if (col + e < a.d) out[e] += sum[e];
 }
 
-/* Row t of out: the sum of rows t, t + T, t + 2 T ... of sums. */
+/* Row t of out: the sum of the rows of sums whose places are t, t + T, t + 2 T ... */
 struct position_args {
     tw_view sums, out;
     float *kept; /* (T, d): the sums too, for type's */
-    int64_t tokens, samples, d;
+    const int32_t *origin;
+    int64_t tokens, samples, rows, d; /* samples: at most as many */
 };
+
+/* The first row at or behind this place; where negative places count as behind all. */
+TW_DEVICE int64_t row_at(const position_args &a, int64_t place) {
+    int64_t low = 0, high = a.rows;
+    if (!a.origin) return place;
+    while (low < high) {
+        int64_t middle = low + (high - low) / 2, there = a.origin[middle];
+        if (there >= 0 && there < place)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
 
 __global__ void add_positions(position_args a) {
     __shared__ float shared[WARPS * TW_GROUP_COLUMNS];
     int64_t t = blockIdx.x, col = (int64_t)blockIdx.y * TW_GROUP_COLUMNS + threadIdx.x % TW_WARP * TW_PACK;
     float sum[TW_PACK] = {}, v[TW_PACK];
     for (int64_t b = threadIdx.x / TW_WARP; b < a.samples; b += WARPS) {
-        tw_load_columns(a.sums, b * a.tokens + t, col, a.d, v);
+        int64_t place = b * a.tokens + t, row = row_at(a, place);
+        if (row >= a.rows || (a.origin && a.origin[row] < 0)) break;
+        if (a.origin && a.origin[row] != place) continue;
+        tw_load_columns(a.sums, row, col, a.d, v);
 #pragma unroll
         for (int e = 0; e < TW_PACK; e++) sum[e] += v[e];
     }
@@ -159,6 +197,11 @@ __global__ void add_positions(position_args a) {
 
 /* ---- places in backward's scratch: as embed_tokens.c's shape rule counts them ---- */
 
+int64_t tokens_of(const tw_call *c) {
+    bool packed = tw_present(&c->input[ORIGIN]);
+    return packed ? ((const tw_embed_tokens_attr *)c->attr)->tokens : c->input[IDS].shape[1];
+}
+
 struct places { /* behind the partial sums of gain and bias */
     float *sums, *positions;
     int32_t *sorted;
@@ -168,14 +211,18 @@ places places_of(const tw_call *c, int64_t rows, int64_t d) {
     places p;
     p.sums = (float *)c->scratch + TW_COLUMN_BLOCKS * 2 * d;
     p.positions = p.sums + rows * d;
-    p.sorted = (int32_t *)(p.positions + c->input[IDS].shape[1] * d);
+    p.sorted = (int32_t *)(p.positions + tokens_of(c) * d);
     return p;
 }
 
 tables tables_of(const tw_call *c) {
-    return tables{
-        (const int32_t *)c->input[IDS].data, tw_view_rows(&c->input[WORD]), tw_view_rows(&c->input[POSITION]),
-        tw_view_rows(&c->input[TYPE]),       c->input[IDS].shape[1],        c->input[WORD].shape[0]};
+    return tables{(const int32_t *)c->input[IDS].data,
+                  tw_origin_of(c, ORIGIN),
+                  tw_view_rows(&c->input[WORD]),
+                  tw_view_rows(&c->input[POSITION]),
+                  tw_view_rows(&c->input[TYPE]),
+                  tokens_of(c),
+                  c->input[WORD].shape[0]};
 }
 
 tw_status zero_gradient(const tw_call *c, int i) {
@@ -189,8 +236,8 @@ tw_status word_gradient(const tw_call *c, const places &p, int64_t rows, int64_t
     const tw_tensor *g = &c->input_grad[WORD];
     TRY(zero_gradient(c, WORD));
     if (!g->data || rows == 0) return TW_OK;
-    word_args a = {{(const int32_t *)c->input[IDS].data, attr->padding_id, (int32_t)c->input[WORD].shape[0],
-                    rows, p.sorted},
+    word_args a = {{(const int32_t *)c->input[IDS].data, tw_origin_of(c, ORIGIN), attr->padding_id,
+                    (int32_t)c->input[WORD].shape[0], rows, p.sorted},
                    tw_view_of(p.sums, TW_F32, d, d),
                    (float *)g->data,
                    d};
@@ -207,8 +254,10 @@ tw_status other_gradients(const tw_call *c, const places &p, int64_t d) {
     position_args a = {tw_view_of(p.sums, TW_F32, d, d),
                        tw_view_out(&c->input_grad[POSITION], c->input_mode[POSITION]),
                        p.positions,
-                       c->input[IDS].shape[1],
+                       tw_origin_of(c, ORIGIN),
+                       tokens_of(c),
                        c->input[IDS].shape[0],
+                       tw_tensor_rows(&c->output[0]),
                        d};
     if (a.tokens == 0) return TW_OK;
     dim3 grid((unsigned)a.tokens, tw_blocks(d, TW_GROUP_COLUMNS));
@@ -221,7 +270,7 @@ tw_status other_gradients(const tw_call *c, const places &p, int64_t d) {
 
 tw_drop drop_of(const tw_call *c) {
     const tw_embed_tokens_attr *attr = (const tw_embed_tokens_attr *)c->attr;
-    return tw_drop_of(c, attr->layer, attr->dropout, c->output[0].shape[1]);
+    return tw_drop_of(c, attr->layer, attr->dropout, tokens_of(c), tw_origin_of(c, ORIGIN));
 }
 
 } // namespace

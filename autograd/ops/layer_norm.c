@@ -13,6 +13,8 @@ tw_status tw_layer_norm_shape(tw_call *c) {
     tw_call_output(c, 1, TW_F32, 2, stats);
     c->saved_inputs = 1u << 0 | 1u << 1;
     c->saved_outputs = 1u << 1;
+    c->restorable = c->needs_grad;
+    c->restore_inputs = 1u << 0 | 1u << 1 | 1u << 2;
     c->forward_scratch = (size_t)(tw_threads() * 2 * d) * 4;
     c->backward_scratch = tw_layer_norm_backward_scratch(d);
     tw_call_scratch_cuda(c, 0, tw_column_scratch(2, d));

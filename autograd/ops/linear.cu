@@ -96,6 +96,7 @@ tw_status tw_linear_forward_cuda(const tw_call *call) {
     p.b.data = w->data, p.b.stride = attr->in_out ? p.n : p.k, p.b.transposed = !attr->in_out;
     p.type = x->dtype, p.out_type = y->dtype;
     p.out = call->output[call->n_outputs - 1].data, p.out_stride = p.n;
+    if (call->restore) return finish(call, &p, false, false);
     bool residual_in_product = has_residual && !acts && p.k > 0;
     if (residual_in_product) {
         p.c = residual->data;

@@ -1,7 +1,9 @@
 /* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
  * and texts:
- *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|block [MASK_RATIO [MICRO [RESOLUTION
- *                 [CONTEXT]]]]]]]]]]
+ *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|light|block [MASK_RATIO [MICRO
+ *                 [RESOLUTION [CONTEXT [TOKENS [saved|all|last|packed]]]]]]]]]]]]
+ * Texts have TOKENS tokens on average (0: CONTEXT each), of lengths spread evenly around it. saved: with what
+ * tw_dual_encoder_save saves (the default), all: without, last and packed: with one of the two.
  * Prints seconds a step (median, fastest), pairs/s and the process's peak memory: after a first step, which
  * is of MICRO pairs where that is given, and in the end. Under mpirun BATCH is shared by the ranks, each has
  * THREADS threads, and the first rank prints its figures. scripts/bench/step.sh runs it beside PyTorch,
@@ -48,10 +50,16 @@ static int compare(const void *a, const void *b) {
 typedef struct request {
     const char *name, *type;
     int64_t batch, micro;
-    int steps, threads, resolution, context;
-    bool block;
+    int steps, threads, resolution, context, tokens;
+    const char *savings;
+    tw_recompute recompute;
     double mask_ratio;
 } request;
+
+static tw_recompute recompute_of(const char *name) {
+    if (strcmp(name, "light") == 0) return TW_RECOMPUTE_LIGHT;
+    return strcmp(name, "block") == 0 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
+}
 
 static request parse(int argc, char **argv) {
     return (request){.name = argc > 1 ? argv[1] : "ViT-B-16",
@@ -59,11 +67,13 @@ static request parse(int argc, char **argv) {
                      .steps = argc > 3 ? atoi(argv[3]) : 5,
                      .type = argc > 4 ? argv[4] : "f32",
                      .threads = argc > 5 ? atoi(argv[5]) : 0,
-                     .block = argc > 6 && strcmp(argv[6], "block") == 0,
+                     .recompute = recompute_of(argc > 6 ? argv[6] : "none"),
                      .mask_ratio = argc > 7 ? atof(argv[7]) : 0,
                      .micro = argc > 8 ? atoll(argv[8]) : 0,
                      .resolution = argc > 9 ? atoi(argv[9]) : 0,
-                     .context = argc > 10 ? atoi(argv[10]) : 0};
+                     .context = argc > 10 ? atoi(argv[10]) : 0,
+                     .tokens = argc > 11 ? atoi(argv[11]) : 0,
+                     .savings = argc > 12 ? argv[12] : "saved"};
 }
 
 static tw_status open_bench(bench *b, const request *r) {
@@ -80,10 +90,12 @@ static tw_status open_bench(bench *b, const request *r) {
     TRY(tw_comm_open(b->device, 60, &b->comm));
     b->own = r->batch / b->comm->ranks + (b->comm->rank < r->batch % b->comm->ranks);
     TRY(tw_dual_encoder_create(&config, &b->model));
+    bool all = strcmp(r->savings, "all") == 0, one = strcmp(r->savings, "saved") != 0;
+    tw_dual_encoder_save(b->model, !all && (!one || strcmp(r->savings, "last") == 0),
+                         !all && (!one || strcmp(r->savings, "packed") == 0));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
-    TRY(tw_towers_create(b->model, b->device, r->block ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE, TW_U8,
-                         &b->towers));
+    TRY(tw_towers_create(b->model, b->device, r->recompute, TW_U8, &b->towers));
     TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
                             &b->partition));
     TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, b->partition, r->micro, &b->stepper));
@@ -91,8 +103,8 @@ static tw_status open_bench(bench *b, const request *r) {
     return tw_adamw_create_ranks(b->model->params, b->device, b->comm, b->partition, true, &adamw, &b->adamw);
 }
 
-/* Random pixels; texts of full length, as the peer has them. */
-static tw_status make_data(bench *b, int64_t n) {
+/* Random pixels and texts. */
+static tw_status make_data(bench *b, int64_t n, int64_t average) {
     const tw_model_config *c = &b->model->config;
     int64_t r = c->image.resolution, bytes = n * r * r * 3, tokens = n * c->context;
     b->pixels = malloc((size_t)bytes);
@@ -104,7 +116,15 @@ static tw_status make_data(bench *b, int64_t n) {
     for (int64_t i = 0; i < bytes; i++) b->pixels[i] = (uint8_t)(tw_random_u32(&draw, (uint32_t)i) >> 24);
     for (int64_t i = 0; i < tokens; i++)
         b->ids[i] = 1 + (int32_t)tw_random_below(&draw, (uint32_t)i, (uint64_t)c->text.vocabulary - 1);
-    for (int64_t i = 0; i < n; i++) b->lengths[i] = c->context;
+    for (int64_t i = 0; i < n; i++) { /* average - half .. average + half */
+        int64_t half = average < c->context - average ? average / 2 : (c->context - average) / 2;
+        int64_t spread = 2 * half + 1;
+        b->lengths[i] =
+            average == 0
+                ? c->context
+                : (int32_t)(average - half +
+                            (int64_t)tw_random_below(&draw, (uint32_t)(bytes + i), (uint64_t)spread));
+    }
     return TW_OK;
 }
 
@@ -156,7 +176,7 @@ static tw_status run(bench *b, int argc, char **argv) {
     request r = parse(argc, argv);
     if (r.batch < 1 || r.steps < 1) return FAIL(TW_ERR_ARGUMENT, "BATCH and STEPS must be 1 or more");
     TRY(open_bench(b, &r));
-    TRY(make_data(b, b->own));
+    TRY(make_data(b, b->own, r.tokens));
     double *seconds = malloc((size_t)r.steps * sizeof *seconds);
     if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = time_steps(b, &r, seconds);

@@ -94,6 +94,7 @@ static tw_status open_model(bench *b) {
 }
 
 static tw_recompute recompute_of(const bench *b) {
+    if (is(b->r.recompute, "light")) return TW_RECOMPUTE_LIGHT;
     return is(b->r.recompute, "block") ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
 }
 

@@ -7,11 +7,14 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
     int64_t samples = x->ndim > 1 ? x->shape[0] : 1, a_sample = samples ? x->count / samples : 0;
     double sum[2059];
     op_expect_shape(&out[0], x->ndim, x->shape);
+    if (in[4].v) a_sample = attr->tokens * d;
     for (int64_t i = 0; i < rows; i++) {
+        int64_t row = in[4].v ? (int64_t)in[4].v[i] : i;
         for (int64_t k = 0; k < d; k++) {
-            int64_t e = i * d + k;
-            sum[k] = x->v[e] + in[1].v[e] * dropout_factor(config, attr->dropout, attr->layer, e / a_sample,
-                                                           e % a_sample);
+            int64_t e = row * d + k;
+            double kept =
+                row < 0 ? 1 : dropout_factor(config, attr->dropout, attr->layer, e / a_sample, e % a_sample);
+            sum[k] = x->v[i * d + k] + in[1].v[i * d + k] * kept;
         }
         layer_norm_row(sum, d, in[2].v, in[3].v, (double)attr->eps, out[0].v + i * d);
     }
@@ -20,7 +23,15 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
 static const tw_add_layer_norm_attr plain = {.eps = 1e-5f}, bert = {.eps = 1e-12f},
                                     dropped = {.eps = 1e-5f, .dropout = 0.1f, .layer = 7},
                                     half = {.eps = 1e-5f, .dropout = 0.5f, .layer = 3},
-                                    certain = {.eps = 1e-5f, .dropout = 1}, nan_ = {.eps = 1, .dropout = NAN};
+                                    certain = {.eps = 1e-5f, .dropout = 1}, nan_ = {.eps = 1, .dropout = NAN},
+                                    packed = {.eps = 1e-5f, .dropout = 0.5f, .layer = 3, .tokens = 4};
+
+#define ORIGIN(n, ...)                                                                                       \
+    {                                                                                                        \
+        OP_SHAPE(n), .dtype = OP_I32, .values = (const double[]) {                                           \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
 
 /* The sum is kept in bf16, and what is normalised is what was kept. */
 #define NARROW .low = -2, .high = 2
@@ -50,6 +61,23 @@ static const op_config configs[] = {
      .input = {{OP_SHAPE(2, 2, 2059)}, {OP_SHAPE(2, 2, 2059)}, GAIN_OF(2059), BIAS_OF(2059)},
      .step = {.seed = 10, .step = 3, .sample = 6}},
     {.name = "one row", .attr = &plain, .input = {{OP_SHAPE(9)}, {OP_SHAPE(9)}, GAIN_OF(9), BIAS_OF(9)}},
+    {.name = "packed",
+     .attr = &packed,
+     .input = {{OP_SHAPE(7, 18)},
+               {OP_SHAPE(7, 18), .padding = 2},
+               GAIN_OF(18),
+               BIAS_OF(18),
+               ORIGIN(7, 0, 1, 2, 4, 5, -1, -1)},
+     .step = {.seed = 1ull << 40, .step = 1, .sample = 3}},
+    {.name = "packed, odd",
+     .attr = &packed,
+     .input = {{OP_SHAPE(3, 13)}, {OP_SHAPE(3, 13)}, GAIN_OF(13), BIAS_OF(13), ORIGIN(3, 0, 4, 5)},
+     .step = {.seed = 3, .step = 1, .sample = 3}},
+    {.name = "packed in three dimensions",
+     .attr = &packed,
+     .input = {{OP_SHAPE(1, 3, 13)}, {OP_SHAPE(1, 3, 13)}, GAIN_OF(13), BIAS_OF(13), ORIGIN(3, 0, 4, 5)},
+     .fails = TW_ERR_SHAPE,
+     .message = "packed x is (rows,D)"},
     {.name = "no rows",
      .attr = &half,
      .input = {{OP_SHAPE(0, 2, 5)}, {OP_SHAPE(0, 2, 5)}, GAIN_OF(5), BIAS_OF(5)}},

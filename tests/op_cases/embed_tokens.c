@@ -24,27 +24,46 @@ static const double *word_row(const op_config *config, const op_value *word, int
 
 static void reference(const op_config *config, op_value *in, op_value *out) {
     const tw_embed_tokens_attr *attr = config->attr;
-    int64_t b = in[0].shape[0], t = in[0].shape[1], d = in[1].shape[1];
+    bool packed = in[6].v != NULL;
+    int64_t t = packed ? attr->tokens : in[0].shape[1], d = in[1].shape[1];
     double sum[WIDEST];
-    op_expect_shape(&out[0], 3, (int64_t[]){b, t, d});
-    for (int64_t i = 0; i < b * t; i++) {
-        const double *word = word_row(config, &in[1], (int64_t)in[0].v[i]);
+    if (packed)
+        op_expect_shape(&out[0], 2, (int64_t[]){in[0].count, d});
+    else
+        op_expect_shape(&out[0], 3, (int64_t[]){in[0].shape[0], t, d});
+    for (int64_t i = 0; i < in[0].count; i++) {
+        int64_t at = packed ? (int64_t)in[6].v[i] : i;
         double *y = out[0].v + i * d;
-        for (int64_t k = 0; k < d; k++) sum[k] = word[k] + in[2].v[i % t * d + k] + in[3].v[k];
+        for (int64_t k = 0; k < d; k++) y[k] = 0;
+        if (at < 0) continue;
+        const double *word = word_row(config, &in[1], (int64_t)in[0].v[i]);
+        for (int64_t k = 0; k < d; k++) sum[k] = word[k] + in[2].v[at % t * d + k] + in[3].v[k];
         layer_norm_row(sum, d, in[4].v, in[5].v, (double)attr->eps, y);
         for (int64_t k = 0; k < d; k++)
-            y[k] *= dropout_factor(config, attr->dropout, attr->layer, i / t, i % t * d + k);
+            y[k] *= dropout_factor(config, attr->dropout, attr->layer, at / t, at % t * d + k);
     }
 }
 
 static const tw_embed_tokens_attr plain = {.eps = 1e-12f, .padding_id = -1},
                                   padded = {.eps = 1e-12f, .padding_id = 0},
                                   dropped = {.eps = 1e-5f, .dropout = 0.25f, .layer = 4, .padding_id = 0},
-                                  certain = {.eps = 1e-5f, .dropout = 1.5f};
+                                  certain = {.eps = 1e-5f, .dropout = 1.5f},
+                                  packed = {.eps = 1e-12f, .padding_id = 2, .tokens = 4},
+                                  packed_dropped = {.eps = 1e-5f,
+                                                    .dropout = 0.25f,
+                                                    .layer = 4,
+                                                    .padding_id = -1,
+                                                    .tokens = 4};
 
 #define IDS(b, t, ...)                                                                                       \
     {                                                                                                        \
         OP_SHAPE(b, t), .dtype = OP_I32, .values = (const double[]) {                                        \
+            __VA_ARGS__                                                                                      \
+        }                                                                                                    \
+    }
+#define ROWS(n, ...)                                                                                         \
+    {                                                                                                        \
+        OP_SHAPE(n), .dtype = OP_I32, .values = (const double[]) {                                           \
             __VA_ARGS__                                                                                      \
         }                                                                                                    \
     }
@@ -89,6 +108,30 @@ static const op_config configs[] = {
      .attr = &dropped,
      .input =
          {{OP_SHAPE(0, 3), .dtype = OP_I32}, TABLE(4, 5), TABLE(3, 5), TABLE(2, 5), GAIN_OF(5), BIAS_OF(5)}},
+    {.name = "packed",
+     .attr = &packed,
+     .input = {ROWS(9, 5, 1, 3, 2, 4, 3, 2, 0, 1), TABLE(6, 8), TABLE(4, 8), TABLE(2, 8), GAIN_OF(8),
+               BIAS_OF(8), ROWS(9, 0, 1, 2, 4, 8, 9, 10, 11, 12)}},
+    {.name = "packed, rows left over, dropout",
+     .attr = &packed_dropped,
+     .input = {ROWS(8, 5, 1, 3, 5, 4, 0, 0, 0), TABLE(6, 13), TABLE(5, 13), TABLE(2, 13), GAIN_OF(13),
+               BIAS_OF(13), ROWS(8, 0, 1, 4, 5, 6, -1, -1, -1)},
+     .step = {.seed = 5, .step = 77, .sample = 8}},
+    {.name = "packed, all left over",
+     .attr = &packed_dropped,
+     .input = {ROWS(2, 0, 0), TABLE(6, 8), TABLE(4, 8), TABLE(2, 8), GAIN_OF(8), BIAS_OF(8), ROWS(2, -1, -1)},
+     .step = {.seed = 5, .step = 77, .sample = 8}},
+    {.name = "packed, of how many tokens is not said",
+     .attr = &plain,
+     .input = {ROWS(2, 0, 0), TABLE(6, 8), TABLE(4, 8), TABLE(2, 8), GAIN_OF(8), BIAS_OF(8), ROWS(2, 0, 1)},
+     .fails = TW_ERR_ARGUMENT,
+     .message = "at most 0 tokens"},
+    {.name = "packed, origin of other rows",
+     .attr = &packed,
+     .input = {ROWS(2, 0, 0), TABLE(6, 8), TABLE(4, 8), TABLE(2, 8), GAIN_OF(8), BIAS_OF(8),
+               ROWS(3, 0, 1, 2)},
+     .fails = TW_ERR_SHAPE,
+     .message = "origin is i32 (3), i32 (2) is needed"},
     {.name = "more tokens than positions",
      .attr = &plain,
      .input =
