@@ -91,6 +91,8 @@ struct machine {
     std::vector<warp> warps;
     std::vector<unsigned char> shared;
     barrier block;
+    const char *block_file; /* of the __syncthreads that the block's threads arrive at */
+    int block_line;
     const char *name;
     void (*body)(void *);
     void *context;
@@ -245,13 +247,9 @@ unsigned char *tw_shim_dynamic_shared(void) {
 }
 
 void tw_shim_sync_block(const char *file, int line) {
-    if (m.block.arrived > 0)
-        for (int i = 0; i < m.used; i++) {
-            const fiber &f = m.fibers[i];
-            if (f.waits == &m.block.generation && f.seen == m.block.generation &&
-                (f.line != line || strcmp(f.where, file) != 0))
-                die("two __syncthreads of different lines meet");
-        }
+    if (m.block.arrived == 0) m.block_file = file, m.block_line = line;
+    if (m.block_line != line || (m.block_file != file && strcmp(m.block_file, file) != 0))
+        die("two __syncthreads of different lines meet");
     if (++m.block.arrived == (unsigned)m.n)
         m.block.arrived = 0, m.block.generation++;
     else
