@@ -16,6 +16,7 @@ TW_TEST_MAIN("cudnn graphs", graphs_are_accepted)
 
 #include "autograd/cuda/cudnn_backend.h"
 #include "autograd/cuda/dnn_attention.h"
+#include "autograd/cuda/dnn_conv.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -71,8 +72,39 @@ static void add_attention(const char *name, int64_t batch, int64_t heads, int64_
     }
 }
 
+/* The convolutions of RN50 at 224 that are no plain products, in their three directions, as bf16, TF32 and
+ * f32. */
+static void add_convolutions(void) {
+    static const int64_t layers[][4] = {
+        /* side, in, out, stride */
+        {224, 3, 32, 2},   {112, 32, 32, 1},  {112, 32, 64, 1},  {56, 64, 64, 1},   {56, 128, 128, 1},
+        {28, 128, 128, 1}, {28, 256, 256, 1}, {14, 256, 256, 1}, {14, 512, 512, 1}, {7, 512, 512, 1}};
+    static const char *const types[] = {"bf16", "TF32", "f32"}, *const directions[] = {"y", "dx", "dw"};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++)
+        for (int type = 0; type < 3; type++)
+            for (int direction = 0; direction < 3; direction++) {
+                if (i == 0 && direction == 1) continue; /* pixels have no gradient */
+                const int64_t *l = layers[i];
+                tw_dnn_conv v = {.direction = (tw_dnn_op)((int)TW_DNN_CONV + direction),
+                                 .batch = 128,
+                                 .height = l[0],
+                                 .width = l[0],
+                                 .in = l[1],
+                                 .out = l[2],
+                                 .kernel = 3,
+                                 .stride = l[3],
+                                 .padding = 1,
+                                 .type = type == 0 ? TW_DNN_BF16 : TW_DNN_F32,
+                                 .true_f32 = type == 2};
+                add(tw_dnn_conv_key(&v), tw_dnn_conv_describe, type == 0,
+                    "convolution %lld, %lld to %lld, %s, %s", (long long)l[0], (long long)l[1],
+                    (long long)l[2], types[type], directions[direction]);
+            }
+}
+
 static void add_all(void) {
     n_cases = 0;
+    add_convolutions();
     add_attention("T 197, d 64", 128, 12, 197, 64, false, 0);
     add_attention("T 257, d 64", 128, 16, 257, 64, false, 0);
     add_attention("T 577, d 64", 32, 16, 577, 64, false, 0);

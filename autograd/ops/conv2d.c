@@ -1,4 +1,5 @@
 #include "autograd/conv_dnnl.h"
+#include "autograd/cuda/conv_graph.h"
 #include "autograd/cuda/scratch.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
@@ -82,6 +83,9 @@ tw_status tw_conv2d_shape(tw_call *c) {
         c->backward_scratch = widened + (size_t)behind_dx(&n) * sizeof(float);
     }
     tw_call_scratch_cuda(c, 0, partial);
+#ifdef TW_WITH_CUDA
+    if (c->device && !tw_on_cpu(c->device)) TRY(tw_conv_graph_shape(c));
+#endif
     return TW_OK;
 }
 

@@ -1,3 +1,4 @@
+#include "autograd/cuda/conv_graph.h"
 #include "autograd/cuda/rows.h"
 
 /* Cross-correlation with zero padding; inputs: x (B,H,W,C), w (O,C,K,K); output: y (B,H',W',O). Each
@@ -141,6 +142,9 @@ template <class P> tw_status run(tw_device *d, conv_args a, int64_t parts) {
 
 tw_status tw_conv2d_forward_cuda(const tw_call *c) {
     conv_args a = args_of(c);
+    bool done;
+    TRY(tw_conv_graph_forward(c, &done));
+    if (done) return TW_OK;
     a.to = tw_view_out(&c->output[0], TW_WRITE);
     a.m = a.v.batch * a.v.lines * a.v.columns, a.n = a.v.out, a.k = a.v.kernel * a.v.kernel * a.v.in;
     return run<forward_product>(c->device, a, 1);
@@ -153,10 +157,14 @@ tw_status tw_conv2d_backward_cuda(const tw_call *c) {
     int64_t square = v.kernel * v.kernel;
     a.m = v.batch * v.height * v.width, a.n = v.in, a.k = square * v.out;
     a.to = tw_view_out(&c->input_grad[X], c->input_mode[X]);
-    if (a.to.data) TRY(run<x_product>(c->device, a, 1));
+    bool done = false;
+    if (a.to.data) TRY(tw_conv_graph_backward_x(c, &done));
+    if (a.to.data && !done) TRY(run<x_product>(c->device, a, 1));
     a.m = v.out, a.n = v.in * square, a.k = v.batch * v.lines * v.columns;
     a.to = tw_view_out(&c->input_grad[W], c->input_mode[W]);
     if (!a.to.data) return TW_OK;
+    TRY(tw_conv_graph_backward_w(c, &done));
+    if (done) return TW_OK;
     a.partial = (float *)c->scratch;
     return run<w_product>(c->device, a, tw_conv_parts(a.m, a.n, a.k));
 }
