@@ -17,6 +17,7 @@ TW_TEST_MAIN("cudnn graphs", graphs_are_accepted)
 #include "autograd/cuda/cudnn_backend.h"
 #include "autograd/cuda/dnn_attention.h"
 #include "autograd/cuda/dnn_conv.h"
+#include "autograd/cuda/dnn_norm.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -30,7 +31,7 @@ typedef struct graph_case {
     bool needed; /* own kernels are no match for it: every GPU must have an engine */
 } graph_case;
 
-enum { MOST_CASES = 128 };
+enum { MOST_CASES = 256 };
 static graph_case cases[MOST_CASES];
 static int n_cases;
 
@@ -102,8 +103,25 @@ static void add_convolutions(void) {
             }
 }
 
+/* Batch norms of RN50: with and without ReLU, and with the residual. */
+static void add_norms(void) {
+    static const int64_t layers[][4] = {{112, 32, 0, 1},  {112, 64, 0, 1}, {56, 64, 0, 1},
+                                        {56, 256, 1, 1},  {56, 256, 0, 0}, {28, 512, 1, 1},
+                                        {14, 1024, 1, 1}, {7, 2048, 1, 1}, {7, 2048, 0, 0}};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++)
+        for (int type = TW_DNN_F32; type <= (int)TW_DNN_BF16; type++) {
+            const int64_t *l = layers[i];
+            tw_dnn_norm v = {.batch = 128, .height = l[0], .width = l[0], .channels = l[1], .eps = 1e-5f};
+            v.type = (tw_dnn_type)type, v.residual = l[2] != 0, v.relu = l[3] != 0;
+            add(tw_dnn_norm_key(&v), tw_dnn_norm_describe, false,
+                "batch norm %lld, %lld, residual %d, ReLU %d, %s", (long long)l[0], (long long)l[1],
+                v.residual, v.relu, type == TW_DNN_BF16 ? "bf16" : "f32");
+        }
+}
+
 static void add_all(void) {
     n_cases = 0;
+    add_norms();
     add_convolutions();
     add_attention("T 197, d 64", 128, 12, 197, 64, false, 0);
     add_attention("T 257, d 64", 128, 16, 257, 64, false, 0);

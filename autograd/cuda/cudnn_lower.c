@@ -96,19 +96,12 @@ static tw_status tensor_of(const lowering *l, cudnnBackendDescriptor_t d, cudnnB
 
 static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
     static const cudnnPointwiseMode_t modes[] = {
-        [TW_DNN_ADD] = CUDNN_POINTWISE_ADD,
-        [TW_DNN_SUB] = CUDNN_POINTWISE_SUB,
-        [TW_DNN_MUL] = CUDNN_POINTWISE_MUL,
-        [TW_DNN_DIV] = CUDNN_POINTWISE_DIV,
-        [TW_DNN_EXP] = CUDNN_POINTWISE_EXP,
-        [TW_DNN_LOG] = CUDNN_POINTWISE_LOG,
-        [TW_DNN_COPY] = CUDNN_POINTWISE_IDENTITY,
-        [TW_DNN_INDEX] = CUDNN_POINTWISE_GEN_INDEX,
-        [TW_DNN_LESS] = CUDNN_POINTWISE_CMP_LT,
-        [TW_DNN_AND] = CUDNN_POINTWISE_LOGICAL_AND,
-        [TW_DNN_RELU] = CUDNN_POINTWISE_RELU_FWD,
-        [TW_DNN_RELU_BACKWARD] = CUDNN_POINTWISE_RELU_BWD,
-        [TW_DNN_SELECT] = CUDNN_POINTWISE_BINARY_SELECT,
+        [TW_DNN_ADD] = CUDNN_POINTWISE_ADD,       [TW_DNN_SUB] = CUDNN_POINTWISE_SUB,
+        [TW_DNN_MUL] = CUDNN_POINTWISE_MUL,       [TW_DNN_DIV] = CUDNN_POINTWISE_DIV,
+        [TW_DNN_EXP] = CUDNN_POINTWISE_EXP,       [TW_DNN_LOG] = CUDNN_POINTWISE_LOG,
+        [TW_DNN_COPY] = CUDNN_POINTWISE_IDENTITY, [TW_DNN_INDEX] = CUDNN_POINTWISE_GEN_INDEX,
+        [TW_DNN_LESS] = CUDNN_POINTWISE_CMP_LT,   [TW_DNN_AND] = CUDNN_POINTWISE_LOGICAL_AND,
+        [TW_DNN_RELU] = CUDNN_POINTWISE_RELU_FWD, [TW_DNN_SELECT] = CUDNN_POINTWISE_BINARY_SELECT,
     };
     cudnnDataType_t precision = n->op == TW_DNN_INDEX                         ? CUDNN_DATA_INT32
                                 : n->op == TW_DNN_LESS || n->op == TW_DNN_AND ? CUDNN_DATA_BOOLEAN
@@ -116,7 +109,6 @@ static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackend
     cudnnPointwiseMode_t mode = modes[n->op];
     cudnnBackendDescriptor_t how;
     int64_t axis = n->axis;
-    bool backward = n->op == TW_DNN_RELU_BACKWARD;
     TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_POINTWISE_DESCRIPTOR, &how));
     TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode));
     TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision));
@@ -125,11 +117,6 @@ static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackend
     TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, out));
     TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
                      &how));
-    if (backward) { /* the gradient, and ReLU's argument */
-        TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_DYDESC, n->in[0]));
-        TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, n->in[1]));
-        return tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_DXDESC, n->out[0]);
-    }
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, n->in[0]));
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, n->in[1]));
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_TDESC, n->in[2]));
@@ -240,40 +227,18 @@ static tw_status lower_conv(lowering *l, const tw_dnn_node *n, cudnnBackendDescr
 }
 
 static tw_status lower_norm(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
-    static const cudnnBackendAttributeName_t in[] = {CUDNN_ATTR_OPERATION_NORM_FWD_XDESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_EPSILON_DESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_EXP_AVG_FACTOR_DESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_INPUT_RUNNING_MEAN_DESC,
-                                                     CUDNN_ATTR_OPERATION_NORM_FWD_INPUT_RUNNING_VAR_DESC};
-    static const cudnnBackendAttributeName_t results[] = {
-        CUDNN_ATTR_OPERATION_NORM_FWD_YDESC, CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC,
-        CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC,
-        CUDNN_ATTR_OPERATION_NORM_FWD_OUTPUT_RUNNING_MEAN_DESC,
-        CUDNN_ATTR_OPERATION_NORM_FWD_OUTPUT_RUNNING_VAR_DESC};
+    static const cudnnBackendAttributeName_t in[] = {
+        CUDNN_ATTR_OPERATION_NORM_FWD_XDESC, CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC,
+        CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_EPSILON_DESC};
+    static const cudnnBackendAttributeName_t results[] = {CUDNN_ATTR_OPERATION_NORM_FWD_YDESC,
+                                                          CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC,
+                                                          CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC};
     cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
     cudnnBackendNormFwdPhase_t phase = CUDNN_NORM_FWD_TRAINING;
     TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR, out));
     TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_FWD_MODE, CUDNN_TYPE_NORM_MODE, 1, &mode));
     TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_FWD_PHASE, CUDNN_TYPE_NORM_FWD_PHASE, 1, &phase));
-    for (int i = 0; i < 7; i++) TRY(tensor_of(l, *out, in[i], n->in[i]));
-    for (int i = 0; i < 5; i++) TRY(tensor_of(l, *out, results[i], n->out[i]));
-    return TW_OK;
-}
-
-static tw_status lower_norm_backward(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
-    static const cudnnBackendAttributeName_t in[] = {
-        CUDNN_ATTR_OPERATION_NORM_BWD_XDESC, CUDNN_ATTR_OPERATION_NORM_BWD_DYDESC,
-        CUDNN_ATTR_OPERATION_NORM_BWD_SCALE_DESC, CUDNN_ATTR_OPERATION_NORM_BWD_MEAN_DESC,
-        CUDNN_ATTR_OPERATION_NORM_BWD_INV_VARIANCE_DESC};
-    static const cudnnBackendAttributeName_t results[] = {CUDNN_ATTR_OPERATION_NORM_BWD_DXDESC,
-                                                          CUDNN_ATTR_OPERATION_NORM_BWD_DSCALE_DESC,
-                                                          CUDNN_ATTR_OPERATION_NORM_BWD_DBIAS_DESC};
-    cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
-    TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR, out));
-    TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_BWD_MODE, CUDNN_TYPE_NORM_MODE, 1, &mode));
-    for (int i = 0; i < 5; i++) TRY(tensor_of(l, *out, in[i], n->in[i]));
+    for (int i = 0; i < 4; i++) TRY(tensor_of(l, *out, in[i], n->in[i]));
     for (int i = 0; i < 3; i++) TRY(tensor_of(l, *out, results[i], n->out[i]));
     return TW_OK;
 }
@@ -295,8 +260,6 @@ static tw_status lower_node(lowering *l, const tw_dnn_node *n, cudnnBackendDescr
         return lower_conv(l, n, out);
     case TW_DNN_NORM:
         return lower_norm(l, n, out);
-    case TW_DNN_NORM_BACKWARD:
-        return lower_norm_backward(l, n, out);
     default:
         return lower_pointwise(l, n, out);
     }

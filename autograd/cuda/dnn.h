@@ -30,7 +30,6 @@ typedef enum tw_dnn_op {
     TW_DNN_AND,
     TW_DNN_SELECT, /* in[2] ? in[0] : in[1] */
     TW_DNN_RELU,
-    TW_DNN_RELU_BACKWARD, /* in[0] where in[1], ReLU's argument or its result, is above 0; 0 elsewhere */
     /* of dimensions that in[0] has and out[0] has not (1) */
     TW_DNN_MAX,
     TW_DNN_SUM,
@@ -44,15 +43,14 @@ typedef enum tw_dnn_op {
     TW_DNN_CONV,   /* y from x, w (O,C,K,K) */
     TW_DNN_CONV_X, /* dx from dy, w */
     TW_DNN_CONV_W, /* dw from dy, x */
-    /* Batch norm of (N,C,H,W) with (1,C,1,1): in x, gain, bias, epsilon, rate, running mean and variance; out
-     * y, mean, 1 / sqrt(variance + epsilon), moved running mean and (unbiased) variance */
+    /* Batch norm of (N,C,H,W) with (1,C,1,1): in x, gain, bias, epsilon; out y, mean, 1 / sqrt(variance +
+     * epsilon) */
     TW_DNN_NORM,
-    TW_DNN_NORM_BACKWARD, /* in x, dy, gain, mean, 1 / sqrt(...); out dx, dgain, dbias */
 } tw_dnn_op;
 
 /* Where a tensor is, beside memory that is given at each run (slots from 0 on). */
 enum { TW_DNN_INSIDE = -1, TW_DNN_VALUE = -2, TW_DNN_NONE = -1 };
-enum { TW_DNN_TENSORS = 64, TW_DNN_NODES = 48, TW_DNN_SLOTS = 16, TW_DNN_INPUTS = 7, TW_DNN_OUTPUTS = 5 };
+enum { TW_DNN_TENSORS = 64, TW_DNN_NODES = 48, TW_DNN_SLOTS = 16, TW_DNN_INPUTS = 5, TW_DNN_OUTPUTS = 3 };
 
 typedef struct tw_dnn_tensor {
     tw_dnn_type type;

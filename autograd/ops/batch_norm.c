@@ -1,4 +1,5 @@
 #include "autograd/comm.h"
+#include "autograd/cuda/norm_graph.h"
 #include "autograd/cuda/scratch.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
@@ -55,6 +56,9 @@ tw_status tw_batch_norm_shape(tw_call *c) {
                                                (2 + threads * FLOATS) * width * sizeof(float);
     int64_t partial = tw_column_scratch(2, d);
     tw_call_scratch_cuda(c, partial, partial + 2 * d * (int64_t)sizeof(float));
+#ifdef TW_WITH_CUDA
+    if (c->device && !tw_on_cpu(c->device)) TRY(tw_norm_graph_shape(c));
+#endif
     return TW_OK;
 }
 

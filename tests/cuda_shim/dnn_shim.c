@@ -147,8 +147,6 @@ static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
         return x[2] != 0 ? x[0] : x[1];
     case TW_DNN_RELU:
         return x[0] < 0 ? 0 : x[0];
-    case TW_DNN_RELU_BACKWARD:
-        return x[1] > 0 ? x[0] : 0;
     default:
         return x[0]; /* TW_DNN_COPY */
     }
@@ -267,6 +265,32 @@ static void convolve(const run *r, const tw_dnn_node *n) {
     free(sum);
 }
 
+/* Batch norm's y, mean and 1 / sqrt(variance + epsilon). */
+static void normalise(const run *r, const tw_dnn_node *n) {
+    const values *x = in(r, n, 0), *y = &r->value[n->out[0]];
+    int64_t all = count(x->t), rows = all / x->t->dim[1];
+    double eps = get(in(r, n, 3), 0);
+    for (int64_t c = 0; c < x->t->dim[1]; c++) {
+        place channel = {{0, c, 0, 0}};
+        double mean = 0, variance = 0;
+        for (int pass = 0; pass < 3; pass++)
+            for (int64_t e = 0; e < all; e++) {
+                place p = place_of(x->t, e);
+                if (p.i[1] != c) continue;
+                double v = get(x, offset(x->t, &p));
+                if (pass == 0) mean += v / (double)rows;
+                if (pass == 1) variance += (v - mean) * (v - mean) / (double)rows;
+                if (pass < 2) continue;
+                double gain = get(in(r, n, 1), offset(in(r, n, 1)->t, &p)),
+                       bias = get(in(r, n, 2), offset(in(r, n, 2)->t, &p));
+                put(y, offset(y->t, &p), (v - mean) / sqrt(variance + eps) * gain + bias);
+            }
+        const values *to = &r->value[n->out[1]], *inverse = &r->value[n->out[2]];
+        put(to, offset(to->t, &channel), mean);
+        put(inverse, offset(inverse->t, &channel), 1 / sqrt(variance + eps));
+    }
+}
+
 static tw_status run_node(const run *r, const tw_dnn_node *n) {
     switch (n->op) {
     case TW_DNN_MAX:
@@ -288,8 +312,8 @@ static tw_status run_node(const run *r, const tw_dnn_node *n) {
         convolve(r, n);
         return TW_OK;
     case TW_DNN_NORM:
-    case TW_DNN_NORM_BACKWARD:
-        return FAIL(TW_ERR_UNSUPPORTED, "the shim has no batch norm");
+        normalise(r, n);
+        return TW_OK;
     default:
         pointwise(r, n);
         return TW_OK;
