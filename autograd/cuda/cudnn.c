@@ -5,8 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Bytes a plan may need, buckets of the cache. */
-enum { LIMIT = 512 << 20, BUCKETS = 256 };
+enum { BUCKETS = 256 }; /* of the cache */
 
 struct tw_dnn_plan {
     struct tw_dnn_plan *next;
@@ -101,7 +100,7 @@ static tw_status build(cudnn *l, tw_dnn_plan *p, const tw_dnn_graph *g) {
     cudnnBackendDescriptor_t graph;
     TRY(tw_cudnn_lower(g, l->handle, &p->all, &graph));
     note_tensors(p, g);
-    return tw_cudnn_choose(g, graph, l->handle, LIMIT, &p->all, &p->plan, &p->scratch);
+    return tw_cudnn_choose(g, graph, l->handle, &p->all, &p->plan, &p->scratch);
 }
 
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {

@@ -48,10 +48,10 @@ tw_status tw_cudnn_lower(const tw_dnn_graph *g, cudnnHandle_t handle, tw_cudnn_d
 tw_status tw_cudnn_propose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, bool fallback,
                            tw_cudnn_place place, tw_cudnn_descriptors *all,
                            cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], int *count) TW_MUST_CHECK;
-/* The first of their execution plans that needs at most `limit` bytes; TW_ERR_UNSUPPORTED where there is
- * none. */
+/* The first of their execution plans that needs no more scratch than the rules allow; TW_ERR_UNSUPPORTED
+ * where there is none. */
 tw_status tw_cudnn_choose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, cudnnHandle_t handle,
-                          size_t limit, tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan,
+                          tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan,
                           size_t *scratch) TW_MUST_CHECK;
 
 #endif

@@ -96,8 +96,8 @@ static tw_status make_plan(cudnnBackendDescriptor_t config, cudnnHandle_t handle
 }
 
 tw_status tw_cudnn_choose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, cudnnHandle_t handle,
-                          size_t limit, tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan,
-                          size_t *scratch) {
+                          tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan, size_t *scratch) {
+    size_t limit = g->rules.most_scratch ? g->rules.most_scratch : SIZE_MAX;
     char why[512] = "no engine keeps the rules";
     for (int fallback = 0; fallback < 2; fallback++) {
         cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS];

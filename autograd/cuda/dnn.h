@@ -68,8 +68,9 @@ typedef struct tw_dnn_node {
 
 /* What is wanted of the library's kernels beside the result. */
 typedef struct tw_dnn_rules {
-    bool deterministic; /* the same bits each time */
-    bool true_f32;      /* no TF32 */
+    bool deterministic;  /* the same bits each time */
+    bool true_f32;       /* no TF32 */
+    size_t most_scratch; /* bytes; 0: any */
 } tw_dnn_rules;
 
 typedef struct tw_dnn_graph {

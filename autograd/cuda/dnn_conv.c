@@ -1,6 +1,6 @@
 #include "autograd/cuda/dnn_conv.h"
 
-enum { KIND_CONV = 2 };
+enum { KIND_CONV = 2, MOST_SCRATCH = 512 << 20 };
 
 tw_dnn_key tw_dnn_conv_key(const tw_dnn_conv *v) {
     return (tw_dnn_key){KIND_CONV,
@@ -38,7 +38,7 @@ void tw_dnn_conv_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     int x = channels_last(g, TW_DNN_CONV_IMAGE, v.type, v.batch, v.in, v.height, v.width);
     int w = channels_last(g, TW_DNN_CONV_WEIGHT, v.type, v.out, v.in, v.kernel, v.kernel);
     int y = channels_last(g, TW_DNN_CONV_RESULT, v.type, v.batch, v.out, height, width);
-    g->rules = (tw_dnn_rules){.deterministic = v.deterministic, .true_f32 = v.true_f32};
+    g->rules = (tw_dnn_rules){v.deterministic, v.true_f32, MOST_SCRATCH};
     tw_dnn_node *n = v.direction == TW_DNN_CONV_X   ? tw_dnn_add(g, TW_DNN_CONV_X, y, w, TW_DNN_NONE, x)
                      : v.direction == TW_DNN_CONV_W ? tw_dnn_add(g, TW_DNN_CONV_W, y, x, TW_DNN_NONE, w)
                                                     : tw_dnn_add(g, TW_DNN_CONV, x, w, TW_DNN_NONE, y);
