@@ -280,7 +280,9 @@ END_TEST
 static float *masked_gradients(tw_dtype type, tw_recompute recompute, int micro, int64_t *count) {
     fixture f;
     open_masked(&f, "main", 21, type, recompute, micro, 0.7);
-    f.model->text.config.hidden_dropout = f.model->text.config.attention_dropout = 0.3f;
+    f.model->text.config.hidden_dropout = 0.3f;
+    /* The attention that a GPU's library does in bf16 draws by the place in the call. */
+    f.model->text.config.attention_dropout = type == TW_BF16 && !tw_on_cpu(f.device) ? 0.0f : 0.3f;
     load_params(&f, 0);
     run_step(&f, 0);
     *count = tw_params_trainable(f.model->params);
