@@ -475,10 +475,11 @@ static void queue_step(queued *q, int step, double lr, float *pixels, int32_t *i
 }
 
 /* Twenty steps, with nothing waited for but results of the step before; the slab of values after them. */
-static float *run_queued(bool capture, int micro, int64_t *count) {
+static float *run_queued(bool capture, int micro, bool packed, int64_t *count) {
     fixture f;
     open_fixture(&f, "main", 21, TW_F32, TW_RECOMPUTE_NONE, micro);
     load_params(&f, 0);
+    tw_dual_encoder_save(f.model, true, packed);
     tw_device *d = f.device;
     queued q = {.f = &f, .adamw = open_adamw(&f)};
     tw_schedule schedule = {TW_SCHEDULE_COSINE, attribute(&f, "lr"), (int64_t)attribute(&f, "warmup"), 20};
@@ -506,7 +507,11 @@ static float *run_queued(bool capture, int micro, int64_t *count) {
     int64_t parts = micro ? (f.batch + micro - 1) / micro : 1, sizes = micro && f.batch % micro ? 2 : 1;
     /* forwards, backwards, loss, optimizer; the first of each size runs as it is */
     int64_t expected = 20 * (2 * parts - 1 + parts + 1 + 1) - 2 * sizes - 2;
-    ck_assert_int_eq(launched, capture && !tw_on_cpu(d) ? expected : 0);
+    if (!capture || tw_on_cpu(d)) expected = 0;
+    if (packed && expected > 0) /* texts of other lengths are other shapes */
+        ck_assert_msg(launched > 0 && launched <= expected, "%lld launched", (long long)launched);
+    else
+        ck_assert_int_eq(launched, expected);
     *count = tw_params_trainable(f.model->params);
     float *values = tw_test_take(d, tw_params_values(f.model->params), (size_t)*count * sizeof *values);
     tw_step_results_free(q.results);
@@ -519,9 +524,10 @@ static float *run_queued(bool capture, int micro, int64_t *count) {
 }
 
 START_TEST(queued_and_captured_steps_are_the_same) {
-    for (int micro = 0; micro <= 3; micro += 3) {
+    for (int i = 0; i < 4; i++) {
         int64_t n;
-        float *plain = run_queued(false, micro, &n), *captured = run_queued(true, micro, &n);
+        int micro = i % 2 ? 3 : 0;
+        float *plain = run_queued(false, micro, i < 2, &n), *captured = run_queued(true, micro, i < 2, &n);
         ck_assert_mem_eq(plain, captured, (size_t)n * sizeof *plain);
         free(plain);
         free(captured);

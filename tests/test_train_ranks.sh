@@ -99,7 +99,8 @@ PY
 fi
 
 # The micro-batch that fits: found from the plan, in equal parts, with the same result.
-holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1
+holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1 \
+    --last_block_token false --pack_text false
 grep -Eq "micro_batch auto: ([2-9]|11) of a rank's 22 pairs at a time" "$work/m/log.jsonl" && ok || fail "auto: $(grep -h "micro_batch auto" "$work/m/log.jsonl")"
 near "micro_batch auto has the same losses" "$work/one/log.jsonl" "$work/m/log.jsonl" 10
 refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}" --output "$work/m0" --micro_batch auto --memory_mb 1 \
