@@ -38,6 +38,8 @@ struct op_config {
     const void *attr; /* struct tw_<op>_attr, static */
     op_input input[TW_MAX_INPUTS];
     tw_step step;
+    /* op_agree: rounding in f32 is magnified by about so much, for a reason said beside it; 0: not at all. */
+    double magnified;
     /* If not TW_OK: the shape rule must fail with this code and a message that contains `message`. */
     tw_status fails;
     const char *message;
@@ -63,6 +65,9 @@ struct op_case {
     unsigned in_place;
     double f32_tolerance;  /* relative, forward and gradient; 0: 1e-5 */
     double bf16_tolerance; /* 0: 1e-2 */
+    /* op_agree: between passes a device keeps in bf16 what the CPU keeps in f32, so that a pass in bf16
+     * agrees to a unit in the last place as a whole, not in each element. */
+    bool bf16_midway;
     /* Further checks that are not about one configuration, or NULL: returns a message on failure. */
     const char *(*also)(void);
 };

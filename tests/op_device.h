@@ -8,8 +8,8 @@ enum { OP_GUARD = 64 }; /* bytes behind each buffer that go to the device and ba
 
 /* Forward or backward of `call`, in which every pointer is host memory with OP_GUARD bytes behind it: copies
  * all of it to call->device, runs, waits, and copies all of it back, read or written. input_bytes[i]: of
- * input i, gaps between rows included. */
-tw_status op_run_on_device(const tw_call *call, bool backward,
-                           const size_t input_bytes[TW_MAX_INPUTS]) TW_MUST_CHECK;
+ * input i, gaps between rows included. Every tensor begins `shift` elements behind an aligned address. */
+tw_status op_run_on_device(const tw_call *call, bool backward, const size_t input_bytes[TW_MAX_INPUTS],
+                           size_t shift) TW_MUST_CHECK;
 
 #endif

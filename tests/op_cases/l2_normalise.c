@@ -30,6 +30,10 @@ static const op_config configs[] = {
     {.name = "no rows", .attr = &none, .input = {{OP_SHAPE(0, 4)}}},
     {.name = "no columns", .attr = &none, .input = {{OP_SHAPE(4, 0)}}},
     {.name = "wide", .attr = &none, .input = {{OP_SHAPE(7, 90), .padding = 2}}},
+    /* widths that GPU kernels share among threads and warps in different ways */
+    {.name = "two packs a thread", .attr = &none, .input = {{OP_SHAPE(3, 264)}}},
+    {.name = "several warps a row, odd", .attr = &none, .input = {{OP_SHAPE(2, 2059), .padding = 5}}},
+    {.name = "one element", .attr = &none, .input = {{OP_SHAPE(1, 1), .low = 0.5, .high = 2}}},
     {.name = "whole numbers",
      .attr = &none,
      .input = {{OP_SHAPE(4, 3), .dtype = OP_I32}},

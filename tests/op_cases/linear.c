@@ -105,4 +105,5 @@ static const op_config configs[] = {
      .message = "the weight is missing"},
 };
 
-const op_case op_case_linear = {.reference = reference, OP_CONFIGS(configs)};
+/* A library's product, and what is summed for the bias, lie in bf16 on a device. */
+const op_case op_case_linear = {.reference = reference, OP_CONFIGS(configs), .bf16_midway = true};

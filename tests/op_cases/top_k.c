@@ -36,6 +36,7 @@ static const tw_top_k_attr one = {.k = 1}, three = {.k = 3}, nine = {.k = 9}, no
 
 static const op_config configs[] = {
     {.name = "best", .attr = &one, .input = {FLOATS(4, 5), FLOATS(9, 5)}},
+    {.name = "one of one", .attr = &one, .input = {FLOATS(1, 1), FLOATS(1, 1)}},
     {.name = "three", .attr = &three, .input = {FLOATS(7, 3), FLOATS(40, 3)}},
     {.name = "all", .attr = &nine, .input = {FLOATS(3, 5), FLOATS(9, 5)}},
     {.name = "strided",
