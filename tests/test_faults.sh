@@ -32,7 +32,8 @@ start() {
 }
 pid() { cat "$work/pids/$1"; }
 
-# ends NAME MESSAGE: the job must end by itself, with MESSAGE once ("": nobody is left to pass one on).
+# ends NAME MESSAGE: the job must end by itself, with MESSAGE once ("": nobody is left to pass one on). On a loaded machine
+# mpirun's SIGTERM can reach a rank that then says the same of the silent one: twice is let pass.
 ends() {
     local code count
     (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
@@ -44,7 +45,7 @@ ends() {
     count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
     if [ $code = 0 ]; then fail "$1: exit code 0"
     elif [ $((SECONDS - began)) -gt $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
-    elif [ -n "$2" ] && [ "$count" != 1 ]; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
+    elif [ -n "$2" ] && { [ "$count" -lt 1 ] || [ "$count" -gt 2 ]; }; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
     elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$ranks_tool")"
     else ok; fi
 }
