@@ -95,15 +95,18 @@ peak=0
 while now=$(sed -n 's/^VmPeak:[[:space:]]*\([0-9]*\) kB/\1/p' /proc/$pid/status 2>/dev/null) && [ -n "$now" ]; do peak=$now; sleep 0.01; done
 wait $pid && ok || fail "a wider model"
 copy=$("$tuwen" info "$work/w/latest" 2>/dev/null | sed -n 's/.*checkpoint_copy_mb: \([0-9]*\).*/\1/p')
-if [ "${copy:-0}" -gt 90 ] && (ulimit -v $((peak + copy * 500)) && "$tuwen" --version) >/dev/null 2>&1; then
+# A sanitizer that finds no memory ends the program, or waits for itself for ever: its own builds are not asked.
+if grep -q '^TW_\(SANITIZE\|TSAN\):BOOL=ON' "$build/CMakeCache.txt"; then
+    echo "SKIP no memory for a copy: a sanitizer does not let an allocation fail"
+elif [ "${copy:-0}" -le 90 ]; then fail "a copy of $copy MB"
+else
     holds "no memory for a copy" bash -c "ulimit -v $((peak + copy * 500)); $(declare -f wide); tuwen=$tuwen data=$data work=$work; wide $work/wi"
     grep -q "no room for a copy of weights and moments to save from" "$work/wi/log.jsonl" && ok || fail "the log does not say that training waits"
     same "without memory for a copy" "$work/w/latest" "$work/wi/latest"
     holds "memory for a copy" bash -c "$(declare -f wide); tuwen=$tuwen data=$data work=$work; wide $work/wb"
     grep -q "no room" "$work/wb/log.jsonl" && fail "training waits though there is memory" || ok
     same "with memory for a copy" "$work/w/latest" "$work/wb/latest"
-elif [ "${copy:-0}" -le 90 ]; then fail "a copy of $copy MB"
-else echo "SKIP no memory for a copy: this build does not start in a limited address space (sanitizers)"; fi
+fi
 
 holds "augmented" train "$work/e" --use_augment --use_augment true
 holds "augmented again" train "$work/f" --use_augment --num_workers 4
