@@ -3,9 +3,7 @@
 # cause, an exit code other than 0, and nothing left running. Argument: the build folder.
 set -u
 . tests/shell.sh "$1"
-ranks_tool=$build/tests/tool_ranks
-timeout_s=6 # rank_timeout of these jobs; whole jobs end within it and what a loaded machine takes to start and stop
-slack=20
+. tests/faults.sh "$build/tests/tool_ranks"
 
 if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build" || ! command -v mpirun >/dev/null; then
     echo "SKIP faults: this build has no MPI, or mpirun is not installed (openmpi-bin)"
@@ -13,41 +11,12 @@ if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build" || ! command 
     exit
 fi
 
-running() { pgrep -f "^$ranks_tool $work" | wc -l; }
-
 # start RANKS [ARGUMENTS OF tool_ranks]: begins a job and waits until all ranks have begun.
 start() {
-    local n=$1 r
+    local n=$1
     shift
-    rm -rf "$work/pids" && mkdir "$work/pids"
-    tests/mpirun.sh "$n" "$ranks_tool" "$work/pids" $timeout_s "$@" >"$work/out" 2>"$work/err" &
-    job=$!
-    for _ in $(seq 600); do
-        r=$(find "$work/pids" -type f -size +0 | wc -l)
-        [ "$r" = "$n" ] && break
-        sleep 0.1
-    done
-    sleep 1
-    began=$SECONDS
-}
-pid() { cat "$work/pids/$1"; }
-
-# ends NAME MESSAGE: the job must end by itself, with MESSAGE once ("": nobody is left to pass one on). On a loaded machine
-# mpirun's SIGTERM can reach a rank that then says the same of the silent one: twice is let pass.
-ends() {
-    local code count
-    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
-    local guard=$!
-    wait $job
-    code=$?
-    kill $guard 2>/dev/null
-    for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
-    count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
-    if [ $code = 0 ]; then fail "$1: exit code 0"
-    elif [ $((SECONDS - began)) -gt $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
-    elif [ -n "$2" ] && { [ "$count" -lt 1 ] || [ "$count" -gt 2 ]; }; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
-    elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$ranks_tool")"
-    else ok; fi
+    launch "$n" "$ranks_tool" "$work/pids" $timeout_s "$@"
+    all_begun "$n"
 }
 
 start 3; kill -9 "$(pid 0)"; ends "rank 0 killed" "rank 0 with PID .* exited on signal 9"
@@ -77,14 +46,10 @@ cut_network() {
     for side in a b; do ip -n $space-$side link set lo up; ip -n $space-$side link set $space$side up; done
     printf '#!/bin/sh\nshift\nexec ip netns exec %s-b sh -c "$*"\n' $space >"$agent"
     chmod +x "$agent"
-    rm -rf "$work/pids" && mkdir "$work/pids"
     export TW_MPIRUN_OPTIONS="--host 10.213.7.1:2,10.213.7.2:2 --mca plm_rsh_agent $agent --mca btl tcp,self --mca btl_tcp_if_include 10.213.7.0/24 --mca oob_tcp_if_include 10.213.7.0/24 --mca oob_tcp_keepalive_time 2 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 2"
-    ip netns exec $space-a tests/mpirun.sh 4 "$ranks_tool" "$work/pids" $timeout_s >"$work/out" 2>"$work/err" &
-    job=$!
-    for _ in $(seq 300); do [ "$(find "$work/pids" -type f -size +0 | wc -l)" = 4 ] && break; sleep 0.1; done
-    [ "$(find "$work/pids" -type f -size +0 | wc -l)" = 4 ] || { kill -9 $job; return 1; }
-    sleep 1
-    began=$SECONDS
+    launch_on=(ip netns exec $space-a)
+    launch 4 "$ranks_tool" "$work/pids" $timeout_s
+    all_begun 4 || { kill -9 $job; return 1; }
     ip -n $space-b link set ${space}b down
     return 0
 }

@@ -4,6 +4,7 @@
  * ask to stop are noted, as in a training run, and change nothing. */
 #include "train/comm_open.h"
 
+#include "tests/announce.h"
 #include "train/clock.h"
 #include "train/signals.h"
 
@@ -13,16 +14,6 @@
 #include <unistd.h>
 
 enum { N = 100000 };
-
-static tw_status announce(const char *folder, int rank) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%d", folder, rank);
-    FILE *file = fopen(path, "w");
-    if (!file) return FAIL(TW_ERR_IO, "%s cannot be written", path);
-    fprintf(file, "%d\n", (int)getpid());
-    fclose(file);
-    return TW_OK;
-}
 
 static tw_status misbehave(tw_comm *c, const char *how, float *x) {
     if (strcmp(how, "hang") == 0)
@@ -35,7 +26,7 @@ static tw_status misbehave(tw_comm *c, const char *how, float *x) {
 static tw_status run(tw_comm *c, int argc, char **argv) {
     float *x = calloc(N, sizeof *x);
     if (!x) return FAIL(TW_ERR_MEMORY, "out of memory");
-    TRY(announce(argv[1], c->rank));
+    TRY(tw_announce(argv[1], c->rank));
     double start = tw_seconds();
     for (int after = 0; after == 0;) {
         TRY(c->all_reduce(c, x, N));

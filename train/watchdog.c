@@ -119,6 +119,14 @@ static int place_on_host(const tw_watchdog *w) {
     return place;
 }
 
+/* Whether another rank of this host, rank 0 apart, has ended: it was its turn to speak most likely, and the
+ * launcher's SIGTERM, which follows from that, may not be here yet. */
+static bool one_has_left(const tw_watchdog *w) {
+    for (int r = 1; r < w->ranks; r++)
+        if (r != w->rank && on_my_host(w, r) && !tw_is_same_program(w->peers[r].pid)) return true;
+    return false;
+}
+
 /* A stopped process does not end by itself, and a launcher may not know that it should. */
 static void kill_culprit(const tw_watchdog *w, int rank) {
     if (rank != w->rank && on_my_host(w, rank) && tw_is_same_program(w->peers[rank].pid))
@@ -141,15 +149,20 @@ static void set_verdict(tw_watchdog *w, const tw_verdict *v, double now) {
     pthread_cond_broadcast(&w->changed);
 }
 
-/* What rank 0 says of the others, or another rank of rank 0. After a SIGTERM somebody has spoken most likely,
- * and the launcher is about to kill who is left. */
+/* Seconds beyond the limit after which this rank speaks of rank 0. When somebody has spoken, the launcher is
+ * about to kill who is left. */
+static double turn(const tw_watchdog *w) {
+    bool spoken = tw_stop_signal() == SIGTERM || one_has_left(w);
+    return spoken ? LEAVE * (1 + place_on_host(w)) : TURN * place_on_host(w);
+}
+
+/* What rank 0 says of the others, or another rank of rank 0. */
 static void judge(tw_watchdog *w, double now) {
     tw_verdict v = {.rank = -1};
-    double turn = tw_stop_signal() == SIGTERM ? LEAVE : TURN;
     if (w->rank == 0) {
         w->views[0].heard = now;
         v = tw_verdict_find(w->views, w->peers, w->ranks, now, w->limit);
-    } else if (now - w->views[0].heard > w->limit + turn * place_on_host(w)) {
+    } else if (now - w->views[0].heard > w->limit && now - w->views[0].heard > w->limit + turn(w)) {
         v = on_silent(0, w->peers, w->ranks, now - w->views[0].heard);
     }
     if (v.rank >= 0 && w->rank != 0) { /* nobody to be told through: speak at once */
@@ -178,7 +191,8 @@ static void carry_out(const tw_watchdog *w, double now) {
  * signal only if the silence is no short one. */
 static void mind_the_end(tw_watchdog *w, double now) {
     double quiet = fmax(2 + 4 * w->interval, w->limit / 4);
-    if (tw_stop_signal() != SIGTERM || (w->rank != 0 && place_on_host(w) != 0)) return;
+    if (tw_stop_signal() != SIGTERM) return;
+    if (w->rank != 0 && (place_on_host(w) != 0 || one_has_left(w))) return;
     for (int r = 0; r < (w->rank == 0 ? w->ranks : 1); r++) {
         if (r == w->rank || now - w->views[r].heard <= quiet) continue;
         w->verdict = on_silent(r, w->peers, w->ranks, now - w->views[r].heard);

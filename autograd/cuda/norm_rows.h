@@ -162,6 +162,18 @@ struct tw_norm_rows {
 
 #define TW_MEMBER __device__ __forceinline__
 
+/* Forward of rows that lie in memory as they are. */
+struct tw_norm_plain_rows : tw_norm_rows {
+    tw_view x, y;
+
+    template <int PACKS> TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        tw_load_row<PACKS>(at, x, row, v);
+    }
+    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
+        tw_store_row<PACKS>(at, y, row, v);
+    }
+};
+
 /* Input `gain` is the gain, the one behind it the bias; the first output is the norm, the last one the
  * statistics; backward's scratch begins with the partial sums. */
 static inline tw_norm_rows tw_norm_rows_of(const tw_call *c, int gain, float eps) {

@@ -31,18 +31,6 @@ struct add_layer_norm_forward : tw_norm_rows {
     }
 };
 
-/* y again, from s. */
-struct add_layer_norm_restore : tw_norm_rows {
-    tw_view s, y;
-
-    template <int PACKS> TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
-        tw_load_row<PACKS>(at, s, row, v);
-    }
-    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
-        tw_store_row<PACKS>(at, y, row, v);
-    }
-};
-
 struct add_layer_norm_backward : tw_norm_rows {
     tw_view s, dy, dx, dh;
     tw_drop drop;
@@ -72,9 +60,9 @@ tw_drop drop_of(const tw_call *c) {
 
 tw_status tw_add_layer_norm_forward_cuda(const tw_call *c) {
     const tw_add_layer_norm_attr *attr = (const tw_add_layer_norm_attr *)c->attr;
-    if (c->restore) {
-        add_layer_norm_restore again = {tw_norm_rows_of(c, GAIN, attr->eps), tw_view_rows(&c->output[1]),
-                                        tw_view_out(&c->output[0], TW_WRITE)};
+    if (c->restore) { /* y again, from s */
+        tw_norm_plain_rows again = {tw_norm_rows_of(c, GAIN, attr->eps), tw_view_rows(&c->output[1]),
+                                    tw_view_out(&c->output[0], TW_WRITE)};
         return tw_norm_forward(c, "add_layer_norm restore", again);
     }
     add_layer_norm_forward a = {tw_norm_rows_of(c, GAIN, attr->eps),  tw_view_rows(&c->input[X]),

@@ -6,17 +6,6 @@ namespace {
 
 enum { X, GAIN };
 
-struct layer_norm_forward : tw_norm_rows {
-    tw_view x, y;
-
-    template <int PACKS> TW_MEMBER void load(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
-        tw_load_row<PACKS>(at, x, row, v);
-    }
-    template <int PACKS> TW_MEMBER void store(const tw_group &at, int64_t row, float (*v)[TW_PACK]) const {
-        tw_store_row<PACKS>(at, y, row, v);
-    }
-};
-
 struct layer_norm_backward : tw_norm_rows {
     tw_view x, dy, dx;
 
@@ -34,7 +23,7 @@ struct layer_norm_backward : tw_norm_rows {
 
 tw_status tw_layer_norm_forward_cuda(const tw_call *c) {
     const tw_layer_norm_attr *attr = (const tw_layer_norm_attr *)c->attr;
-    layer_norm_forward a = {tw_norm_rows_of(c, GAIN, attr->eps), tw_view_rows(&c->input[X]),
+    tw_norm_plain_rows a = {tw_norm_rows_of(c, GAIN, attr->eps), tw_view_rows(&c->input[X]),
                             tw_view_out(&c->output[0], TW_WRITE)};
     return tw_norm_forward(c, "layer_norm forward", a);
 }

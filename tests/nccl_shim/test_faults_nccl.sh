@@ -4,9 +4,7 @@
 # Argument: the build folder.
 set -u
 . tests/shell.sh "$1"
-tool=$build/tests/nccl_shim/tool_ranks_nccl
-timeout_s=6 # rank_timeout of these jobs; whole jobs end within it and what a loaded machine takes to start and stop
-slack=24
+. tests/faults.sh "$build/tests/nccl_shim/tool_ranks_nccl"
 
 if ! command -v mpirun >/dev/null; then
     echo "SKIP faults over NCCL: mpirun is not installed (openmpi-bin)"
@@ -14,47 +12,19 @@ if ! command -v mpirun >/dev/null; then
     exit
 fi
 
-running() { pgrep -f "^$tool $work" | wc -l; }
-
 # begin RANKS DEVICE [ARGUMENTS OF tool_ranks_nccl]: begins a job. `each`: a shell command that each rank runs first.
 each=:
 begin() {
     local n=$1
     shift
-    rm -rf "$work/pids" && mkdir "$work/pids"
-    began=$SECONDS
-    tests/mpirun.sh "$n" bash -c "$each"'; exec "$@"' rank "$tool" "$work/pids" $timeout_s "$@" >"$work/out" 2>"$work/err" &
-    job=$!
+    launch "$n" bash -c "$each"'; exec "$@"' rank "$ranks_tool" "$work/pids" $timeout_s "$@"
 }
 # start …: the same, and waits until all ranks compute.
 start() {
     begin "$@"
-    for _ in $(seq 600); do
-        [ "$(find "$work/pids" -type f -size +0 | wc -l)" = "$1" ] && break
-        sleep 0.1
-    done
-    sleep 1
-    began=$SECONDS
+    all_begun "$1"
 }
-pid() { cat "$work/pids/$1"; }
 
-# ends NAME MESSAGE: the job must end by itself, in time, with MESSAGE once.
-ends() {
-    local code count
-    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
-    local guard=$!
-    wait $job
-    code=$?
-    kill $guard 2>/dev/null
-    for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
-    count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
-    if [ $code = 0 ]; then fail "$1: exit code 0"
-    elif [ $((SECONDS - began)) -ge $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
-    elif [ "$count" != 1 ]; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
-    elif [ "$(grep -c -E '^(tool_ranks_nccl|tuwen): ' "$work/err")" -gt 1 ]; then fail "$1: more than one message"
-    elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$tool")"
-    else ok; fi
-}
 # computes NAME TEXT: the job ends well, and says TEXT.
 computes() {
     wait $job

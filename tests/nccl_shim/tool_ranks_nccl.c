@@ -4,6 +4,7 @@
  * are right". */
 #include "train/comm_open.h"
 
+#include "tests/announce.h"
 #include "train/clock.h"
 
 #include <stdio.h>
@@ -12,16 +13,6 @@
 #include <unistd.h>
 
 enum { N = 20000 };
-
-static tw_status announce(const char *folder, int rank) {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%d", folder, rank);
-    FILE *file = fopen(path, "w");
-    if (!file) return FAIL(TW_ERR_IO, "%s cannot be written", path);
-    fprintf(file, "%d\n", (int)getpid());
-    fclose(file);
-    return TW_OK;
-}
 
 static tw_status misbehave(tw_comm *c, const char *how, float *x) {
     int64_t *counts = calloc((size_t)c->ranks, sizeof *counts);
@@ -55,7 +46,7 @@ static tw_status exchange(tw_comm *c, float *x) {
 static tw_status run(tw_comm *c, int argc, char **argv, float *x) {
     const char *how = argc > 5 ? argv[4] : "";
     char stops, all[64];
-    TRY(announce(argv[1], c->rank));
+    TRY(tw_announce(argv[1], c->rank));
     double start = tw_seconds();
     for (;;) {
         TRY(exchange(c, x));
