@@ -98,6 +98,14 @@ static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *in
 void tw_device_allow_tf32(tw_device *device, bool allowed) {
     if (!tw_on_cpu(device)) tw_cuda_set_tf32(device, allowed);
 }
+
+void tw_device_set_deterministic(tw_device *device, bool wanted) {
+    if (!tw_on_cpu(device)) tw_cuda_set_deterministic(device, wanted);
+}
+
+bool tw_device_deterministic(const tw_device *device) {
+    return tw_on_cpu(device) || tw_cuda_deterministic(device);
+}
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     (void)threads, (void)index;
@@ -119,6 +127,14 @@ static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *in
 
 void tw_device_allow_tf32(tw_device *device, bool allowed) {
     (void)device, (void)allowed;
+}
+
+void tw_device_set_deterministic(tw_device *device, bool wanted) {
+    (void)device, (void)wanted;
+}
+
+bool tw_device_deterministic(const tw_device *device) {
+    return tw_on_cpu(device);
 }
 #endif
 

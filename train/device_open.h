@@ -23,4 +23,9 @@ tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm
  * first. */
 void tw_device_allow_tf32(tw_device *device, bool allowed);
 
+/* Asks the device for the same bits from the same step each time, at some cost; where memory is planned for
+ * it, before. tw_device_deterministic: whether it gives them; the CPU always does, asked or not. */
+void tw_device_set_deterministic(tw_device *device, bool wanted);
+bool tw_device_deterministic(const tw_device *device);
+
 #endif

@@ -12,6 +12,7 @@ static tw_status open_device(tw_run *run) {
     tw_device_allow_tf32(run->device,
                          c->tf32 == TW_CONFIG_TF32_TRUE ||
                              (c->tf32 == TW_CONFIG_TF32_AUTO && c->precision == TW_CONFIG_PRECISION_BF16));
+    tw_device_set_deterministic(run->device, c->deterministic);
     return TW_OK;
 }
 
@@ -193,6 +194,8 @@ static void describe(const tw_run *run) {
                     "mask_ratio %g: a step sees %d of %d patches of each image, drawn anew each time",
                     m->image.mask_ratio, tw_vit_kept(&m->image), side * side);
     }
+    if (!tw_on_cpu(run->device) && tw_device_deterministic(run->device))
+        tw_log_line(run->log, "deterministic: %s gives the same bits each time", run->device->name);
     double batch = (double)run->config->batch;
     tw_log_line(run->log, "%lld steps of %lld pairs; chance: loss ln(%lld) = %.4f",
                 (long long)run->total_steps, (long long)run->config->batch, (long long)run->config->batch,

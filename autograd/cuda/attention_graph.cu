@@ -1,4 +1,5 @@
 #include "autograd/cuda/attention_graph.h"
+#include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn_attention.h"
 #include "autograd/cuda/launch.h"
 
@@ -53,7 +54,7 @@ tw_status find(const tw_call *c, graphs *out) {
     tw_dnn_key key = tw_dnn_attention_key(&a);
     TRY(tw_dnn_find(c->device, &key, tw_dnn_attention_describe, &out->forward));
     if (!out->forward || !c->needs_grad) return TW_OK;
-    a.backward = true, a.statistics = false, a.deterministic = tw_dnn_deterministic(c->device);
+    a.backward = true, a.statistics = false, a.deterministic = tw_cuda_deterministic(c->device);
     key = tw_dnn_attention_key(&a);
     TRY(tw_dnn_find(c->device, &key, tw_dnn_attention_describe, &out->backward));
     if (!out->backward) out->forward = nullptr;

@@ -17,7 +17,7 @@ tw_dnn_conv conv_of(const tw_call *c, tw_dnn_op direction) {
     v.batch = x->shape[0], v.height = x->shape[1], v.width = x->shape[2], v.in = x->shape[3];
     v.out = w->shape[0], v.kernel = w->shape[2], v.stride = attr->stride, v.padding = attr->padding;
     v.type = x->dtype == TW_BF16 ? TW_DNN_BF16 : TW_DNN_F32;
-    v.true_f32 = !tw_cuda_tf32(c->device), v.deterministic = tw_dnn_deterministic(c->device);
+    v.true_f32 = !tw_cuda_tf32(c->device), v.deterministic = tw_cuda_deterministic(c->device);
     return v;
 }
 

@@ -22,7 +22,7 @@ struct tw_dnn_plan {
 
 typedef struct cudnn {
     cudnnHandle_t handle; /* NULL: the library cannot be used */
-    bool opened, allowed, deterministic;
+    bool opened, allowed;
     tw_dnn_plan *buckets[BUCKETS];
 } cudnn;
 
@@ -67,16 +67,6 @@ static tw_status open_library(tw_device *d, cudnn *l) {
 void tw_dnn_allow(tw_device *d, bool allowed) {
     cudnn *l = state_of(d);
     if (l) l->allowed = allowed;
-}
-
-void tw_dnn_set_deterministic(tw_device *d, bool deterministic) {
-    cudnn *l = state_of(d);
-    if (l) l->deterministic = deterministic;
-}
-
-bool tw_dnn_deterministic(tw_device *d) {
-    cudnn *l = state_of(d);
-    return l && l->deterministic;
 }
 
 static unsigned hash(const tw_dnn_key *key) {

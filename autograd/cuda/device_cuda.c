@@ -22,7 +22,7 @@ typedef struct cuda_device {
     char name[288];
     cudaStream_t stream[TW_QUEUES];
     staging ring;
-    bool capturing, tf32;
+    bool capturing, tf32, deterministic;
     void *library[TW_CUDA_LIBRARIES];
     void (*release[TW_CUDA_LIBRARIES])(void *);
 } cuda_device;
@@ -81,6 +81,14 @@ void tw_cuda_set_tf32(tw_device *d, bool allowed) {
 
 bool tw_cuda_tf32(const tw_device *d) {
     return of(d)->tf32;
+}
+
+void tw_cuda_set_deterministic(tw_device *d, bool wanted) {
+    of(d)->deterministic = wanted;
+}
+
+bool tw_cuda_deterministic(const tw_device *d) {
+    return of(d)->deterministic;
 }
 
 /* ---- memory ---- */

@@ -121,9 +121,6 @@ tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_
 
 /* Whether plans are made and found at all; true at first. */
 void tw_dnn_allow(tw_device *d, bool allowed);
-/* Whether attention's backward must give the same bits each time, at some cost; false at first. */
-void tw_dnn_set_deterministic(tw_device *d, bool deterministic);
-bool tw_dnn_deterministic(tw_device *d);
 
 #ifdef __cplusplus
 }

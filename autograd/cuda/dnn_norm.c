@@ -7,8 +7,9 @@ enum { KIND_NORM = 3 };
 tw_dnn_key tw_dnn_norm_key(const tw_dnn_norm *v) {
     uint32_t eps;
     memcpy(&eps, &v->eps, sizeof eps);
-    return (tw_dnn_key){
-        KIND_NORM, {v->batch, v->height, v->width, v->channels, v->type, v->residual, v->relu, (int64_t)eps}};
+    return (tw_dnn_key){KIND_NORM,
+                        {v->batch, v->height, v->width, v->channels, v->type, v->residual, v->relu,
+                         (int64_t)eps, v->deterministic}};
 }
 
 static int image(tw_dnn_graph *g, const int64_t *n, int slot, tw_dnn_type type) {
@@ -28,6 +29,7 @@ void tw_dnn_norm_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     uint32_t bits = (uint32_t)n[7];
     float eps;
     memcpy(&eps, &bits, sizeof eps);
+    g->rules.deterministic = n[8] != 0;
     int x = image(g, n, TW_DNN_NORM_X, type), y = image(g, n, TW_DNN_NORM_Y, type);
     int normed = residual || relu ? image(g, n, TW_DNN_INSIDE, TW_DNN_F32) : y, sum = normed;
     tw_dnn_node *norm = tw_dnn_add(g, TW_DNN_NORM, x, channels(g, n, TW_DNN_NORM_GAIN),

@@ -15,6 +15,7 @@ typedef struct tw_dnn_norm {
     tw_dnn_type type;                       /* TW_DNN_F32 or TW_DNN_BF16 */
     bool residual, relu;
     float eps;
+    bool deterministic;
 } tw_dnn_norm;
 
 /* Slots. Images: X, RESIDUAL, Y; f32 (C): the rest. INVERSE: 1 / sqrt(variance + eps). */

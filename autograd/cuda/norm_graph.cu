@@ -1,3 +1,4 @@
+#include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn_norm.h"
 #include "autograd/cuda/launch.h"
 #include "autograd/cuda/norm_graph.h"
@@ -23,7 +24,7 @@ tw_status find(const tw_call *c, tw_dnn_plan **out) {
         return TW_OK;
     v.batch = x->shape[0], v.height = x->shape[1], v.width = x->shape[2], v.channels = x->shape[3];
     v.type = x->dtype == TW_BF16 ? TW_DNN_BF16 : TW_DNN_F32;
-    v.relu = attr->relu, v.eps = attr->eps;
+    v.relu = attr->relu, v.eps = attr->eps, v.deterministic = tw_cuda_deterministic(c->device);
     tw_dnn_key key = tw_dnn_norm_key(&v);
     return tw_dnn_find(c->device, &key, tw_dnn_norm_describe, out);
 }

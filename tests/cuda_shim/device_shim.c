@@ -49,7 +49,7 @@ typedef struct block {
 
 typedef struct shim_device {
     tw_device base;
-    bool fuses, late, capturing, broken; /* broken: the capture */
+    bool fuses, late, deterministic, capturing, broken; /* broken: the capture */
     task_list queues[TW_QUEUES];
     tw_graph *graph; /* being captured */
     char *region;    /* of a late device */
@@ -461,4 +461,12 @@ void tw_cuda_set_tf32(tw_device *d, bool allowed) {
 bool tw_cuda_tf32(const tw_device *d) {
     (void)d;
     return false;
+}
+
+void tw_cuda_set_deterministic(tw_device *d, bool wanted) {
+    of(d)->deterministic = wanted;
+}
+
+bool tw_cuda_deterministic(const tw_device *d) {
+    return of(d)->deterministic;
 }

@@ -15,22 +15,12 @@ struct tw_dnn_plan {
 };
 
 static tw_dnn_plan *plans; /* of all devices, until the program ends */
-static bool allowed = true, deterministic;
+static bool allowed = true;
 static int runs;
 
 void tw_dnn_allow(tw_device *d, bool allow) {
     (void)d;
     allowed = allow;
-}
-
-void tw_dnn_set_deterministic(tw_device *d, bool wanted) {
-    (void)d;
-    deterministic = wanted;
-}
-
-bool tw_dnn_deterministic(tw_device *d) {
-    (void)d;
-    return deterministic;
 }
 
 int tw_shim_graph_runs(void) {

@@ -1,5 +1,6 @@
 /* The graphs that a GPU's library runs, interpreted (dnn_shim.c): that operations use them where they should,
  * and dropout, whose draws test_cuda_kernels cannot know. */
+#include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn.h"
 #include "autograd/op.h"
 #include "device_shim.h"
@@ -133,7 +134,7 @@ START_TEST(dropout_of_backward_is_that_of_forward) {
     int dropped = 0, before = tw_shim_graph_runs();
     double off[3] = {0}, size[3] = {0};
     make(&a, DROPOUT);
-    tw_dnn_set_deterministic(a.call.device, _i);
+    tw_cuda_set_deterministic(a.call.device, _i);
     TW_ASSERT_OK(tw_op_forward(&a.call));
     TW_ASSERT_OK(tw_op_backward(&a.call));
     ck_assert_int_eq(tw_shim_graph_runs() - before, 2);
@@ -144,7 +145,33 @@ START_TEST(dropout_of_backward_is_that_of_forward) {
                   all);
     for (int q = 0; q < 3; q++)
         ck_assert_msg(off[q] <= 1e-4 * size[q], "gradient %d is off by %g", q, sqrt(off[q] / size[q]));
-    tw_dnn_set_deterministic(a.call.device, false);
+    release(&a);
+}
+END_TEST
+
+/* Bytes of scratch that backward writes. */
+static size_t scratch_used(attention *a, bool deterministic) {
+    unsigned char *scratch = a->call.scratch;
+    size_t used = 0;
+    tw_cuda_set_deterministic(a->call.device, deterministic);
+    TW_ASSERT_OK(tw_op_prepare(&a->call));
+    a->call.output[0].data = a->o, a->call.output[1].data = a->lse;
+    memset(scratch, 0x7f, a->call.backward_scratch);
+    TW_ASSERT_OK(tw_op_backward(&a->call));
+    for (size_t i = 0; i < a->call.backward_scratch; i++) used += scratch[i] != 0x7f;
+    return used;
+}
+
+/* Blocks of keys add to q's gradient in f32 memory in any order, unless the device is to be deterministic. */
+START_TEST(deterministic_backward_adds_nothing_in_memory) {
+    attention a;
+    make(&a, 0);
+    ck_assert(!tw_cuda_deterministic(a.call.device));
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    size_t sum = BATCH * T * D * sizeof(float), freely = scratch_used(&a, false),
+           strictly = scratch_used(&a, true);
+    ck_assert_msg(freely > strictly + sum / 2, "%zu bytes of scratch were used, %zu deterministically",
+                  freely, strictly);
     release(&a);
 }
 END_TEST
@@ -217,6 +244,7 @@ int main(void) {
     Suite *suite = suite_create("cuda graphs");
     TCase *tcase = tcase_create("cuda graphs");
     tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 2);
+    tcase_add_test(tcase, deterministic_backward_adds_nothing_in_memory);
     tcase_add_test(tcase, dropout_depends_on_step_layer_and_sample);
     tcase_add_test(tcase, what_cannot_keep_the_mask_is_refused);
     tcase_add_test(tcase, inference_gives_what_training_gives);

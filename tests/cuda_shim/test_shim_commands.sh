@@ -43,10 +43,14 @@ losses "$work/gpu" >"$work/gpu.losses"
 near "losses as on the CPU" 1e-5 "$work/gpu.losses" "$work/cpu.losses"
 
 # Dropout, micro-batches, bf16: with and without graphs the same bits; stopped and resumed too.
-for options in "--micro_batch 4" "--precision bf16" "--mask_ratio 0.5 --use_augment"; do
+for options in "--micro_batch 4" "--precision bf16" "--precision bf16 --deterministic true" "--mask_ratio 0.5 --use_augment"; do
     holds "train $options" train "$shim" "$work/a" --device cuda $options
     holds "train $options without graphs" train "$shim" "$work/b" --device cuda $options --cuda_graphs false
     same "graphs change nothing with $options" "$work/a/latest" "$work/b/latest"
+    # the device's own answer, so that the key has reached it
+    wanted=0 && [ "${options#*deterministic}" = "$options" ] || wanted=1
+    said=$(grep -c "deterministic: cuda shim gives the same bits" "$work/out")
+    [ "$said" = $wanted ] && ok || fail "with $options the device said $said times that it is deterministic"
     rm -rf "$work/a" "$work/b"
 done
 holds "train in one go" train "$shim" "$work/c" --device cuda

@@ -380,6 +380,15 @@ void tw_cuda_set_tf32(tw_device *d, bool allowed) {
     (void)d, (void)allowed; /* it has no products */
 }
 
+void tw_cuda_set_deterministic(tw_device *d, bool wanted) {
+    (void)d, (void)wanted; /* nor anything else that could differ */
+}
+
+bool tw_cuda_deterministic(const tw_device *d) {
+    (void)d;
+    return true;
+}
+
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
     int gpu = gpu_of(index);
     if (gpu < 0) return FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
