@@ -67,7 +67,10 @@ static void plan_free(plan *p) {
  */
 typedef struct parts {
     desc outer[OPERANDS], wanted[OPERANDS];
-    int made; /* descriptions, outer and wanted in turn */
+    int made;    /* descriptions, outer and wanted in turn */
+    desc hint_w; /* the weights of the hint: a forward convolution has them in x's type, their gradient is f32
+                  */
+    bool has_hint_w;
     dnnl_primitive_attr_t attr;
     dnnl_primitive_desc_t hint, pd, reorder[OPERANDS];
 } parts;
@@ -76,13 +79,17 @@ typedef struct extent {
     dnnl_dims_t strides, dilates, padding;
 } extent;
 
+static const desc *forward_w(const parts *q) {
+    return q->has_hint_w ? &q->hint_w : &q->wanted[W];
+}
+
 #if DNNL_VERSION_MAJOR >= 3
 static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnnl_primitive_desc_t *out) {
     const desc *d = q->wanted;
     if (way == FORWARD)
         return dnnl_convolution_forward_primitive_desc_create(
-            out, engine, dnnl_forward_training, dnnl_convolution_direct, d[X], d[W], NULL, d[Y], e->strides,
-            e->dilates, e->padding, e->padding, q->attr);
+            out, engine, dnnl_forward_training, dnnl_convolution_direct, d[X], *forward_w(q), NULL, d[Y],
+            e->strides, e->dilates, e->padding, e->padding, q->attr);
     if (way == BACKWARD_X)
         return dnnl_convolution_backward_data_primitive_desc_create(out, engine, dnnl_convolution_direct,
                                                                     d[X], d[W], d[Y], e->strides, e->dilates,
@@ -99,7 +106,7 @@ static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnn
     if (way == FORWARD)
         status =
             dnnl_convolution_forward_desc_init(&conv, dnnl_forward_training, dnnl_convolution_direct, &d[X],
-                                               &d[W], NULL, &d[Y], e->strides, e->padding, e->padding);
+                                               forward_w(q), NULL, &d[Y], e->strides, e->padding, e->padding);
     else if (way == BACKWARD_X)
         status = dnnl_convolution_backward_data_desc_init(&conv, dnnl_convolution_direct, &d[X], &d[W], &d[Y],
                                                           e->strides, e->padding, e->padding);
@@ -129,6 +136,8 @@ static tw_status describe_operands(parts *q, const key *k) {
                "describe"));
         q->made++;
     }
+    if (to_weights) TRY(ok(DESC_MAKE(&q->hint_w, 4, w, type, dnnl_format_tag_any), "describe"));
+    q->has_hint_w = to_weights;
     return TW_OK;
 }
 
@@ -183,6 +192,7 @@ static tw_status plan_make(plan *p, const key *k) {
     for (int i = 0; i < OPERANDS; i++)
         if (q.reorder[i]) dnnl_primitive_desc_destroy(q.reorder[i]);
     for (int i = 0; i < q.made; i++) desc_free(i % 2 ? q.wanted[i / 2] : q.outer[i / 2]);
+    if (q.has_hint_w) desc_free(q.hint_w);
     if (status != TW_OK) plan_free(p);
     return status;
 }

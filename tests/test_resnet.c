@@ -10,6 +10,11 @@
 #include <math.h>
 
 static const double tolerance = 1e-5;
+/* Gradients through batch statistics: those of the stem cancel to a hundredth of their terms, and a value
+ * within rounding of zero may fall on ReLU's other side. The reference's own f32 run is up to 2.5e-5 from its
+ * f64 run (make_golden_resnet.py, seeds 1 to 6); how we round depends on the kernels that oneDNN has for a
+ * processor. */
+static const double statistics_tolerance = 4e-5;
 
 typedef struct rig {
     hid_t file;
@@ -200,7 +205,7 @@ START_TEST(features_gradients_and_statistics_agree) {
         load_params(&r, "step0/params");
         check_loss(&r, "step0", run_step(&r, 0), tolerance);
         check_features(&r, "step0", tolerance);
-        check_gradients(&r, "step0/grads", tolerance);
+        check_gradients(&r, "step0/grads", statistics_tolerance);
         check_statistics(&r, "step0/params", 0); /* a forward and a backward move nothing */
         tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
@@ -218,7 +223,7 @@ START_TEST(micro_batches_are_virtual_ranks) {
         open_rig(&r, TW_F32, (tw_recompute)recompute, 4, NULL);
         load_params(&r, "step0/params");
         check_loss(&r, "halves", run_step(&r, 0), tolerance);
-        check_gradients(&r, "halves/grads", tolerance);
+        check_gradients(&r, "halves/grads", statistics_tolerance);
         tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
         check_statistics(&r, "halves/after", 1e-6);
