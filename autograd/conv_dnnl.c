@@ -12,6 +12,7 @@ typedef enum conv_way { FORWARD, BACKWARD_X, BACKWARD_W } conv_way;
 typedef struct key {
     tw_conv conv;
     conv_way way;
+    dnnl_data_type_t result;
 } key;
 
 /* x, weights or y: in the caller's order and, if the primitive wants another one, in that too, with the
@@ -63,14 +64,10 @@ static void plan_free(plan *p) {
 #endif
 
 /* What is only needed while a plan is made: how the operands lie in memory, and how the primitive may want
- * them.
- */
+ * them. A forward convolution has all of them in x's type, also as a hint for a gradient of another one. */
 typedef struct parts {
-    desc outer[OPERANDS], wanted[OPERANDS];
-    int made;    /* descriptions, outer and wanted in turn */
-    desc hint_w; /* the weights of the hint: a forward convolution has them in x's type, their gradient is f32
-                  */
-    bool has_hint_w;
+    desc outer[OPERANDS], wanted[OPERANDS], forward[OPERANDS];
+    int made; /* descriptions: outer, wanted and forward in turn */
     dnnl_primitive_attr_t attr;
     dnnl_primitive_desc_t hint, pd, reorder[OPERANDS];
 } parts;
@@ -79,17 +76,13 @@ typedef struct extent {
     dnnl_dims_t strides, dilates, padding;
 } extent;
 
-static const desc *forward_w(const parts *q) {
-    return q->has_hint_w ? &q->hint_w : &q->wanted[W];
-}
-
 #if DNNL_VERSION_MAJOR >= 3
 static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnnl_primitive_desc_t *out) {
-    const desc *d = q->wanted;
+    const desc *d = way == FORWARD ? q->forward : q->wanted;
     if (way == FORWARD)
         return dnnl_convolution_forward_primitive_desc_create(
-            out, engine, dnnl_forward_training, dnnl_convolution_direct, d[X], *forward_w(q), NULL, d[Y],
-            e->strides, e->dilates, e->padding, e->padding, q->attr);
+            out, engine, dnnl_forward_training, dnnl_convolution_direct, d[X], d[W], NULL, d[Y], e->strides,
+            e->dilates, e->padding, e->padding, q->attr);
     if (way == BACKWARD_X)
         return dnnl_convolution_backward_data_primitive_desc_create(out, engine, dnnl_convolution_direct,
                                                                     d[X], d[W], d[Y], e->strides, e->dilates,
@@ -100,13 +93,13 @@ static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnn
 }
 #else
 static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnnl_primitive_desc_t *out) {
-    const desc *d = q->wanted;
+    const desc *d = way == FORWARD ? q->forward : q->wanted;
     dnnl_convolution_desc_t conv;
     dnnl_status_t status;
     if (way == FORWARD)
         status =
             dnnl_convolution_forward_desc_init(&conv, dnnl_forward_training, dnnl_convolution_direct, &d[X],
-                                               forward_w(q), NULL, &d[Y], e->strides, e->padding, e->padding);
+                                               &d[W], NULL, &d[Y], e->strides, e->padding, e->padding);
     else if (way == BACKWARD_X)
         status = dnnl_convolution_backward_data_desc_init(&conv, dnnl_convolution_direct, &d[X], &d[W], &d[Y],
                                                           e->strides, e->padding, e->padding);
@@ -121,23 +114,20 @@ static dnnl_status_t describe(const parts *q, const extent *e, conv_way way, dnn
 /* ---- */
 
 static tw_status describe_operands(parts *q, const key *k) {
+    static const int results[] = {[FORWARD] = Y, [BACKWARD_X] = X, [BACKWARD_W] = W};
     const tw_conv *c = &k->conv;
     dnnl_data_type_t type = c->dtype == TW_BF16 ? dnnl_bf16 : dnnl_f32;
-    bool to_weights = k->way == BACKWARD_W; /* whose gradient is f32 */
     dnnl_dims_t x = {c->batch, c->in, c->height, c->width}, w = {c->out, c->in, c->kernel, c->kernel};
     dnnl_dims_t y = {c->batch, c->out, tw_conv_side(c, c->height), tw_conv_side(c, c->width)};
     dnnl_dim_t *dims[OPERANDS] = {x, w, y};
     for (int i = 0; i < OPERANDS; i++) {
-        dnnl_data_type_t t = i == W && to_weights ? dnnl_f32 : type;
-        dnnl_format_tag_t outer = i == W ? dnnl_oihw : dnnl_nhwc;
-        TRY(ok(DESC_MAKE(&q->outer[i], 4, dims[i], t, outer), "describe"));
-        q->made++;
-        TRY(ok(DESC_MAKE(&q->wanted[i], 4, dims[i], t, i == W || to_weights ? dnnl_format_tag_any : outer),
-               "describe"));
-        q->made++;
+        dnnl_data_type_t t = i == results[k->way] ? k->result : type;
+        dnnl_format_tag_t outer = i == W ? dnnl_oihw : dnnl_nhwc,
+                          wanted = i == W || k->way == BACKWARD_W ? dnnl_format_tag_any : outer;
+        desc *made[] = {&q->outer[i], &q->wanted[i], &q->forward[i]};
+        for (int j = 0; j < 3; j++, q->made++)
+            TRY(ok(DESC_MAKE(made[j], 4, dims[i], j == 2 ? type : t, j == 0 ? outer : wanted), "describe"));
     }
-    if (to_weights) TRY(ok(DESC_MAKE(&q->hint_w, 4, w, type, dnnl_format_tag_any), "describe"));
-    q->has_hint_w = to_weights;
     return TW_OK;
 }
 
@@ -191,21 +181,21 @@ static tw_status plan_make(plan *p, const key *k) {
     if (q.attr) dnnl_primitive_attr_destroy(q.attr);
     for (int i = 0; i < OPERANDS; i++)
         if (q.reorder[i]) dnnl_primitive_desc_destroy(q.reorder[i]);
-    for (int i = 0; i < q.made; i++) desc_free(i % 2 ? q.wanted[i / 2] : q.outer[i / 2]);
-    if (q.has_hint_w) desc_free(q.hint_w);
+    for (int i = 0; i < q.made; i++)
+        desc_free((i % 3 == 0 ? q.outer : i % 3 == 1 ? q.wanted : q.forward)[i / 3]);
     if (status != TW_OK) plan_free(p);
     return status;
 }
 
 static bool same(const key *a, const key *b) {
     const tw_conv *x = &a->conv, *y = &b->conv;
-    return a->way == b->way && x->batch == y->batch && x->height == y->height && x->width == y->width &&
-           x->in == y->in && x->out == y->out && x->kernel == y->kernel && x->stride == y->stride &&
-           x->padding == y->padding && x->dtype == y->dtype;
+    return a->way == b->way && a->result == b->result && x->batch == y->batch && x->height == y->height &&
+           x->width == y->width && x->in == y->in && x->out == y->out && x->kernel == y->kernel &&
+           x->stride == y->stride && x->padding == y->padding && x->dtype == y->dtype;
 }
 
-static tw_status plan_find(const tw_conv *c, conv_way way, plan **out) {
-    key k = {*c, way};
+static tw_status plan_find(const tw_conv *c, conv_way way, tw_dtype result, plan **out) {
+    key k = {*c, way, result == TW_BF16 ? dnnl_bf16 : dnnl_f32};
     if (!engine) TRY(ok(dnnl_engine_create(&engine, dnnl_cpu, 0), "start for"));
     if (!stream) TRY(ok(dnnl_stream_create(&stream, engine, dnnl_stream_default_flags), "start for"));
     if (!cache) cache = calloc(CACHED, sizeof *cache);
@@ -264,14 +254,14 @@ static tw_status run(const plan *p, const void *const data[OPERANDS]) {
 
 tw_status tw_conv_forward(const tw_conv *c, const void *x, const void *w, void *y) {
     plan *p = NULL;
-    TRY(plan_find(c, FORWARD, &p));
+    TRY(plan_find(c, FORWARD, c->dtype, &p));
     TRY(grow_scratch(&scratch, &scratch_size, plan_bytes(p), "convolution"));
     return run(p, (const void *[]){x, w, y});
 }
 
-tw_status tw_conv_backward_x(const tw_conv *c, const void *dy, const void *w, void *dx) {
+tw_status tw_conv_backward_x(const tw_conv *c, const void *dy, const void *w, tw_dtype type, void *dx) {
     plan *p = NULL;
-    TRY(plan_find(c, BACKWARD_X, &p));
+    TRY(plan_find(c, BACKWARD_X, type, &p));
     TRY(grow_scratch(&scratch, &scratch_size, plan_bytes(p), "convolution"));
     return run(p, (const void *[]){dx, w, dy});
 }
@@ -297,7 +287,7 @@ tw_status tw_conv_backward_w(const tw_conv *c, const void *x, const void *dy, bo
         tw_conv part = *c;
         part.batch = c->batch - at < images ? c->batch - at : images;
         plan *p = NULL;
-        TRY(plan_find(&part, BACKWARD_W, &p));
+        TRY(plan_find(&part, BACKWARD_W, TW_F32, &p));
         TRY(add_weights(p, (const char *)x + at * nx * element, (const char *)dy + at * ny * element,
                         c->out * c->in * c->kernel * c->kernel, add || at > 0, dw));
     }
@@ -305,14 +295,10 @@ tw_status tw_conv_backward_w(const tw_conv *c, const void *x, const void *dy, bo
 }
 
 const char *tw_conv_implementation(const tw_conv *c, int direction) {
+    static const conv_way ways[] = {FORWARD, BACKWARD_X, BACKWARD_W};
     plan *p = NULL;
-    return plan_find(c,
-                     direction == 0   ? FORWARD
-                     : direction == 1 ? BACKWARD_X
-                                      : BACKWARD_W,
-                     &p) == TW_OK
-               ? p->name
-               : "";
+    conv_way way = ways[direction];
+    return plan_find(c, way, way == BACKWARD_W ? TW_F32 : c->dtype, &p) == TW_OK ? p->name : "";
 }
 
 void tw_conv_release(void) {

@@ -26,8 +26,9 @@ static inline int64_t tw_conv_side(const tw_conv *c, int64_t side) {
 
 /* y = x * w */
 tw_status tw_conv_forward(const tw_conv *c, const void *x, const void *w, void *y) TW_MUST_CHECK;
-/* dx: the gradient of x, written */
-tw_status tw_conv_backward_x(const tw_conv *c, const void *dy, const void *w, void *dx) TW_MUST_CHECK;
+/* dx: the gradient of x, written, in f32 or in c's type */
+tw_status tw_conv_backward_x(const tw_conv *c, const void *dy, const void *w, tw_dtype type,
+                             void *dx) TW_MUST_CHECK;
 /* dw (O,C,K,K) f32: the gradient of w, written or added. Works on a few images at a time, brought into the
  * order that the primitive likes (on AVX2 that is 1.3 to 2.5 times as fast as (B,H,W,C)), in 16 MB of the
  * thread's own.

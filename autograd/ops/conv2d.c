@@ -100,22 +100,15 @@ static const void *widen(const void *from, int64_t n, bool widened, float **at) 
     return to;
 }
 
-/* n results of one type to a tensor of either, written or added. */
-static void deliver(const void *from, tw_dtype type, int64_t n, const tw_tensor *to, tw_accumulate mode) {
+/* n f32 results to a tensor of either type, written or added. */
+static void deliver(const float *from, int64_t n, const tw_tensor *to, tw_accumulate mode) {
     enum { BLOCK = 1 << 12 };
 #pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < n; at += BLOCK) {
-        int64_t count = n - at < BLOCK ? n - at : BLOCK;
-        float buffer[BLOCK];
-        const float *values = (const float *)from + at;
-        if (type == TW_BF16) {
-            for (int64_t i = 0; i < count; i++) buffer[i] = tw_from_bf16(((const uint16_t *)from)[at + i]);
-            values = buffer;
-        }
-        int64_t shape[2] = {1, count};
+        int64_t shape[2] = {1, n - at < BLOCK ? n - at : BLOCK};
         tw_tensor row =
             tw_tensor_of((char *)to->data + (size_t)at * tw_dtype_size(to->dtype), to->dtype, 2, shape);
-        tw_row_deliver(&row, 0, values, mode);
+        tw_row_deliver(&row, 0, from + at, mode);
     }
 }
 
@@ -144,7 +137,7 @@ tw_status tw_conv2d_forward_cpu(const tw_call *c) {
     if (!widened) return tw_conv_forward(&v, x, w, y->data);
     v.dtype = TW_F32;
     TRY(tw_conv_forward(&v, x, w, at));
-    deliver(at, TW_F32, n.y, y, TW_WRITE);
+    deliver(at, n.y, y, TW_WRITE);
     return TW_OK;
 }
 
@@ -176,9 +169,10 @@ tw_status tw_conv2d_backward_cpu(const tw_call *c) {
     if (dx->data) {
         float *behind = at;
         const void *w = widen(c->input[W].data, n.w, widened, &behind);
-        void *to = add || widened ? c->scratch : dx->data;
-        TRY(tw_conv_backward_x(&v, dy, w, to));
-        if (to != dx->data) deliver(to, v.dtype, n.x, dx, c->input_mode[X]);
+        bool apart = add || widened; /* f32 until it is added or stored: rounded once */
+        void *to = apart ? c->scratch : dx->data;
+        TRY(tw_conv_backward_x(&v, dy, w, apart ? TW_F32 : dx->dtype, to));
+        if (apart) deliver(to, n.x, dx, c->input_mode[X]);
     }
     if (!dw->data) return TW_OK;
     const void *x = widen(c->input[X].data, n.x, widened, &at);
