@@ -33,6 +33,10 @@ struct tw_device {
      */
     tw_status (*alloc)(tw_device *d, size_t bytes, void **out) TW_MUST_CHECK;
     void (*release)(tw_device *d, void *p);
+    /* Advice: a piece of about so many bytes will be asked for soon, and until it is there is time. The CPU
+     * then brings it in from the system by a thread of its own, which may take as long as filling it. One
+     * piece at a time; 0: none is expected any more. Errors show in alloc. */
+    void (*expect)(tw_device *d, size_t bytes);
     /* Bytes of device memory that could still be allocated; 0: the device does not know. */
     size_t (*room)(tw_device *d);
     /* Host memory that the device can copy from and to asynchronously. */

@@ -1,4 +1,5 @@
 #include "autograd/device.h"
+#include "autograd/expected.h"
 
 #include <omp.h>
 #include <sched.h>
@@ -10,8 +11,8 @@
 enum { ALIGNMENT = 64, HUGE_PAGE = 2 << 20 };
 
 static tw_status cpu_alloc(tw_device *d, size_t bytes, void **out) {
-    (void)d;
-    *out = NULL;
+    *out = tw_expected_take(d->state, bytes);
+    if (*out) return TW_OK;
     size_t alignment = bytes >= HUGE_PAGE ? (size_t)HUGE_PAGE : (size_t)ALIGNMENT;
     size_t rounded = (bytes + alignment - 1) / alignment * alignment;
     if (rounded < bytes) return FAIL(TW_ERR_MEMORY, "%zu bytes were asked for", bytes);
@@ -24,8 +25,11 @@ static tw_status cpu_alloc(tw_device *d, size_t bytes, void **out) {
 }
 
 static void cpu_release(tw_device *d, void *p) {
-    (void)d;
-    free(p);
+    if (!tw_expected_release(d->state, p)) free(p);
+}
+
+static void cpu_expect(tw_device *d, size_t bytes) {
+    tw_expected_begin(d->state, bytes);
 }
 
 static size_t cpu_room(tw_device *d) {
@@ -115,6 +119,7 @@ static void cpu_graph_release(tw_device *d, tw_graph *graph) {
 }
 
 static void cpu_destroy(tw_device *d) {
+    tw_expected_free(d->state);
     free(d);
 }
 
@@ -131,8 +136,10 @@ tw_status tw_device_cpu(int threads, tw_device **out) {
     *d = (tw_device){
         .kind = TW_CPU,
         .name = "cpu",
+        .state = tw_expected_create(), /* without it nothing is expected */
         .alloc = cpu_alloc,
         .release = cpu_release,
+        .expect = cpu_expect,
         .room = cpu_room,
         .pinned_alloc = cpu_alloc,
         .pinned_release = cpu_release,

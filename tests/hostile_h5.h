@@ -92,7 +92,7 @@ static inline void edit_file(const hostile *h, const char *kind) {
     }
     H5E_END_TRY;
     ck_assert_int_ge(H5Fclose(f), 0);
-    TW_ASSERT_OK(tw_seal_write(path, kind));
+    TW_ASSERT_OK(tw_seal_write(path, kind, 0));
 }
 
 /* Loads with memory for 2 x the file and HDF5's own caches only (sanitizers need the address space). */

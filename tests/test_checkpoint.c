@@ -311,7 +311,7 @@ START_TEST(fletcher32_guards_the_values) {
     ck_assert_ptr_nonnull(at);
     at[17] ^= 4;
     store(path, bytes, size);
-    TW_ASSERT_OK(tw_seal_write(path, "checkpoint"));
+    TW_ASSERT_OK(tw_seal_write(path, "checkpoint", 0));
     tw_checkpoint *c;
     float values[15];
     TW_ASSERT_OK(tw_checkpoint_open(path, &c));
@@ -319,6 +319,22 @@ START_TEST(fletcher32_guards_the_values) {
                     "params/bert.matrix does not match its checksum");
     TW_ASSERT_OK(tw_checkpoint_read(c, "bert.matrix", TW_CHECKPOINT_M, values, 15));
     tw_checkpoint_close(c);
+    free(bytes);
+    remove_folder();
+}
+END_TEST
+
+/* A reader may prepare memory for the parameters, the moments not counted, before anything is checked. */
+START_TEST(the_seal_tells_what_memory_to_want) {
+    make_folder();
+    size_t size;
+    const char *path = in_folder(0, "a.h5");
+    unsigned char *bytes = small_checkpoint(path, &size);
+    ck_assert_uint_eq(tw_seal_memory(path), 1 << 20);
+    bytes[12] ^= 1; /* not as it was sealed: nothing is told */
+    store(path, bytes, size);
+    ck_assert_uint_eq(tw_seal_memory(path), 0);
+    ck_assert_uint_eq(tw_seal_memory(in_folder(1, "none.h5")), 0);
     free(bytes);
     remove_folder();
 }
@@ -552,7 +568,7 @@ END_TEST
 
 TW_TEST_MAIN("checkpoint", round_trip_is_bit_exact, hash_has_the_published_values, fletcher32_is_that_of_hdf5,
              same_content_same_bytes, a_flipped_bit_in_any_byte_is_refused, any_truncation_is_refused,
-             fletcher32_guards_the_values, names_what_does_not_fit, refuses_impossible_tensors,
-             refuses_other_files, a_full_disk_leaves_the_previous_checkpoint,
+             fletcher32_guards_the_values, the_seal_tells_what_memory_to_want, names_what_does_not_fit,
+             refuses_impossible_tensors, refuses_other_files, a_full_disk_leaves_the_previous_checkpoint,
              a_file_size_limit_leaves_the_previous_checkpoint, an_unwritable_folder_is_named,
              a_kill_leaves_a_complete_version)

@@ -92,7 +92,7 @@ START_TEST(a_damaged_value_is_found) {
     fputc(*at ^ 4, file);
     fclose(file);
     free(bytes);
-    TW_ASSERT_OK(tw_seal_write(path, KIND));
+    TW_ASSERT_OK(tw_seal_write(path, KIND, 0));
     tw_h5 *f;
     float *values = malloc(sizeof *values << 20);
     TW_ASSERT_OK(tw_h5_open(path, KIND, 1, &f));

@@ -1,6 +1,7 @@
 #include "train/model_io.h"
 
 #include "data/files.h"
+#include "train/formats/seal.h"
 #include "train/model_file.h"
 
 #include <stdio.h>
@@ -148,6 +149,14 @@ tw_status tw_find_vocab(const char *path, const tw_checkpoint *c, const char *co
     return no_vocabulary(c, beside);
 }
 
+/* Memory comes in while weights are read: more than a MiB of alignment a model does not need. */
+static void expect_values(const tw_dual_encoder *model, tw_device *device) {
+    size_t bytes = 1 << 20;
+    for (int i = 0; i < tw_params_count(model->params); i++)
+        bytes += (size_t)tw_params_at(model->params, i)->count * sizeof(float);
+    device->expect(device, bytes);
+}
+
 static tw_status open_model(tw_model_source *s, const tw_model_choice *choice, tw_device *device,
                             tw_dtype compute_type, tw_loaded_model *out) {
     tw_model_config config;
@@ -160,6 +169,7 @@ static tw_status open_model(tw_model_source *s, const tw_model_choice *choice, t
     if (choice->resolution) config.image.resolution = choice->resolution;
     if (choice->context) config.context = choice->context;
     TRY(tw_dual_encoder_create(&config, &out->model));
+    if (compute_type == TW_F32) expect_values(out->model, device);
     TRY(tw_dual_encoder_allocate(out->model, device, compute_type, false));
     return tw_model_load(out->model, s->original.weights, TW_PART_ALL, &out->report);
 }
@@ -168,9 +178,14 @@ tw_status tw_model_open(const tw_model_choice *choice, tw_device *device, tw_dty
                         tw_loaded_model *out) {
     *out = (tw_loaded_model){0};
     tw_model_source source;
-    TRY(tw_model_source_open(choice->path, &source));
-    tw_status status = open_model(&source, choice, device, compute_type, out);
-    tw_model_source_close(&source);
+    /* A sealed file is read whole before it is known what model lies in it. */
+    if (compute_type == TW_F32) device->expect(device, tw_seal_memory(choice->path));
+    tw_status status = tw_model_source_open(choice->path, &source);
+    if (status == TW_OK) {
+        status = open_model(&source, choice, device, compute_type, out);
+        tw_model_source_close(&source);
+    }
+    device->expect(device, 0); /* none that was not taken is kept */
     if (status != TW_OK) tw_loaded_model_free(out);
     return status;
 }

@@ -114,6 +114,10 @@ static void cuda_release(tw_device *d, void *p) {
     (void)cudaFree(p);
 }
 
+static void cuda_expect(tw_device *d, size_t bytes) {
+    (void)d, (void)bytes;
+}
+
 static size_t cuda_room(tw_device *d) {
     size_t free_bytes = 0, all = 0;
     (void)cudaSetDevice(of(d)->index);
@@ -361,6 +365,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .state = c,
         .alloc = cuda_alloc,
         .release = cuda_release,
+        .expect = cuda_expect,
         .room = cuda_room,
         .pinned_alloc = cuda_pinned_alloc,
         .pinned_release = cuda_pinned_release,

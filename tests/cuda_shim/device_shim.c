@@ -187,6 +187,10 @@ static void shim_release(tw_device *d, void *p) {
     *b = s->blocks[--s->count];
 }
 
+static void shim_expect(tw_device *d, size_t bytes) {
+    (void)d, (void)bytes;
+}
+
 static size_t shim_room(tw_device *d) {
     (void)d;
     return REGION / 2;
@@ -404,6 +408,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .state = s,
         .alloc = shim_alloc,
         .release = shim_release,
+        .expect = shim_expect,
         .room = shim_room,
         .pinned_alloc = shim_pinned_alloc,
         .pinned_release = shim_pinned_release,

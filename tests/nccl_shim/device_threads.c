@@ -296,6 +296,10 @@ static tw_status shim_wait(tw_device *d, tw_queue q, tw_event *event) {
                           "waiting for an event");
 }
 
+static void shim_expect(tw_device *d, size_t bytes) {
+    (void)d, (void)bytes;
+}
+
 static size_t shim_room(tw_device *d) {
     (void)d;
     return 0;
@@ -423,6 +427,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
         .state = d,
         .alloc = shim_alloc,
         .release = shim_release,
+        .expect = shim_expect,
         .room = shim_room,
         .pinned_alloc = shim_alloc,
         .pinned_release = shim_release,

@@ -102,8 +102,17 @@ static tw_status make_groups(tw_h5 *f) {
     return tw_h5_make_group(f, "optim/v");
 }
 
+static uint64_t count_of(int ndim, const int64_t *shape) {
+    uint64_t count = 1;
+    for (int k = 0; k < ndim; k++) count *= (uint64_t)shape[k];
+    return count;
+}
+
 static tw_status write_tensors(tw_h5 *f, const tw_checkpoint_tensor *tensors, int64_t n) {
+    uint64_t values = 0;
     TRY(make_groups(f));
+    for (int64_t i = 0; i < n; i++) values += count_of(tensors[i].ndim, tensors[i].shape);
+    tw_h5_tell_memory(f, values * sizeof(float));
     for (int64_t i = 0; i < n; i++) {
         const tw_checkpoint_tensor *t = &tensors[i];
         TRY(check_tensor(tw_h5_path(f), t));
@@ -141,9 +150,7 @@ static tw_status write_part(tw_h5 *f, const tw_checkpoint_output *o, int64_t i, 
 static tw_status write_entry(tw_h5 *f, const tw_checkpoint_output *o, int64_t i) {
     const tw_checkpoint_entry *e = &o->entries[i];
     TRY(check_name(tw_h5_path(f), e->name));
-    int64_t count = 1;
-    for (int k = 0; k < e->ndim; k++) count *= e->shape[k];
-    float *buffer = malloc((size_t)count * sizeof *buffer + 1);
+    float *buffer = malloc(count_of(e->ndim, e->shape) * sizeof *buffer + 1);
     if (!buffer) return FAIL(TW_ERR_MEMORY, "%s: no memory for %s", tw_h5_path(f), e->name);
     tw_status status = write_part(f, o, i, TW_CHECKPOINT_PARAM, buffer);
     if (status == TW_OK && e->has_m) status = write_part(f, o, i, TW_CHECKPOINT_M, buffer);
@@ -166,7 +173,10 @@ static tw_status write_raw(tw_h5 *f, const tw_checkpoint_output *o, int64_t i) {
 }
 
 static tw_status write_output(tw_h5 *f, const tw_checkpoint_output *o) {
+    uint64_t values = 0;
     TRY(make_groups(f));
+    for (int64_t i = 0; i < o->n; i++) values += count_of(o->entries[i].ndim, o->entries[i].shape);
+    tw_h5_tell_memory(f, values * sizeof(float));
     for (int64_t i = 0; i < o->n; i++) TRY(write_entry(f, o, i));
     if (o->raw_count) TRY(tw_h5_make_group(f, EXTRA));
     for (int64_t i = 0; i < o->raw_count; i++) TRY(write_raw(f, o, i));

@@ -36,11 +36,3 @@ tw_status tw_range_read(const char *path, int fd, uint64_t offset, uint64_t size
     }
     return TW_OK;
 }
-
-void tw_range_ahead(int fd, uint64_t at, uint64_t *ahead) {
-    const uint64_t window = 32u << 20;
-    uint64_t from = *ahead >= at && *ahead - at <= window ? *ahead : at; /* else: a jump to another place */
-    if (from - at > window / 2) return;
-    *ahead = at + window;
-    posix_fadvise(fd, (off_t)from, (off_t)(*ahead - from), POSIX_FADV_WILLNEED);
-}

@@ -12,8 +12,4 @@ tw_status tw_range_open(const char *path, int *fd, uint64_t *size) TW_MUST_CHECK
 /* Reads exactly [offset, offset + size) to dst. A file that ends before is TW_ERR_FORMAT. */
 tw_status tw_range_read(const char *path, int fd, uint64_t offset, uint64_t size, void *dst) TW_MUST_CHECK;
 
-/* Tells the system that bytes from `at` on will be read, so that they come in while earlier ones are being
- * checked or converted. *ahead, 0 at first, remembers how far it was told. */
-void tw_range_ahead(int fd, uint64_t at, uint64_t *ahead);
-
 #endif

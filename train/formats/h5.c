@@ -179,6 +179,11 @@ void tw_h5_close(tw_h5 *f) {
     free_file(f);
 }
 
+void tw_h5_tell_memory(tw_h5 *f, uint64_t bytes) {
+    uint64_t mib = (bytes >> 20) + 1;
+    f->memory_mib = mib <= UINT32_MAX ? (uint32_t)mib : 0;
+}
+
 tw_status tw_h5_commit(tw_h5 *f) {
     tw_status status = TW_OK;
     tw_h5_lock();
@@ -190,7 +195,7 @@ tw_status tw_h5_commit(tw_h5 *f) {
             f->id = -1;
     }
     tw_h5_unlock();
-    if (status == TW_OK) status = tw_seal_write(f->temp, f->kind);
+    if (status == TW_OK) status = tw_seal_write(f->temp, f->kind, f->memory_mib);
     if (status == TW_OK) {
         status = tw_atomic_publish(f->temp, f->path);
         free_file(f);

@@ -25,6 +25,9 @@ const char *tw_h5_library_version(void);
 /* Begins a new file of this kind ("checkpoint", "features"; < 32 bytes). Nothing is seen at `path` before
  * tw_h5_commit. The root gets attributes "format" = "tuwen <kind>" and "format_version" = version. */
 tw_status tw_h5_create(const char *path, const char *kind, int version, tw_h5 **out) TW_MUST_CHECK;
+/* Bytes of memory that a reader will want, told to it by the seal (seal.h). To be called before tw_h5_commit.
+ */
+void tw_h5_tell_memory(tw_h5 *f, uint64_t bytes);
 /* Flushes, seals, syncs, renames; frees f in every case. On failure the temporary is removed and an older
  * file at the path is intact. */
 tw_status tw_h5_commit(tw_h5 *f) TW_MUST_CHECK;

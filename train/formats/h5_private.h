@@ -10,8 +10,9 @@ struct tw_h5 {
     hid_t id;
     char *path, *temp; /* temp: NULL when opened for reading */
     char kind[32];
-    int fd;       /* keeps the checked file open while HDF5 reads it; -1 when writing */
-    int64_t base; /* what HDF5's addresses of chunks count from; -1: not known yet */
+    int fd;              /* keeps the checked file open while HDF5 reads it; -1 when writing */
+    uint32_t memory_mib; /* see tw_h5_tell_memory */
+    int64_t base;        /* what HDF5's addresses of chunks count from; -1: not known yet */
 };
 
 /* HDF5 has one error stack and no locks of its own: held around every group of its calls. */

@@ -12,6 +12,7 @@ static void close_pt(void *self) {
     tw_pt *pt = self;
     if (!pt) return;
     tw_zip_close(pt->zip);
+    tw_read_ahead_stop(pt->ahead);
     if (pt->fd >= 0) close(pt->fd);
     tw_torch_free(pt->dict);
     free(pt->where);
@@ -29,7 +30,8 @@ static tw_status no_memory(const tw_pt *pt) {
 static tw_status read_storage(tw_pt *pt, int64_t storage, uint64_t offset, uint64_t size, void *dst) {
     if (pt->zip) return tw_zip_read(pt->zip, pt->where[storage], offset, size, dst);
     uint64_t at = (uint64_t)pt->where[storage] + offset;
-    tw_range_ahead(pt->fd, at, &pt->ahead);
+    if (!pt->ahead) pt->ahead = tw_read_ahead_start(pt->fd, at, pt->file_size);
+    tw_read_ahead_at(pt->ahead, at);
     return tw_range_read(pt->path, pt->fd, at, size, dst);
 }
 

@@ -3,6 +3,7 @@
 #define TW_TRAIN_FORMATS_PT_PRIVATE_H
 
 #include "train/formats/pt.h"
+#include "train/formats/read_ahead.h"
 #include "train/formats/torch_pickle.h"
 #include "train/formats/zip.h"
 
@@ -11,9 +12,9 @@ typedef struct tw_pt {
     tw_torch_dict *dict;
     int64_t *where; /* of each storage: the zip's entry, or the byte in a legacy file */
     uint64_t file_size;
-    tw_zip *zip; /* NULL: legacy */
-    int fd;      /* legacy: the file; else -1 */
-    uint64_t ahead;
+    tw_zip *zip;          /* NULL: legacy */
+    int fd;               /* legacy: the file; else -1 */
+    tw_read_ahead *ahead; /* legacy: from the first storage that is read on */
 } tw_pt;
 
 /* Memory that a file of this size may cause to be used for its tables. */

@@ -2,6 +2,7 @@
 
 #include "data/lines.h"
 #include "train/formats/json_scan.h"
+#include "train/formats/read_ahead.h"
 #include "train/formats/safetensors_private.h"
 
 #include <errno.h>
@@ -33,12 +34,14 @@ typedef struct safetensors {
     char *path;
     int fd;
     int64_t data, data_bytes; /* where the data start, and how much there is */
+    tw_read_ahead *ahead;     /* from the first tensor that is read on */
     entry *entries;
     int64_t n, capacity;
 } safetensors;
 
 static void safetensors_close(void *self) {
     safetensors *s = self;
+    tw_read_ahead_stop(s->ahead);
     if (s->fd >= 0) close(s->fd);
     for (int64_t i = 0; i < s->n; i++) free((char *)s->entries[i].item.name);
     free(s->entries);
@@ -60,8 +63,11 @@ static tw_status read_at(const safetensors *s, int64_t offset, void *dst, int64_
 }
 
 static tw_status safetensors_read(void *self, int64_t i, void *dst) {
-    const safetensors *s = self;
+    safetensors *s = self;
     const entry *e = &s->entries[i];
+    uint64_t at = (uint64_t)(s->data + e->begin);
+    if (!s->ahead) s->ahead = tw_read_ahead_start(s->fd, at, (uint64_t)(s->data + s->data_bytes));
+    tw_read_ahead_at(s->ahead, at);
     tw_status status = read_at(s, s->data + e->begin, dst, e->end - e->begin);
     return status ? tw_fail_context(status, "%s: tensor '%s'", s->path, e->item.name) : TW_OK;
 }

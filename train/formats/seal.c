@@ -1,5 +1,6 @@
 #include "train/formats/seal.h"
 
+#include "train/formats/read_ahead.h"
 #include "train/formats/xxhash64.h"
 
 #include <endian.h>
@@ -19,6 +20,7 @@ static const unsigned char HDF5_MAGIC[8] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1
 
 enum {
     AT_VERSION = 8,
+    AT_MEMORY = 12,
     AT_LENGTH = 16,
     AT_DIGEST = 24,
     AT_KIND = 32,
@@ -46,6 +48,7 @@ typedef struct digest_work {
     uint64_t *hashes;    /* (blocks), little-endian */
     _Atomic int64_t next;
     _Atomic int error; /* an errno, -1 for an early end of file */
+    tw_read_ahead *ahead;
 } digest_work;
 
 static int read_fully(int fd, unsigned char *to, size_t size, int64_t from) {
@@ -70,6 +73,7 @@ static void *digest_thread(void *argument) {
         if (i >= w->blocks || w->error) break;
         int64_t from = TW_SEAL_BYTES + i * BLOCK;
         size_t size = (size_t)(w->end - from < BLOCK ? w->end - from : BLOCK);
+        tw_read_ahead_at(w->ahead, (uint64_t)from);
         int error = read_fully(w->fd, buffer, size, from);
         if (error) {
             w->error = error;
@@ -90,11 +94,13 @@ static tw_status digest_of(int fd, const char *path, int64_t length, uint64_t *o
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     int64_t wanted = blocks < MAX_THREADS ? blocks : MAX_THREADS;
     if (wanted > cpus) wanted = cpus;
+    w.ahead = tw_read_ahead_start(fd, 0, (uint64_t)length);
     pthread_t threads[MAX_THREADS];
     int started = 0;
     while (started + 1 < wanted && pthread_create(&threads[started], NULL, digest_thread, &w) == 0) started++;
     digest_thread(&w);
     for (int i = 0; i < started; i++) pthread_join(threads[i], NULL);
+    tw_read_ahead_stop(w.ahead);
     int error = w.error;
     if (!error) *out = tw_xxh64(w.hashes, (size_t)blocks * sizeof *w.hashes, (uint64_t)bytes);
     free(w.hashes);
@@ -103,7 +109,7 @@ static tw_status digest_of(int fd, const char *path, int64_t length, uint64_t *o
     return TW_OK;
 }
 
-static tw_status seal_open_file(int fd, const char *path, const char *kind) {
+static tw_status seal_open_file(int fd, const char *path, const char *kind, uint32_t memory_mib) {
     struct stat info;
     uint64_t digest;
     unsigned char seal[TW_SEAL_BYTES] = {0};
@@ -112,6 +118,8 @@ static tw_status seal_open_file(int fd, const char *path, const char *kind) {
     TRY(digest_of(fd, path, info.st_size, &digest));
     memcpy(seal, MAGIC, sizeof MAGIC);
     seal[AT_VERSION] = TW_SEAL_VERSION;
+    memory_mib = htole32(memory_mib);
+    memcpy(seal + AT_MEMORY, &memory_mib, sizeof memory_mib);
     put64(seal + AT_LENGTH, (uint64_t)info.st_size);
     put64(seal + AT_DIGEST, digest);
     snprintf((char *)seal + AT_KIND, TW_SEAL_KIND_BYTES, "%s", kind);
@@ -129,10 +137,10 @@ static tw_status seal_open_file(int fd, const char *path, const char *kind) {
     return TW_OK;
 }
 
-tw_status tw_seal_write(const char *path, const char *kind) {
+tw_status tw_seal_write(const char *path, const char *kind, uint32_t memory_mib) {
     int fd = open(path, O_RDWR | O_CLOEXEC);
     if (fd < 0) return FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
-    tw_status status = seal_open_file(fd, path, kind);
+    tw_status status = seal_open_file(fd, path, kind, memory_mib);
     if (close(fd) != 0 && status == TW_OK)
         status = FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(errno));
     return status;
@@ -193,4 +201,16 @@ tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
     if (error == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0)
         snprintf(kind, TW_SEAL_KIND_BYTES, "%.31s", (const char *)seal + AT_KIND);
     return TW_OK;
+}
+
+size_t tw_seal_memory(const char *path) {
+    unsigned char seal[TW_SEAL_BYTES];
+    uint32_t mib = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
+    if (fd < 0) return 0;
+    if (read_fully(fd, seal, sizeof seal, 0) == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0 &&
+        get64(seal + AT_CHECK) == tw_xxh64(seal, AT_CHECK, 0))
+        memcpy(&mib, seal + AT_MEMORY, sizeof mib);
+    close(fd);
+    return (size_t)le32toh(mib) << 20;
 }

@@ -10,10 +10,11 @@
 #include <unistd.h>
 
 /* Read at a time: the CRC then finds the bytes in the cache. */
-enum { CHUNK = 256 * 1024 };
+enum { CHUNK = 256 * 1024, LARGE = 1 << 20 }; /* LARGE: what it pays to read ahead for */
 
 void tw_zip_close(tw_zip *z) {
     if (!z) return;
+    tw_read_ahead_stop(z->ahead);
     if (z->fd >= 0) close(z->fd);
     free(z->path);
     free(z->entries);
@@ -108,8 +109,9 @@ static tw_status read_checked(tw_zip *z, tw_zip_entry *e, uint64_t offset, uint6
         if (!z->scratch) return FAIL(TW_ERR_MEMORY, "%s: no memory for a buffer", z->path);
     }
     uint32_t crc = libdeflate_crc32(0, NULL, 0);
+    if (!z->ahead && e->size >= LARGE) z->ahead = tw_read_ahead_start(z->fd, e->data, z->size);
     for (uint64_t at = 0; at < e->size;) {
-        tw_range_ahead(z->fd, e->data + at, &z->ahead);
+        tw_read_ahead_at(z->ahead, e->data + at);
         bool wanted = at >= offset && at < end;
         uint64_t stop = wanted ? end : at < offset ? offset : e->size, left = CHUNK - at % CHUNK;
         size_t n = stop - at < left ? (size_t)(stop - at) : (size_t)left;

@@ -2,6 +2,7 @@
 #ifndef TW_TRAIN_FORMATS_ZIP_PRIVATE_H
 #define TW_TRAIN_FORMATS_ZIP_PRIVATE_H
 
+#include "train/formats/read_ahead.h"
 #include "train/formats/zip.h"
 
 typedef struct tw_zip_entry {
@@ -25,7 +26,7 @@ struct tw_zip {
     int64_t *by_name;
     char *names;
     unsigned char *scratch;
-    uint64_t ahead; /* see tw_range_ahead */
+    tw_read_ahead *ahead; /* from the first entry that is read on */
 };
 
 /* Fills entries, count, by_name and names of a zip whose path, fd and size are set. */
