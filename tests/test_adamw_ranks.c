@@ -323,6 +323,29 @@ static tw_status count_alloc(tw_device *d, size_t bytes, void **out) {
     return n->real->alloc(n->real, bytes, out);
 }
 
+/* A rank is a thread: what its all_gathers move in all, in elements of f32, and the real one. */
+static _Thread_local int64_t gathered;
+static _Thread_local tw_status (*real_all_gather)(tw_comm *, const float *, float *, const int64_t *);
+
+static tw_status count_all_gather(tw_comm *c, const float *in, float *out, const int64_t *counts) {
+    for (int r = 0; r < c->ranks; r++) gathered += counts[r];
+    return real_all_gather(c, in, out, counts);
+}
+
+/* What a step's all_gathers move: a number a unit for the norm, and of the new values what is computed with.
+ */
+static void count_traffic(tw_comm *c, const job *j, const trainee *t) {
+    int64_t units = (t->trainable + TW_PARTITION_UNIT - 1) / TW_PARTITION_UNIT;
+    int64_t wanted = j->sharded ? t->trainable / 2 + tw_params_vectors(t->set) : t->trainable;
+    double norm;
+    real_all_gather = c->all_gather;
+    c->all_gather = count_all_gather;
+    gathered = 0;
+    one_step(c, j, t, 0, &norm);
+    c->all_gather = real_all_gather;
+    ck_assert_int_eq(gathered, units + (c->ranks > 1 ? wanted : 0)); /* not sharded: the gradients */
+}
+
 static void count_memory(tw_comm *c, void *argument) {
     const job *j = argument;
     counter n = {.device = *j->device, .real = j->device};
@@ -337,10 +360,11 @@ static void count_memory(tw_comm *c, void *argument) {
     ck_assert_uint_eq(tw_adamw_bytes(t.adamw), moments);
     ck_assert_uint_ge(n.bytes, weights + moments);
     ck_assert_uint_lt(n.bytes, weights + moments + 2048); /* segments, norms */
+    count_traffic(c, j, &t);
     free_trainee(&t);
 }
 
-START_TEST(memory_falls_with_the_ranks) {
+START_TEST(memory_and_traffic_fall) {
     job j = {.type = TW_BF16, .bad_step = -1};
     TW_ASSERT_OK(tw_device_cpu(1, &j.device));
     for (int sharded = 0; sharded < 2; sharded++)
@@ -402,5 +426,5 @@ START_TEST(shares_are_compared_and_kept_apart) {
 END_TEST
 
 TW_TEST_MAIN("adamw_ranks", ranks_give_the_bits_of_one, all_ranks_skip_together, several_ranks_at_fault,
-             state_moves_between_numbers_of_ranks, memory_falls_with_the_ranks,
+             state_moves_between_numbers_of_ranks, memory_and_traffic_fall,
              shares_are_compared_and_kept_apart)
