@@ -22,6 +22,7 @@ struct tw_adamw {
     range *ranges;
     int64_t n_ranges;
     tw_segment *device_segments;
+    int64_t *vector_counts; /* (buckets, ranks) in shares: of each rank's piece what all ranks keep in f32 */
     float *m, *v;
     tw_gradient_norm *norm;
 };
@@ -34,6 +35,10 @@ static bool name_contains_any(const char *name, const char *const *parts, int n)
 
 static bool is_sharded(const tw_adamw *a) {
     return a->sharded && a->partition->ranks > 1;
+}
+
+static bool in_shares(const tw_adamw *a) {
+    return tw_params_in_shares(a->params);
 }
 
 static int64_t state_count(const tw_adamw *a) {
@@ -79,6 +84,19 @@ static int64_t make_segments(tw_adamw *a, tw_segment *segments) {
     return n;
 }
 
+/* The vectors come first in the slab, and so in a bucket and in each piece. */
+static void count_vectors(tw_adamw *a) {
+    const tw_partition *p = a->partition;
+    for (int i = 0; i < p->count; i++) {
+        int64_t left = tw_params_vectors(a->params) - p->buckets[i].offset;
+        for (int r = 0; r < p->ranks; r++) {
+            int64_t piece = p->buckets[i].counts[r], whole = left < piece ? left : piece;
+            a->vector_counts[(int64_t)i * p->ranks + r] = whole > 0 ? whole : 0;
+            left -= piece;
+        }
+    }
+}
+
 static tw_status upload(tw_adamw *a, const tw_segment *host, int64_t n, tw_segment **out) {
     tw_device *d = a->device;
     size_t bytes = (size_t)n * sizeof *host;
@@ -94,15 +112,17 @@ static tw_status allocate(tw_adamw *a, const tw_adamw_config *config) {
     size_t most = params + (size_t)p->count;
     a->decay = calloc(params, sizeof *a->decay);
     a->ranges = calloc((size_t)p->count + 1, sizeof *a->ranges);
+    a->vector_counts = calloc((size_t)p->count * (size_t)p->ranks + 1, sizeof *a->vector_counts);
     tw_segment *segments = calloc(most, sizeof *segments);
     tw_status status = TW_OK;
-    if (!a->decay || !a->ranges || !segments)
+    if (!a->decay || !a->ranges || !a->vector_counts || !segments)
         status = FAIL(TW_ERR_MEMORY, "out of memory: the optimizer's lists");
     for (int i = 0; status == TW_OK && i < tw_params_count(a->params); i++)
         if (!name_contains_any(tw_params_at(a->params, i)->name, config->no_decay, config->n_no_decay))
             a->decay[i] = config->weight_decay;
     if (status == TW_OK) {
         make_ranges(a);
+        if (in_shares(a)) count_vectors(a);
         status = upload(a, segments, make_segments(a, segments), &a->device_segments);
     }
     free(segments);
@@ -115,6 +135,15 @@ static tw_status allocate(tw_adamw *a, const tw_adamw_config *config) {
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
+/* Masters in shares belong to a sharded optimizer of the same pieces; in bf16 it takes nothing else. */
+static tw_status check_shares(const tw_params *params, const tw_partition *partition, bool sharded) {
+    bool shares = tw_params_in_shares(params), half = tw_params_copies(params) != NULL;
+    bool wanted = sharded && half && partition && partition->ranks > 1;
+    if (shares == wanted && (!shares || tw_params_masters_count(params) == partition->state)) return TW_OK;
+    return FAIL(TW_ERR_ARGUMENT,
+                "a bf16 set's masters are in shares if and only if the optimizer is: see tw_partition_share");
+}
+
 /* Without a communicator and a partition: those of a single rank. */
 static tw_status create(tw_params *params, tw_device *device, tw_comm *comm, const tw_partition *partition,
                         bool sharded, const tw_adamw_config *config, tw_adamw **out) {
@@ -124,6 +153,7 @@ static tw_status create(tw_params *params, tw_device *device, tw_comm *comm, con
     if (partition && partition->elements != tw_params_trainable(params))
         return FAIL(TW_ERR_ARGUMENT, "a partition of %lld elements for a slab of %lld",
                     (long long)partition->elements, (long long)tw_params_trainable(params));
+    TRY(check_shares(params, partition, sharded));
     tw_adamw *a = calloc(1, sizeof *a);
     if (!a) return FAIL(TW_ERR_MEMORY, "out of memory");
     *a = (tw_adamw){.params = params, .device = device, .sharded = sharded, .config = *config};
@@ -165,6 +195,7 @@ void tw_adamw_free(tw_adamw *a) {
     tw_comm_free(a->own_comm);
     free(a->decay);
     free(a->ranges);
+    free(a->vector_counts);
     free(a);
 }
 
@@ -186,7 +217,7 @@ static tw_status move_statistics(const tw_adamw *a, const tw_step *step) {
     tw_call call = {
         .op = TW_OP_move_statistics, .device = a->device, .attr = &attr, .n_inputs = 2, .step = step};
     if (n == 0) return TW_OK;
-    call.input[0] = tw_tensor_of(tw_params_values(a->params) + first, TW_F32, 1, &n);
+    call.input[0] = tw_tensor_of(tw_params_statistic_values(a->params), TW_F32, 1, &n);
     call.input[1] = tw_tensor_of(tw_params_gradients(a->params) + first, TW_F32, 1, &n);
     TRY(tw_op_prepare(&call));
     return tw_op_forward(&call);
@@ -197,22 +228,39 @@ static tw_status update(const tw_adamw *a, const range *r, const tw_step *step) 
     tw_adamw_attr attr = {a->device_segments + r->segments, r->n_segments, a->config.beta1, a->config.beta2,
                           a->config.eps};
     tw_call call = {.op = TW_OP_adamw, .device = a->device, .attr = &attr, .n_inputs = 5, .step = step};
-    float *slabs[] = {tw_params_values(a->params) + r->offset, tw_params_gradients(a->params) + r->offset,
-                      a->m + r->state, a->v + r->state};
+    float *values =
+        in_shares(a) ? tw_params_masters(a->params) + r->state : tw_params_values(a->params) + r->offset;
+    float *slabs[] = {values, tw_params_gradients(a->params) + r->offset, a->m + r->state, a->v + r->state};
     for (int i = 0; i < 4; i++) call.input[i] = tw_tensor_of(slabs[i], TW_F32, 1, &r->count);
     call.input[4] = copies ? tw_tensor_of(copies + r->offset, TW_BF16, 1, &r->count) : tw_absent();
     TRY(tw_op_prepare(&call));
     return tw_op_forward(&call);
 }
 
+/* Queues what the other ranks compute with of this rank's piece of a bucket, and theirs to this one. */
+static tw_status publish(tw_adamw *a, int bucket) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    const tw_bucket *b = &p->buckets[bucket];
+    const int64_t *counts = a->vector_counts + (int64_t)bucket * p->ranks;
+    float *values = tw_params_values(a->params);
+    if (!in_shares(a)) return tw_partition_gather(p, a->comm, bucket, values);
+    if (b->offset < tw_params_vectors(a->params)) {
+        int64_t own = b->offset;
+        for (int r = 0; r < p->rank; r++) own += counts[r];
+        TRY(d->copy(d, TW_QUEUE_COMPUTE, values + own, tw_params_masters(a->params) + b->state,
+                    (size_t)counts[p->rank] * sizeof *values));
+        TRY(a->comm->all_gather(a->comm, values + own, values + b->offset, counts));
+    }
+    return tw_partition_gather_bf16(p, a->comm, bucket, tw_params_copies(a->params));
+}
+
 /* Each bucket's values are on their way while the next one is computed. */
 static tw_status update_all(tw_adamw *a, const tw_step *step, bool skip) {
-    uint16_t *copies = tw_params_copies(a->params);
     bool gather = is_sharded(a) && !skip;
     for (int64_t k = 0; k < a->n_ranges; k++) {
         TRY(update(a, &a->ranges[k], step));
-        if (gather) TRY(tw_partition_gather(a->partition, a->comm, (int)k, tw_params_values(a->params)));
-        if (gather && copies) TRY(tw_partition_gather_bf16(a->partition, a->comm, (int)k, copies));
+        if (gather) TRY(publish(a, (int)k));
     }
     return gather ? a->comm->sync(a->comm) : TW_OK;
 }
@@ -290,33 +338,6 @@ tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, c
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
-/* One bucket's pieces to rank 0's `whole`, device memory. */
-static tw_status collect(const tw_adamw *a, const tw_bucket *b, const float *state, float *whole,
-                         int64_t *counts) {
-    const tw_partition *p = a->partition;
-    int64_t *in = counts, *out = counts + p->ranks;
-    for (int r = 0; r < p->ranks; r++) {
-        in[r] = r == 0 ? b->own_count : 0;
-        out[r] = p->rank == 0 ? b->counts[r] : 0;
-    }
-    TRY(a->comm->all_to_all(a->comm, state + b->state, in, whole, out));
-    return a->comm->sync(a->comm);
-}
-
-static tw_status collect_all(const tw_adamw *a, const float *state, float *whole, int64_t *counts,
-                             float *out) {
-    tw_device *d = a->device;
-    const tw_partition *p = a->partition;
-    for (int i = 0; i < p->count; i++) {
-        const tw_bucket *b = &p->buckets[i];
-        TRY(collect(a, b, state, whole, counts));
-        if (p->rank != 0) continue;
-        TRY(d->download(d, TW_QUEUE_COMPUTE, out + b->offset, whole, (size_t)b->count * sizeof *out));
-        TRY(d->sync(d, TW_QUEUE_COMPUTE));
-    }
-    return TW_OK;
-}
-
 tw_status tw_adamw_get_moments(const tw_adamw *a, bool second, float *out) {
     tw_device *d = a->device;
     const tw_partition *p = a->partition;
@@ -326,16 +347,14 @@ tw_status tw_adamw_get_moments(const tw_adamw *a, bool second, float *out) {
         TRY(d->download(d, TW_QUEUE_COMPUTE, out, state, (size_t)p->elements * sizeof *out));
         return d->sync(d, TW_QUEUE_COMPUTE);
     }
-    float *whole = NULL;
-    int64_t largest = p->bucket < p->elements ? p->bucket : p->elements;
-    int64_t *counts = calloc((size_t)p->ranks, 2 * sizeof *counts);
-    tw_status status = counts ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
-    if (status == TW_OK)
-        status = d->alloc(d, p->rank == 0 ? (size_t)largest * sizeof *out : 0, (void **)&whole);
-    if (status == TW_OK) status = collect_all(a, state, whole, counts, out);
-    d->release(d, whole);
-    free(counts);
-    return status;
+    return tw_partition_collect(p, a->comm, state, out);
+}
+
+tw_status tw_adamw_get_masters(const tw_adamw *a, float *out) {
+    const float *masters = tw_params_masters(a->params);
+    if (!in_shares(a))
+        return FAIL(TW_ERR_ARGUMENT, "the masters are not in shares: every rank has all of them");
+    return tw_partition_collect(a->partition, a->comm, masters, out);
 }
 
 const float *tw_adamw_moments(const tw_adamw *a, bool second) {

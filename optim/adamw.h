@@ -3,8 +3,9 @@
  *
  * With several ranks every function that says so is collective: all ranks call it, in the same order. Sharded
  * (as ZeRO stage 1), a rank keeps the moments of its pieces only, updates those, and gets the others' values;
- * else each rank keeps and updates all. Both give the same bits, and the norm does not depend on the number
- * of ranks. */
+ * else each rank keeps and updates all. In bf16 its masters are in shares as well (tw_partition_share): then
+ * it gets the others' bf16 copies, and f32 values of what computes in f32. Both give the same bits, and the
+ * norm does not depend on the number of ranks. */
 #ifndef TW_OPTIM_ADAMW_H
 #define TW_OPTIM_ADAMW_H
 
@@ -26,7 +27,8 @@ typedef struct tw_adamw tw_adamw;
 tw_status tw_adamw_create(tw_params *params, tw_device *device, const tw_adamw_config *config,
                           tw_adamw **out) TW_MUST_CHECK;
 /* The same over the ranks of comm; the partition is of the set's trainable slab and made for this rank. Both
- * must outlive the optimizer. */
+ * must outlive the optimizer. Sharded over several ranks a bf16 set must be in shares of this partition, and
+ * else must not be (TW_ERR_ARGUMENT). */
 tw_status tw_adamw_create_ranks(tw_params *params, tw_device *device, tw_comm *comm,
                                 const tw_partition *partition, bool sharded, const tw_adamw_config *config,
                                 tw_adamw **out) TW_MUST_CHECK;
@@ -38,9 +40,9 @@ void tw_adamw_free(tw_adamw *adamw);
 tw_status tw_adamw_inspect(tw_adamw *adamw, tw_gradient_report *report) TW_MUST_CHECK;
 
 /* Collective. One step at rate lr with the gradients in the set, whose norm `report` gives; after it every
- * rank has all values. A gradient that is not finite changes nothing: weights, moments, statistics and the
- * counter stay. The set's statistics move towards those of the step's batch. step is the device's step
- * record; its optimizer fields are written. */
+ * rank has all values that it computes with. A gradient that is not finite changes nothing: weights, moments,
+ * statistics and the counter stay. The set's statistics move towards those of the step's batch. step is the
+ * device's step record; its optimizer fields are written. */
 tw_status tw_adamw_step(tw_adamw *adamw, const tw_gradient_report *report, double lr,
                         tw_step *step) TW_MUST_CHECK;
 
@@ -70,8 +72,10 @@ tw_status tw_adamw_set_moment(tw_adamw *adamw, const tw_param *param, bool secon
 /* Collective. The moments of the whole trainable slab to rank 0's `out`, host memory of tw_params_trainable
  * elements in which a parameter begins at its offset; other ranks' out is not used. */
 tw_status tw_adamw_get_moments(const tw_adamw *adamw, bool second, float *out) TW_MUST_CHECK;
-/* The same where they lie, valid until they change: on a CPU that keeps all of them. NULL elsewhere, on every
- * rank alike. */
+/* Collective. The same of the masters of a set that has them in shares. */
+tw_status tw_adamw_get_masters(const tw_adamw *adamw, float *out) TW_MUST_CHECK;
+/* The moments where they lie, valid until they change: on a CPU that keeps all of them. NULL elsewhere, on
+ * every rank alike. */
 const float *tw_adamw_moments(const tw_adamw *adamw, bool second);
 /* Bytes of the moments that this rank keeps. */
 size_t tw_adamw_bytes(const tw_adamw *adamw);

@@ -186,9 +186,12 @@ static tw_status name_offender(tw_gradient_norm *a, const tw_gradient_found *fou
     int64_t at = (int64_t)found->unit * UNIT + found->element;
     *owner = tw_partition_owner_of(a->partition, (int64_t)found->unit * UNIT);
     TRY(a->comm->broadcast(a->comm, &at, sizeof at, *owner));
+    int64_t nearest = -1; /* the last to begin before it; in bf16 the slab has another order than the set */
     for (int i = 0; i < tw_params_count(a->params); i++) {
         const tw_param *q = tw_params_at(a->params, i);
-        if (tw_param_is_trained(q) && at >= q->offset) report->offender = q->name;
+        if (!tw_param_is_trained(q) || at < q->offset || q->offset < nearest) continue;
+        nearest = q->offset;
+        report->offender = q->name;
     }
     return TW_OK;
 }

@@ -104,3 +104,52 @@ tw_status tw_partition_gather_bf16(const tw_partition *p, tw_comm *comm, int buc
     return comm->all_gather(comm, (const float *)(const void *)(slab + b->own),
                             (float *)(void *)(slab + b->offset), b->pairs);
 }
+
+tw_status tw_partition_share(const tw_partition *p, tw_params *set) {
+    tw_piece *pieces = calloc((size_t)p->count + 1, sizeof *pieces);
+    if (!pieces) return FAIL(TW_ERR_MEMORY, "out of memory");
+    for (int i = 0; i < p->count; i++)
+        pieces[i] = (tw_piece){.offset = p->buckets[i].own, .count = p->buckets[i].own_count};
+    tw_status status = tw_params_share(set, pieces, p->count);
+    free(pieces);
+    return status;
+}
+
+/* One bucket's pieces to rank 0's `whole`, device memory. */
+static tw_status collect_bucket(const tw_partition *p, tw_comm *comm, const tw_bucket *b, const float *state,
+                                float *whole, int64_t *counts) {
+    int64_t *in = counts, *out = counts + p->ranks;
+    for (int r = 0; r < p->ranks; r++) {
+        in[r] = r == 0 ? b->own_count : 0;
+        out[r] = p->rank == 0 ? b->counts[r] : 0;
+    }
+    TRY(comm->all_to_all(comm, state + b->state, in, whole, out));
+    return comm->sync(comm);
+}
+
+static tw_status collect_all(const tw_partition *p, tw_comm *comm, const float *state, float *whole,
+                             int64_t *counts, float *out) {
+    tw_device *d = comm->device;
+    for (int i = 0; i < p->count; i++) {
+        const tw_bucket *b = &p->buckets[i];
+        TRY(collect_bucket(p, comm, b, state, whole, counts));
+        if (p->rank != 0) continue;
+        TRY(d->download(d, TW_QUEUE_COMPUTE, out + b->offset, whole, (size_t)b->count * sizeof *out));
+        TRY(d->sync(d, TW_QUEUE_COMPUTE));
+    }
+    return TW_OK;
+}
+
+tw_status tw_partition_collect(const tw_partition *p, tw_comm *comm, const float *state, float *out) {
+    tw_device *d = comm->device;
+    float *whole = NULL;
+    int64_t largest = p->bucket < p->elements ? p->bucket : p->elements;
+    int64_t *counts = calloc((size_t)p->ranks, 2 * sizeof *counts);
+    tw_status status = counts ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    if (status == TW_OK)
+        status = d->alloc(d, p->rank == 0 ? (size_t)largest * sizeof *out : 0, (void **)&whole);
+    if (status == TW_OK) status = collect_all(p, comm, state, whole, counts, out);
+    d->release(d, whole);
+    free(counts);
+    return status;
+}

@@ -5,11 +5,12 @@
  * A step in terms of it: tw_partition_reduce of each bucket once its gradients are final, so that this rank's
  * pieces of the gradient slab hold the sums over all ranks (the rest of the slab keeps this rank's own part);
  * the optimizer (adamw.h) updates this rank's pieces of the values; tw_partition_gather gives every rank all
- * of them. */
+ * of them. A rank's state has its pieces one behind the other, in the order of the buckets. */
 #ifndef TW_OPTIM_PARTITION_H
 #define TW_OPTIM_PARTITION_H
 
 #include "autograd/comm.h"
+#include "autograd/param.h"
 
 /* Buckets and pieces begin at multiples of this many elements from the slab's start; norms are summed in
  * these units, so that they do not depend on the number of ranks. */
@@ -56,5 +57,12 @@ tw_status tw_partition_gather(const tw_partition *p, tw_comm *comm, int bucket, 
 /* The same for a slab of bf16, whose number of elements must be even. */
 tw_status tw_partition_gather_bf16(const tw_partition *p, tw_comm *comm, int bucket,
                                    uint16_t *slab) TW_MUST_CHECK;
+
+/* Puts the masters of a bf16 set, laid out but not allocated, in shares: this rank's state has its own. */
+tw_status tw_partition_share(const tw_partition *p, tw_params *set) TW_MUST_CHECK;
+/* Collective. The ranks' states, f32 in device memory, as a whole slab to rank 0's `out`, host memory of
+ * p->elements, bucket by bucket; the other ranks' out is not used. Done on return. */
+tw_status tw_partition_collect(const tw_partition *p, tw_comm *comm, const float *state,
+                               float *out) TW_MUST_CHECK;
 
 #endif

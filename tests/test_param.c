@@ -191,6 +191,54 @@ START_TEST(bf16_copies_follow_their_masters) {
 }
 END_TEST
 
+/* Only the given pieces of the masters are kept; what computes in f32 is whole, statistics and frozen vectors
+ * lie behind it. */
+START_TEST(masters_in_shares) {
+    TW_ASSERT_OK(tw_device_cpu(1, &device));
+    model m = build(), whole = build();
+    tw_param *mean, *still;
+    int matched;
+    TW_ASSERT_OK(tw_params_add_statistic(m.set, "bn.running_mean", 5, 3.0f, &mean));
+    TW_ASSERT_OK(tw_params_add_statistic(m.set, "still", 5, 4.0f, &still));
+    TW_ASSERT_OK(tw_params_freeze(m.set, "still", &matched));
+    TW_ASSERT_FAILS(tw_params_share(m.set, NULL, 0), TW_ERR_ARGUMENT, "between laying out");
+    TW_ASSERT_OK(tw_params_lay_out(m.set, TW_BF16));
+    TW_ASSERT_FAILS(tw_params_lay_out(m.set, TW_BF16), TW_ERR_ARGUMENT, "laid out already, as bf16");
+    int64_t n = tw_params_trainable(m.set), vectors = tw_params_vectors(m.set);
+    ck_assert_int_eq(vectors, 16 + 16 + 16); /* visual.b, the biases as one, logit_scale */
+    const tw_piece pieces[] = {{n - 20, 20}, {40, 30}, {100, 0}}, bad = {n - 20, 21};
+    TW_ASSERT_FAILS(tw_params_share(m.set, &bad, 1), TW_ERR_ARGUMENT, "21 masters");
+    TW_ASSERT_OK(tw_params_share(m.set, pieces, 3));
+    TW_ASSERT_FAILS(tw_params_allocate(m.set, device, TW_BF16, false), TW_ERR_ARGUMENT, "without gradients");
+    TW_ASSERT_FAILS(tw_params_allocate(m.set, device, TW_F32, true), TW_ERR_ARGUMENT, "as f32");
+    TW_ASSERT_OK(tw_params_allocate(m.set, device, TW_BF16, true));
+    TW_ASSERT_OK(tw_params_allocate(whole.set, device, TW_BF16, true));
+    TW_ASSERT_OK(tw_params_initialise(m.set, 17));
+    TW_ASSERT_OK(tw_params_initialise(whole.set, 17));
+    ck_assert_int_eq(n, tw_params_trainable(whole.set));
+    ck_assert_int_eq(tw_params_masters_count(m.set), 50);
+    const float *kept = tw_params_masters(m.set), *all = tw_params_values(whole.set);
+    ck_assert_mem_eq(kept, all + n - 20, 20 * sizeof *kept);
+    ck_assert_mem_eq(kept + 20, all + 40, 30 * sizeof *kept);
+    ck_assert_mem_eq(tw_params_values(m.set), all, (size_t)vectors * sizeof *all);
+    ck_assert_mem_eq(tw_params_copies(m.set) + vectors, tw_params_copies(whole.set) + vectors,
+                     (size_t)(n - vectors) * 2);
+    ck_assert_ptr_eq(mean->value.data, tw_params_statistic_values(m.set));
+    ck_assert_ptr_eq(mean->value.data, tw_params_values(m.set) + vectors);
+    for (int k = 0; k < 5; k++) {
+        ck_assert_float_eq(((float *)mean->value.data)[k], 3.0f);
+        ck_assert_float_eq(((float *)still->value.data)[k], 4.0f);
+    }
+    ck_assert_uint_eq(tw_params_bytes(m.set), (size_t)(4 * (50 + vectors + 16 + 16 + n + 16) + 2 * (n + 32)));
+    ck_assert_ptr_null(m.fused_weight->master.data);
+    ck_assert_ptr_eq(m.fused_bias->master.data, m.fused_bias->value.data);
+    ck_assert_ptr_nonnull(tw_params_host(m.set, mean));
+    tw_params_free(m.set);
+    tw_params_free(whole.set);
+    tw_device_free(device);
+}
+END_TEST
+
 START_TEST(initialisation_follows_rule_and_seed) {
     TW_ASSERT_OK(tw_device_cpu(1, &device));
     static const int64_t large[] = {100, 200};
@@ -307,5 +355,5 @@ END_TEST
 
 TW_TEST_MAIN("param", slabs_hold_everything_apart, fused_parameters_are_one_block,
              frozen_parameters_have_no_more_than_they_need, half_frozen_products_are_refused,
-             bf16_copies_follow_their_masters, initialisation_follows_rule_and_seed, gradients_are_zeroed,
-             statistics_are_no_parameters_to_train, misuse_is_an_error)
+             bf16_copies_follow_their_masters, masters_in_shares, initialisation_follows_rule_and_seed,
+             gradients_are_zeroed, statistics_are_no_parameters_to_train, misuse_is_an_error)

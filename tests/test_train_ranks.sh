@@ -74,9 +74,44 @@ done
 holds "bf16, sharded" train 3 "$work/b" --precision bf16 --micro_batch 3
 holds "bf16, unsharded" train 3 "$work/bu" --precision bf16 --micro_batch 3 --shard_optimizer false
 same "bf16, sharded and unsharded" "$work/b/latest" "$work/bu/latest"
-moments() { sed -n 's/.*moments \([0-9.]*\) MB.*/\1/p' "$1/log.jsonl" | head -n 1; }
-awk -v all="$(moments "$work/u4")" -v share="$(moments "$work/n4")" 'BEGIN { exit !(share > 0 && share < all / 2) }' && ok ||
-    fail "4 ranks keep $(moments "$work/n4") MB of $(moments "$work/u4") MB of moments"
+held() { sed -n "s/.*$2 \([0-9.]*\) MB.*/\1/p" "$1/log.jsonl" | head -n 1; } # FOLDER WHAT: MB, as the log says
+awk -v all="$(held "$work/u4" moments)" -v share="$(held "$work/n4" moments)" 'BEGIN { exit !(share > 0 && share < all / 2) }' && ok ||
+    fail "4 ranks keep $(held "$work/n4" moments) MB of $(held "$work/u4" moments) MB of moments"
+
+# In bf16 the masters are in shares too: 4 bytes of a weight less, but for a rank's share of them.
+half() { # RANKS FOLDER OPTIONS...
+    local ranks=$1 folder=$2
+    shift 2
+    train "$ranks" "$folder" --precision bf16 --bucket_mb 1 --keep 9 "$@"
+}
+holds "bf16, 4 ranks, sharded" half 4 "$work/h4"
+holds "bf16, 4 ranks, unsharded" half 4 "$work/hu4" --shard_optimizer false
+same "bf16, 4 ranks, sharded and unsharded" "$work/h4/latest" "$work/hu4/latest"
+holds "bf16, saved in line" half 4 "$work/hl" --background_save false
+same "bf16, saved in line" "$work/h4/latest" "$work/hl/latest"
+for n in 4 2 3 1; do # from a sharded checkpoint and from a whole one, to shares and to whole masters
+    for how in true false; do
+        run=$work/hr$n$how
+        cp "$work/h4.samples" "$run.samples"
+        from=$([ $how = true ] && echo "$work/hu4" || echo "$work/h4")
+        holds "bf16, 4 ranks resumed on $n, shard_optimizer $how" half $n "$run" --resume "$(echo "$from"/epoch_*_step_5.h5)" \
+            --shard_optimizer $how
+        equal "bf16, 4 ranks resumed on $n, shard_optimizer $how: the samples" "$work/one.samples" "$run.samples"
+    done
+    same "bf16, 4 ranks resumed on $n, sharded and unsharded" "$work/hr${n}true/latest" "$work/hr${n}false/latest"
+done
+same "bf16, resumed on 4 ranks" "$work/h4/latest" "$work/hr4true/latest"
+freeze=(--freeze "visual.*,bert.embeddings.*")
+holds "bf16, frozen, sharded" half 3 "$work/hf" "${freeze[@]}"
+holds "bf16, frozen, unsharded" half 3 "$work/hfu" "${freeze[@]}" --shard_optimizer false
+same "bf16, frozen, sharded and unsharded" "$work/hf/latest" "$work/hfu/latest"
+resnet=(--model tiny-rn --max_steps 3 --save_interval 3 --val_interval 3 --val_at_start false)
+holds "bf16, ResNet, sharded" half 3 "$work/hn" "${resnet[@]}"
+holds "bf16, ResNet, unsharded" half 3 "$work/hnu" "${resnet[@]}" --shard_optimizer false
+same "bf16, ResNet, sharded and unsharded" "$work/hn/latest" "$work/hnu/latest"
+awk -v whole="$(held "$work/hnu" gradients)" -v share="$(held "$work/hn" gradients)" -v moments="$(held "$work/hnu" moments)" \
+    'BEGIN { d = whole - share - moments / 2 * 2 / 3; exit !(share > 1 && moments > 1 && d < 0.2 && d > -0.2) }' && ok ||
+    fail "3 ranks keep $(held "$work/hn" gradients) MB of $(held "$work/hnu" gradients) MB of weights and gradients"
 
 # Where the time goes, with several ranks: the share of the reduction that backward hid.
 holds "profile" train 3 "$work/p" --profile --micro_batch 4
@@ -153,6 +188,8 @@ one_differs() { # NAME CODE TEXT OPTIONS...: rank 1 gets other options
     [ "$(grep -c "tuwen train:" "$work/err")" = 1 ] && ok || fail "$name: not said once"
 }
 one_differs "other weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --seed 4
+refuses "other bf16 weights on one rank" 1 "rank 1 differs from rank 0 in the weights" on 1 "$tuwen" train "${common[@]}" \
+    --precision bf16 --output "$work/x" : -n 1 "$tuwen" train "${common[@]}" --precision bf16 --output "$work/x" --seed 4
 one_differs "no data on one rank" 1 "nowhere" --train_data "$work/nowhere"
 refuses "a second run in the same folder" 2 "holds a run already" train 2 "$work/n2"
 

@@ -44,23 +44,36 @@ tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mo
     return status;
 }
 
+/* Whole slabs of what is trained, in host memory. */
+typedef struct slabs {
+    const float *values, *m, *v; /* values NULL: they are the set's; m and v NULL: no moments */
+} slabs;
+
+/* Whether the set itself does not have this parameter's f32 values. */
+static bool is_in_shares(const tw_dual_encoder *model, const tw_param *p) {
+    return tw_params_in_shares(model->params) && tw_param_is_trained(p);
+}
+
 /* Values that the host cannot read where they are, or all of them, go to `copy`. */
 static tw_status list_tensors(const tw_dual_encoder *model, tw_checkpoint_tensor *tensors, bool copy_all,
-                              float *copy, const float *m, const float *v) {
+                              float *copy, const slabs *whole) {
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
         tw_checkpoint_tensor *t = &tensors[i];
-        *t = (tw_checkpoint_tensor){
-            .name = p->name, .ndim = p->ndim, .param = tw_params_host(model->params, p)};
+        bool shared = is_in_shares(model, p);
+        *t = (tw_checkpoint_tensor){.name = p->name,
+                                    .ndim = p->ndim,
+                                    .param = shared ? whole->values + p->offset
+                                                    : tw_params_host(model->params, p)};
         memcpy(t->shape, p->shape, sizeof t->shape);
-        if (copy_all || !t->param) {
+        if (!shared && (copy_all || !t->param)) {
             TRY(tw_params_get(model->params, p, copy));
             t->param = copy;
             copy += p->count;
         }
-        if (!m || !tw_param_is_trained(p)) continue;
-        t->m = m + p->offset;
-        t->v = v + p->offset;
+        if (!whole->m || !tw_param_is_trained(p)) continue;
+        t->m = whole->m + p->offset;
+        t->v = whole->v + p->offset;
     }
     return TW_OK;
 }
@@ -69,13 +82,20 @@ static int64_t count_copied(const tw_dual_encoder *model, bool copy_all) {
     int64_t total = 0;
     for (int i = 0; i < tw_params_count(model->params); i++) {
         const tw_param *p = tw_params_at(model->params, i);
+        if (is_in_shares(model, p)) continue;
         if (copy_all || !tw_params_host(model->params, p)) total += p->count;
     }
     return total;
 }
 
+/* Elements of a slab of masters that is gathered for a snapshot. */
+static int64_t gathered_masters(const tw_dual_encoder *model) {
+    return tw_params_in_shares(model->params) ? tw_params_trainable(model->params) : 0;
+}
+
 int64_t tw_snapshot_values(const tw_dual_encoder *model, bool moments) {
-    return count_copied(model, true) + (moments ? 2 * tw_params_trainable(model->params) : 0);
+    return count_copied(model, true) + gathered_masters(model) +
+           (moments ? 2 * tw_params_trainable(model->params) : 0);
 }
 
 tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw, bool keep, float *room,
@@ -83,24 +103,33 @@ tw_status tw_model_snapshot(const tw_dual_encoder *model, const tw_adamw *adamw,
     int n = tw_params_count(model->params);
     bool copy_all = room != NULL;
     /* Of moments in shares all ranks take part in the gathering, whether or not one of them has room. */
-    const float *m = adamw && !copy_all ? tw_adamw_moments(adamw, false) : NULL;
-    const float *v = adamw && !copy_all ? tw_adamw_moments(adamw, true) : NULL;
-    bool gather = adamw && !m;
-    int64_t copied = count_copied(model, copy_all);
+    slabs whole = {.m = adamw && !copy_all ? tw_adamw_moments(adamw, false) : NULL,
+                   .v = adamw && !copy_all ? tw_adamw_moments(adamw, true) : NULL};
+    bool gather = adamw && !whole.m;
+    int64_t copied = count_copied(model, copy_all), masters = gathered_masters(model);
     int64_t moments = gather ? tw_params_trainable(model->params) : 0;
-    float *own_m = NULL, *own_v = NULL;
+    float *own_values = NULL, *own_m = NULL, *own_v = NULL;
     tw_status status = TW_OK;
     *out = (tw_snapshot){0};
+    if (masters && !adamw)
+        return FAIL(TW_ERR_ARGUMENT,
+                    "a copy of a model whose masters are in shares: its optimizer is needed");
     if (keep) {
         *out = (tw_snapshot){.tensors = calloc((size_t)n, sizeof *out->tensors), .n = n};
-        if (!copy_all) room = out->copies = malloc((size_t)(copied + 2 * moments) * sizeof *room + 1);
+        if (!copy_all)
+            room = out->copies = malloc((size_t)(copied + masters + 2 * moments) * sizeof *room + 1);
         if (!out->tensors || !room)
             status = FAIL(TW_ERR_MEMORY, "out of memory: a copy of the model to save");
-        if (status == TW_OK && gather) m = own_m = room + copied, v = own_v = own_m + moments;
     }
+    if (status == TW_OK && keep) {
+        own_values = room + copied, own_m = own_values + masters, own_v = own_m + moments;
+        if (masters) whole.values = own_values;
+        if (gather) whole.m = own_m, whole.v = own_v;
+    }
+    if (status == TW_OK && masters) status = tw_adamw_get_masters(adamw, own_values);
     if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, false, own_m);
     if (status == TW_OK && gather) status = tw_adamw_get_moments(adamw, true, own_v);
-    if (status == TW_OK && keep) status = list_tensors(model, out->tensors, copy_all, room, m, v);
+    if (status == TW_OK && keep) status = list_tensors(model, out->tensors, copy_all, room, &whole);
     if (status != TW_OK) tw_snapshot_free(out);
     return status;
 }

@@ -18,7 +18,8 @@ tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *mo
 
 /* The parameters (and the moments, unless adamw is NULL) in host memory, ready for tw_checkpoint_write or
  * tw_run_folder_save. The model must outlive it: names are the model's. With moments it is collective, and
- * rank 0 keeps it; the others pass keep false and get an empty one. */
+ * rank 0 keeps it; the others pass keep false and get an empty one. A model with masters in shares needs its
+ * adamw. */
 typedef struct tw_snapshot {
     tw_checkpoint_tensor *tensors;
     int64_t n;

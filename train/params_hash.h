@@ -4,7 +4,8 @@
 
 #include "autograd/param.h"
 
-/* *hash is the seed when called and depends on every value, in the set's order. */
+/* *hash is the seed when called and depends on every value, in the set's order. Of masters in shares it is
+ * the values last set that count, which optimizer steps do not change: compare such sets before the first. */
 tw_status tw_params_hash(const tw_params *params, uint64_t *hash) TW_MUST_CHECK;
 
 #endif

@@ -126,7 +126,7 @@ tw_status tw_run_choose_micro_batch(tw_run *run) {
 
 tw_status tw_run_plan_memory(tw_run *run) {
     const tw_tower_tape *t;
-    char share[96] = "", ranks[32] = "", copy[64] = "";
+    char masters[96] = "", share[96] = "", ranks[32] = "", copy[64] = "";
     int64_t part = tw_run_largest_part(run);
     int64_t micro = run->micro_batch && run->micro_batch < part ? run->micro_batch : part;
     TRY(tw_towers_get(run->towers, TW_TOWERS_TRAIN, micro, &t));
@@ -135,11 +135,14 @@ tw_status tw_run_plan_memory(tw_run *run) {
     if (run->comm->ranks > 1) snprintf(ranks, sizeof ranks, " of each of %d ranks", run->comm->ranks);
     if (run->comm->ranks > 1 && moments < all)
         snprintf(share, sizeof share, " (this rank's share of %.1f MB)", all);
+    if (tw_params_in_shares(run->model->params))
+        snprintf(masters, sizeof masters, " (of %.1f MB of masters this rank's share)", all / 2);
     if (tw_run_copy_bytes(run) > 0 && !run->save_in_line)
         snprintf(copy, sizeof copy, ", a copy to save from %.1f MB%s", tw_run_copy_bytes(run) / 1e6,
                  run->comm->ranks > 1 ? " on rank 0" : "");
-    tw_log_line(run->log, "memory%s: weights and gradients %.1f MB, moments %.1f MB%s, activations %.1f MB%s",
-                ranks, (double)tw_params_bytes(run->model->params) / 1e6, moments, share,
+    tw_log_line(run->log,
+                "memory%s: weights and gradients %.1f MB%s, moments %.1f MB%s, activations %.1f MB%s", ranks,
+                (double)tw_params_bytes(run->model->params) / 1e6, masters, moments, share,
                 (double)tw_towers_bytes(run->towers) / 1e6, copy);
     return TW_OK;
 }

@@ -82,6 +82,24 @@ static tw_status freeze(tw_run *run) {
     return TW_OK;
 }
 
+static bool is_sharded(const tw_run *run) {
+    return run->config->shard_optimizer != TW_CONFIG_SHARD_OPTIMIZER_FALSE;
+}
+
+/* The weights' memory, of which a rank keeps its share of what only the optimizer reads. */
+static tw_status allocate(tw_run *run) {
+    const tw_config *c = run->config;
+    tw_params *params = run->model->params;
+    tw_dtype type = c->precision == TW_CONFIG_PRECISION_BF16 ? TW_BF16 : TW_F32;
+    TRY(tw_params_lay_out(params, type));
+    if (tw_params_trainable(params) == 0) return FAIL(TW_ERR_CONFIG, "freeze: nothing is left to train");
+    TRY(tw_partition_create(tw_params_trainable(params), run->comm->rank, run->comm->ranks,
+                            c->bucket_mb << 20, &run->partition));
+    if (type == TW_BF16 && run->comm->ranks > 1 && is_sharded(run))
+        TRY(tw_partition_share(run->partition, params));
+    return tw_dual_encoder_allocate(run->model, run->device, type, true);
+}
+
 static tw_status make_optimizer(tw_run *run) {
     const tw_config *c = run->config;
     tw_adamw_config config = {.beta1 = (float)c->beta1,
@@ -92,11 +110,8 @@ static tw_status make_optimizer(tw_run *run) {
                               .n_no_decay = (int)c->no_decay.count,
                               .clip = (float)c->grad_clip,
                               .logit_scale_max = (float)c->logit_scale_max};
-    bool sharded = c->shard_optimizer != TW_CONFIG_SHARD_OPTIMIZER_FALSE;
-    TRY(tw_partition_create(tw_params_trainable(run->model->params), run->comm->rank, run->comm->ranks,
-                            c->bucket_mb << 20, &run->partition));
-    return tw_adamw_create_ranks(run->model->params, run->device, run->comm, run->partition, sharded, &config,
-                                 &run->adamw);
+    return tw_adamw_create_ranks(run->model->params, run->device, run->comm, run->partition, is_sharded(run),
+                                 &config, &run->adamw);
 }
 
 static tw_status make_model(tw_run *run, const tw_run_start *start) {
@@ -107,10 +122,7 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     TRY(tw_dual_encoder_create(&description, &run->model));
     tw_dual_encoder_save(run->model, config->last_block_token, config->pack_text);
     TRY(freeze(run));
-    tw_dtype type = config->precision == TW_CONFIG_PRECISION_BF16 ? TW_BF16 : TW_F32;
-    TRY(tw_dual_encoder_allocate(run->model, run->device, type, true));
-    if (tw_params_trainable(run->model->params) == 0)
-        return FAIL(TW_ERR_CONFIG, "freeze: nothing is left to train");
+    TRY(allocate(run));
     TRY(tw_run_start_load(start, run));
     TRY(make_optimizer(run));
     if (description.image.kind == TW_RESNET && config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC)

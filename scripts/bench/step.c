@@ -93,11 +93,13 @@ static tw_status open_bench(bench *b, const request *r) {
     bool all = strcmp(r->savings, "all") == 0, one = strcmp(r->savings, "saved") != 0;
     tw_dual_encoder_save(b->model, !all && (!one || strcmp(r->savings, "last") == 0),
                          !all && (!one || strcmp(r->savings, "packed") == 0));
+    TRY(tw_params_lay_out(b->model->params, type));
+    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
+                            &b->partition));
+    if (type == TW_BF16 && b->comm->ranks > 1) TRY(tw_partition_share(b->partition, b->model->params));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
     TRY(tw_towers_create(b->model, b->device, r->recompute, TW_U8, &b->towers));
-    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
-                            &b->partition));
     TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, b->partition, r->micro, &b->stepper));
     tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
     return tw_adamw_create_ranks(b->model->params, b->device, b->comm, b->partition, true, &adamw, &b->adamw);
