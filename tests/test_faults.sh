@@ -33,6 +33,10 @@ start 3 idle 0; ends "all ranks stuck outside collectives" "rank [0-2] of 3 .* h
 start 3; kill -9 $job; ends "the launcher killed" ""
 start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "the launcher killed while a rank is stopped" ""
 start 3; kill -STOP "$(pid 0)" "$(pid 1)" "$(pid 2)"; kill -9 $job; ends "the launcher killed while all ranks are stopped" ""
+# A launcher that starts ranks from threads, as Open MPI's does with many a host: the system does not end those ranks.
+export TW_MPIRUN_OPTIONS="--mca odls_base_num_threads 2"
+start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "a launcher with threads killed while a rank is stopped" ""
+unset TW_MPIRUN_OPTIONS
 
 # A rank that was stopped for less than the time-out goes on.
 start 2; kill -STOP "$(pid 1)"; sleep 1; kill -CONT "$(pid 1)"; sleep $timeout_s

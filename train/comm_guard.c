@@ -68,10 +68,11 @@ static void describe_missing(const tw_guard *g, char *text, size_t size) {
                  : g->stage == TW_STAGE_JOINING ? "has not begun to"
                                                 : "does not");
     else if (elsewhere > 0)
-        snprintf(text, size,
-                 "it sees %d other ranks on this host, all there: one of the %d others, or the network to it, "
-                 "is not",
-                 g->n, elsewhere);
+        snprintf(
+            text, size,
+            "it sees %d other ranks on this host, all there: one of the %d others, or the network to it, "
+            "is not",
+            g->n, elsewhere);
     else
         snprintf(text, size, "all ranks are on this host and there: MPI does not get on");
 }

@@ -35,8 +35,8 @@ typedef struct tw_encoder {
 } tw_encoder;
 
 /* The log, which may be NULL, gets progress and warnings, and must outlive the encoder. Two steps, so that
- * what may be wrong with a command's input is found among all ranks, but before the model is loaded: joins the
- * other ranks and opens the device, */
+ * what may be wrong with a command's input is found among all ranks, but before the model is loaded: joins
+ * the other ranks and opens the device, */
 tw_status tw_encoder_join(const tw_encoder_options *options, tw_log *log, tw_encoder *out) TW_MUST_CHECK;
 /* and loads the model. Over several ranks it is collective; `status` is what this rank has come to before,
  * see tw_comm_agree. After an error the encoder is still to be closed. */

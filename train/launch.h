@@ -6,8 +6,8 @@
 #include "autograd/status.h"
 
 typedef struct tw_launch {
-    int rank, ranks;      /* 0 of 1 without a launcher */
-    const char *launcher; /* "mpirun", "srun", "a PMI launcher"; "" without one */
+    int rank, ranks;           /* 0 of 1 without a launcher */
+    const char *launcher;      /* "mpirun", "srun", "a PMI launcher"; "" without one */
     const char *rank_variable; /* of the environment; "" without one */
 } tw_launch;
 

@@ -103,10 +103,11 @@ static tw_verdict on_idle(const tw_peer_view *views, const tw_peer *peers, int r
         if (b->still > views[first].beat.still) first = r;
     }
     char what[256];
-    snprintf(what, sizeof what,
-             "has neither computed nor read or written for %.0f s, nor has any other rank, and none waits for "
-             "another: what they read from or write to does not answer",
-             views[first].beat.still);
+    snprintf(
+        what, sizeof what,
+        "has neither computed nor read or written for %.0f s, nor has any other rank, and none waits for "
+        "another: what they read from or write to does not answer",
+        views[first].beat.still);
     return on(first, peers, ranks, what);
 }
 
@@ -124,8 +125,7 @@ tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int 
             (waiting < 0 || total_done(&views[r].beat) > total_done(&views[waiting].beat)))
             waiting = r;
     }
-    return waiting < 0 ? on_idle(views, peers, ranks, limit)
-                       : on_stuck(views, peers, ranks, waiting, limit);
+    return waiting < 0 ? on_idle(views, peers, ranks, limit) : on_stuck(views, peers, ranks, waiting, limit);
 }
 
 /* ---- the end ---- */
@@ -197,8 +197,7 @@ static void judge(tw_watchdog *w, double now) {
 /* With a verdict: whoever is to speak does, the others leave when it had its time. */
 static void carry_out(const tw_watchdog *w, double now) {
     double since = now - w->verdict_at;
-    if (!w->verdict.reported && w->rank == 0 &&
-        ((w->delivered && since > DELIVER / 4) || since > DELIVER))
+    if (!w->verdict.reported && w->rank == 0 && ((w->delivered && since > DELIVER / 4) || since > DELIVER))
         speak_and_end(w);
     if (since <= LEAVE || (w->verdict.reported && w->verdict.rank == w->rank)) return;
     kill_culprit(w, w->verdict.rank);

@@ -90,8 +90,7 @@ static tw_status fail(const job *j, tw_status status) {
     char message[1024];
     bool writes = j->output && (tw_comm_was_opened() || tw_launch_find().rank == 0);
     snprintf(message, sizeof message, "%s", tw_last_error());
-    if (!writes || tw_scores_write_failure(j->output, message) == TW_OK)
-        return FAIL(status, "%s", message);
+    if (!writes || tw_scores_write_failure(j->output, message) == TW_OK) return FAIL(status, "%s", message);
     if (tw_last_word_said()) tw_log_warning(j->rank_log, "%s", tw_last_error());
     return FAIL(status, "%s; %s", message, tw_last_error());
 }

@@ -92,8 +92,9 @@ static tw_status check(const job *j) {
     if (!j->data && ((j->images_only && !j->images) || (j->texts_only && !j->texts)))
         return FAIL(TW_ERR_CONFIG, "--data is missing: the folder of the split");
     if (j->texts && strcmp(j->texts, "-") == 0 && tw_launch_find().ranks > 1)
-        return FAIL(TW_ERR_CONFIG,
-                    "--texts -: standard input reaches rank 0 alone; write the texts to a file for several ranks");
+        return FAIL(
+            TW_ERR_CONFIG,
+            "--texts -: standard input reaches rank 0 alone; write the texts to a file for several ranks");
     if (j->name && (!*j->name || strchr(j->name, '/')))
         return FAIL(TW_ERR_CONFIG, "--name: '%s' cannot begin a file's name", j->name);
     return TW_OK;
