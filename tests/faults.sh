@@ -32,7 +32,8 @@ all_begun() {
 # ends NAME MESSAGE: the job must end by itself, in time, with MESSAGE once ("": nobody is left to pass one on), and at
 # most one message of ours.
 ends() {
-    local code count
+    local code count ours=1
+    [ -n "$2" ] || ours=0
     (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
     local guard=$!
     wait $job
@@ -43,7 +44,7 @@ ends() {
     if [ $code = 0 ]; then fail "$1: exit code 0"
     elif [ $((SECONDS - began)) -ge $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"
     elif [ -n "$2" ] && [ "$count" != 1 ]; then fail "$1: '$2' was said $count times: $(cat "$work/err")"
-    elif [ "$(grep -c -E "^(${ranks_tool##*/}|tuwen): " "$work/err")" -gt 1 ]; then fail "$1: more than one message: $(cat "$work/err")"
+    elif [ "$(grep -c -E "^(${ranks_tool##*/}|tuwen): " "$work/err")" -gt $ours ]; then fail "$1: more than one message: $(cat "$work/err")"
     elif [ "$(running)" != 0 ]; then fail "$1: processes are left: $(pgrep -af "$ranks_tool")"
     else ok; fi
 }

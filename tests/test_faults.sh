@@ -28,12 +28,26 @@ start 3 hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited"
 start 3 fail 1; ends "a rank fails" "tool_ranks: rank 1 of 3 on .*: no space left on device"
 start 3 fail 0; ends "rank 0 fails" "tool_ranks: rank 0 of 3 on .*: no space left on device"
 start 3 differ 1; ends "ranks that do not agree" "rank 1 of 3 .* waits in broadcast, rank"
+start 3 linger 1; ends "a rank that fails and does not get to close" "tool_ranks: rank 1 of 3 on .*: no space left on device"
+start 3 idle 0; ends "all ranks stuck outside collectives" "rank [0-2] of 3 .* has neither computed nor read or written for"
 start 3; kill -9 $job; ends "the launcher killed" ""
+start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "the launcher killed while a rank is stopped" ""
+start 3; kill -STOP "$(pid 0)" "$(pid 1)" "$(pid 2)"; kill -9 $job; ends "the launcher killed while all ranks are stopped" ""
+# A launcher that starts ranks from threads, as Open MPI's does with many a host: the system does not end those ranks.
+export TW_MPIRUN_OPTIONS="--mca odls_base_num_threads 2"
+start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "a launcher with threads killed while a rank is stopped" ""
+unset TW_MPIRUN_OPTIONS
 
 # A rank that was stopped for less than the time-out goes on.
 start 2; kill -STOP "$(pid 1)"; sleep 1; kill -CONT "$(pid 1)"; sleep $timeout_s
 if kill -0 $job 2>/dev/null; then ok; else fail "a rank stopped for a second: $(cat "$work/err")"; fi
 kill -9 "$(pid 1)"; ends "afterwards killed" "rank 1 with PID"
+
+# So does a job that was suspended as a whole, for longer.
+start 3; kill -STOP "$(pid 0)" "$(pid 1)" "$(pid 2)"; sleep $((timeout_s + 3))
+kill -CONT "$(pid 0)" "$(pid 1)" "$(pid 2)"; sleep $timeout_s
+if kill -0 $job 2>/dev/null; then ok; else fail "a job that was suspended: $(cat "$work/err")"; fi
+kill -9 "$(pid 2)"; ends "afterwards killed too" "rank 2 with PID"
 
 # ---- a network between two hosts is cut: network namespaces, Open MPI over TCP, ip in the place of ssh ----
 space=tw$$

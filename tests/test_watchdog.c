@@ -83,6 +83,31 @@ START_TEST(ranks_that_all_wait_do_not_wait_for_ever) {
 }
 END_TEST
 
+START_TEST(ranks_that_are_all_stuck_outside_collectives_are_noticed) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < RANKS; r++) views[r].beat.idle = views[r].beat.still = r == 2 ? 50 : 46;
+    expect(views, 2, "rank 2 of 4 (process 12 on beta) has neither computed nor read or written for 50 s");
+    views[1].beat.idle = 44; /* one is not: it may be what the others will wait for */
+    expect(views, -1, "");
+    views[1].beat.idle = 46;
+    waits(&views[1], 3, "all_gather"); /* it got on */
+    expect(views, -1, "");
+}
+END_TEST
+
+START_TEST(a_slow_disk_is_given_more_time) {
+    tw_peer_view views[RANKS];
+    all_well(views); /* the system says that they wait for a disk, and no byte comes */
+    for (int r = 0; r < RANKS; r++) views[r].beat.still = 1300;
+    expect(views, -1, "");
+    for (int r = 0; r < RANKS; r++) views[r].beat.still = TW_WATCHDOG_PATIENCE * LIMIT + 1;
+    expect(views, 0, "does not answer");
+    views[3].beat.still = 1300;
+    expect(views, -1, "");
+}
+END_TEST
+
 START_TEST(a_report_comes_before_guesses) {
     tw_peer_view views[RANKS];
     all_well(views);
@@ -108,6 +133,8 @@ START_TEST(sleeping_is_no_work) {
     usleep(200000);
     tw_activity_look(&a, 102);
     ck_assert_double_eq(a.last, before);
+    tw_activity_slept(&a, 30); /* suspended: it could not have worked */
+    ck_assert_double_eq(a.last, before + 30);
     ck_assert(tw_is_same_program(getpid()));
     ck_assert(!tw_is_same_program(1));
 }
@@ -134,4 +161,5 @@ END_TEST
 
 TW_TEST_MAIN("watchdog", well_and_slow_ranks_are_left_alone, a_silent_rank_is_named_with_its_host,
              a_stuck_rank_is_told_from_a_busy_one, ranks_that_all_wait_do_not_wait_for_ever,
+             ranks_that_are_all_stuck_outside_collectives_are_noticed, a_slow_disk_is_given_more_time,
              a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)

@@ -1,13 +1,23 @@
-/* tool_ranks FOLDER TIMEOUT [hang RANK | fail RANK | differ RANK]: ranks that reduce without end, for the
- * fault suite. Each writes its process number to FOLDER/RANK when it has begun. hang: after a second that
- * rank stops calling, and sleeps; fail: it fails; differ: it makes another call than the others. Signals that
- * ask to stop are noted, as in a training run, and change nothing. */
+/* tool_ranks FOLDER TIMEOUT [HOW RANK]: ranks that reduce without end, for the fault suite. Each writes its
+ * process number to FOLDER/RANK when it has begun. HOW, of that rank, after a second:
+ *   hang       it stops calling, and sleeps
+ *   fail       it fails
+ *   linger     it fails, and closing what it has open never ends
+ *   differ     it makes another call than the others
+ *   idle       it and all others stop calling, and sleep
+ *   finalize   all have done; it is stopped in MPI_Finalize
+ *   before     it is stopped before it joins the others (all write their numbers before that)
+ *   init       it is stopped in MPI_Init (the same)
+ * Signals that ask to stop are noted, as in a training run, and change nothing. */
 #include "train/comm_open.h"
 
 #include "tests/announce.h"
 #include "train/clock.h"
+#include "train/last_word.h"
+#include "train/launch.h"
 #include "train/signals.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,37 +25,81 @@
 
 enum { N = 100000 };
 
-static tw_status misbehave(tw_comm *c, const char *how, float *x) {
-    if (strcmp(how, "hang") == 0)
-        for (;;) pause();
-    if (strcmp(how, "fail") == 0) return FAIL(TW_ERR_IO, "checkpoint.h5: no space left on device");
+static const char *how = "";
+static int culprit = -1;
+
+/* MPI's profiling interface lets a program put itself between: its functions have two names. */
+int MPI_Init_thread(int *argc, char ***argv, int required, int *provided);
+int PMPI_Init_thread(int *argc, char ***argv, int required, int *provided) __attribute__((weak));
+int MPI_Finalize(void);
+int PMPI_Finalize(void) __attribute__((weak));
+
+static void stop_if(const char *what) {
+    if (strcmp(how, what) == 0 && tw_launch_find().rank == culprit) (void)raise(SIGSTOP);
+}
+
+int MPI_Init_thread(int *argc, char ***argv, int required, int *provided) {
+    stop_if("init");
+    return PMPI_Init_thread(argc, argv, required, provided);
+}
+
+int MPI_Finalize(void) {
+    stop_if("finalize");
+    return PMPI_Finalize();
+}
+
+static void sleep_for_ever(void) {
+    for (;;) pause();
+}
+
+static tw_status misbehave(tw_comm *c, float *x) {
+    if (strcmp(how, "finalize") == 0) return TW_OK;
+    if (strcmp(how, "hang") == 0 || strcmp(how, "idle") == 0) sleep_for_ever();
+    if (strcmp(how, "fail") == 0 || strcmp(how, "linger") == 0)
+        return FAIL(TW_ERR_IO, "checkpoint.h5: no space left on device");
     TRY(c->broadcast(c, x, N, c->rank));
     return FAIL(TW_ERR_ARGUMENT, "%s is not known", how);
 }
 
-static tw_status run(tw_comm *c, int argc, char **argv) {
+static tw_status run(tw_comm *c, const char *folder, bool early) {
     float *x = calloc(N, sizeof *x);
     if (!x) return FAIL(TW_ERR_MEMORY, "out of memory");
-    TRY(tw_announce(argv[1], c->rank));
+    if (!early) TRY(tw_announce(folder, c->rank));
+    bool together = strcmp(how, "idle") == 0 || strcmp(how, "finalize") == 0;
     double start = tw_seconds();
     for (int after = 0; after == 0;) {
         TRY(c->all_reduce(c, x, N));
         TRY(c->sync(c));
-        TRY(c->broadcast(c, x, 1000, 0));
-        after = argc > 4 && atoi(argv[4]) == c->rank && tw_seconds() - start > 1;
+        after = (together || culprit == c->rank) && tw_seconds() - start > 1;
+        int of_zero = after;
+        TRY(c->broadcast(c, &of_zero, sizeof of_zero, 0));
+        if (together) after = of_zero;
         usleep(2000);
     }
-    return misbehave(c, argv[3], x);
+    return misbehave(c, x);
+}
+
+static void say(const char *message) {
+    fprintf(stderr, "tool_ranks: %s\n", message);
 }
 
 int main(int argc, char **argv) {
     tw_device *device;
     tw_comm *c;
     if (argc < 3) return 2;
+    if (argc > 4) how = argv[3], culprit = atoi(argv[4]);
+    bool early = strcmp(how, "before") == 0 || strcmp(how, "init") == 0;
+    tw_last_word_set(say);
     tw_status status = tw_signals_install();
+    if (status == TW_OK && early) status = tw_announce(argv[1], tw_launch_find().rank);
+    stop_if("before");
     if (status == TW_OK) status = tw_device_cpu(1, &device);
     if (status == TW_OK) status = tw_comm_open(device, atof(argv[2]), &c);
-    if (status == TW_OK) status = tw_comm_fail(c, run(c, argc, argv));
-    if (status != TW_OK) fprintf(stderr, "tool_ranks: %s\n", tw_last_error());
+    if (status == TW_OK) {
+        status = tw_comm_fail(c, run(c, argv[1], early));
+        if (status != TW_OK && strcmp(how, "linger") == 0) sleep_for_ever();
+        if (status == TW_OK) tw_comm_free(c);
+    }
+    if (status != TW_OK && !tw_last_word_said()) say(tw_last_error());
     return status != TW_OK;
 }

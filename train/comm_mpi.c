@@ -1,6 +1,7 @@
 #include "train/comm_mpi.h"
 
 #include "train/comm_mpi_thread.h"
+#include "train/last_word.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -79,6 +80,7 @@ static tw_status mpi_gather_all(tw_comm *c, const void *in, size_t bytes, void *
 
 static void mpi_abort(tw_comm *c, const char *message) {
     tw_watchdog_fail(self(c)->watchdog, message);
+    tw_last_word_say(message);
     tw_mpi_thread_give_up(&self(c)->thread);
 }
 
@@ -123,6 +125,7 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **ou
         free(c);
         return status;
     }
+    c->thread.timeout = timeout;
     c->base = (tw_comm){.rank = c->thread.rank,
                         .ranks = c->thread.ranks,
                         .device = device,

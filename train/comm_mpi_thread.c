@@ -1,6 +1,7 @@
 #include "train/comm_mpi_thread.h"
 
 #include "train/clock.h"
+#include "train/comm_guard.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -141,7 +142,17 @@ static bool running(tw_mpi_thread *t) {
     return yes;
 }
 
-/* Leaving is a collective too: MPI_Finalize, which cannot be watched, is called when everybody is there. */
+/* MPI_Finalize exchanges no beats: a rank that is stopped in it is noticed by the guard. */
+static void finalize(tw_mpi_thread *t, tw_comm_lane *host) {
+    tw_guard *guard;
+    if (tw_guard_open(TW_STAGE_LEAVING, t->timeout, &guard) != TW_OK) guard = NULL; /* unwatched, then */
+    tw_beat_line_end(t->beats);
+    t->beats = NULL;
+    if (tw_mpi_close() != TW_OK) keep_error(host, TW_ERR_LIBRARY);
+    tw_guard_close(guard);
+}
+
+/* Leaving is a collective too: MPI_Finalize is called when everybody is there. */
 static void leave(tw_mpi_thread *t) {
     tw_comm_lane *host = &t->lanes[TW_MPI_HOST];
     tw_comm_op *op;
@@ -156,9 +167,7 @@ static void leave(tw_mpi_thread *t) {
             turn_beats(t);
             nanosleep(&nap, NULL);
         }
-    tw_beat_line_end(t->beats);
-    t->beats = NULL;
-    if (host->status == TW_OK && tw_mpi_close() != TW_OK) keep_error(host, TW_ERR_LIBRARY);
+    if (host->status == TW_OK) finalize(t, host);
 }
 
 static void serve(tw_mpi_thread *t) {

@@ -30,6 +30,7 @@ typedef struct tw_mpi_thread {
     pthread_cond_t work, done;
     tw_comm_lane lanes[2]; /* TW_MPI_QUEUE and TW_MPI_HOST */
     int rank, ranks;
+    double timeout; /* seconds that leaving MPI may take; set by the caller before it stops the thread */
     bool given_up;
     enum { TW_MPI_STARTING, TW_MPI_RUNNING, TW_MPI_ENDING, TW_MPI_GONE } state;
     tw_beat_line *beats;                            /* NULL until there is a watchdog */

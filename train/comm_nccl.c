@@ -1,5 +1,6 @@
 #include "train/comm_nccl.h"
 
+#include "train/last_word.h"
 #include "train/nccl_calls.h"
 
 #include <stdlib.h>
@@ -372,7 +373,8 @@ static void nccl_abort(tw_comm *base, const char *message) {
     }
     end_nccl(c);
     if (!c->stuck) return;
-    fprintf(stderr, "tuwen: the run ends: %s (and NCCL does not let go of the GPU)\n", message);
+    if (!tw_last_word_said())
+        fprintf(stderr, "tuwen: the run ends: %s (and NCCL does not let go of the GPU)\n", message);
     _exit(EXIT_FAILURE);
 }
 

@@ -1,10 +1,12 @@
 #include "train/comm_open.h"
 
+#include "train/comm_guard.h"
 #include "train/comm_nccl.h"
 #include "train/device_open.h"
 #include "train/launch.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -16,7 +18,11 @@ bool tw_comm_was_opened(void) {
 
 /* device may be NULL: set later. */
 static tw_status open_host(const tw_launch *launch, tw_device *device, double timeout, tw_comm **out) {
+    tw_guard *guard;
+    TRY(tw_launch_follow());
+    TRY(tw_guard_open(TW_STAGE_JOINING, timeout, &guard));
     tw_status status = tw_comm_mpi(device, launch->ranks, timeout, out);
+    tw_guard_close(guard);
     opened = status == TW_OK;
     if (opened) return TW_OK;
     return tw_fail_context(status, "%s started %d processes", launch->launcher, launch->ranks);
@@ -74,6 +80,21 @@ tw_status tw_comm_open_device(enum tw_config_device choice, int threads, double 
     return status;
 }
 
+tw_status tw_comm_agree(tw_comm *c, tw_status status) {
+    char message[1024];
+    snprintf(message, sizeof message, "%s", tw_last_error());
+    bool failed = status != TW_OK, *all = calloc((size_t)c->ranks, sizeof *all);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status gathered = c->gather_all(c, &failed, sizeof failed, all);
+    int first = 0;
+    while (gathered == TW_OK && first < c->ranks && !all[first]) first++;
+    bool others = gathered == TW_OK && first < c->ranks && first != c->rank;
+    if (others) gathered = c->gather_all(c, &failed, sizeof failed, all); /* until the watchdog ends it */
+    free(all);
+    if (!failed) return gathered;
+    return FAIL(status, "%s", message);
+}
+
 tw_status tw_comm_fail(tw_comm *c, tw_status status) {
     if (status == TW_OK || status == TW_ERR_INTERRUPTED || c->ranks == 1) return status;
     char host[256] = "unknown host";
@@ -81,7 +102,7 @@ tw_status tw_comm_fail(tw_comm *c, tw_status status) {
     tw_fail_context(status, "rank %d of %d on %s", c->rank, c->ranks, host);
     char message[1024];
     snprintf(message, sizeof message, "%s", tw_last_error());
-    c->abort(c, message);
+    c->abort(c, message); /* says it, where the program has said how: last_word.h */
     return FAIL(status, "%s", message);
 }
 

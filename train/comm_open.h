@@ -26,9 +26,15 @@ tw_status tw_comm_open_device(enum tw_config_device choice, int threads, double 
  * one rank alone. */
 bool tw_comm_was_opened(void);
 
+/* Collective: whether all ranks have come to here without an error. TW_OK if so. Otherwise one rank alone
+ * returns with its error, for tw_comm_fail: the first that has one, which is rank 0 when all have the same.
+ * The others wait in here for that one to end the run. */
+tw_status tw_comm_agree(tw_comm *c, tw_status status) TW_MUST_CHECK;
+
 /* To be called with the status of a run's end before its communicator is freed: TW_OK and TW_ERR_INTERRUPTED
  * (on which all ranks agree) pass. With another error this rank's message gets its rank and host, and the
- * other ranks end: exactly one rank's error returns from here and is printed. */
+ * other ranks end: exactly one rank's error returns from here and is printed: by the caller, or before
+ * anything else is waited for, where the program said how (last_word.h). */
 tw_status tw_comm_fail(tw_comm *c, tw_status status) TW_MUST_CHECK;
 
 /* What the asynchronous group has done since it was opened, over MPI or NCCL; zeros for a single rank. */

@@ -24,13 +24,25 @@ static void on_progress(void *context, int64_t done, int64_t total) {
     tw_log_progress(encoder->log, done, total, "%s", encoder->unit);
 }
 
-static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
+tw_status tw_encoder_join(const tw_encoder_options *options, tw_log *log, tw_encoder *out) {
     enum tw_config_device device = (enum tw_config_device)options->device;
     int threads = (int)options->threads;
-    TRY(options->ranks ? tw_comm_open_device(device, threads, RANK_TIMEOUT, &e->device, &e->comm)
-                       : tw_device_open(device, threads, 0, &e->device));
-    e->encode.comm = e->comm;
-    if (!tw_encoder_leads(e)) e->encode.on_progress = NULL;
+    *out = (tw_encoder){.log = log,
+                        .unit = "",
+                        .encode = {.batch = options->batch,
+                                   .threads = (int)options->num_workers,
+                                   .prefetch = 2,
+                                   .on_bad = on_bad,
+                                   .on_progress = on_progress}};
+    TRY(options->ranks ? tw_comm_open_device(device, threads, RANK_TIMEOUT, &out->device, &out->comm)
+                       : tw_device_open(device, threads, 0, &out->device));
+    out->encode.comm = out->comm;
+    if (!tw_encoder_leads(out)) out->encode.on_progress = NULL;
+    return TW_OK;
+}
+
+tw_status tw_encoder_load(const tw_encoder_options *options, tw_status status, tw_encoder *e) {
+    TRY(e->comm ? tw_comm_agree(e->comm, status) : status);
     const tw_model_choice choice = {.path = options->checkpoint,
                                     .vocab = options->vocab,
                                     .model = options->model,
@@ -44,14 +56,8 @@ static tw_status open_all(const tw_encoder_options *options, tw_encoder *e) {
 }
 
 tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_encoder *out) {
-    *out = (tw_encoder){.log = log,
-                        .unit = "",
-                        .encode = {.batch = options->batch,
-                                   .threads = (int)options->num_workers,
-                                   .prefetch = 2,
-                                   .on_bad = on_bad,
-                                   .on_progress = on_progress}};
-    tw_status status = open_all(options, out);
+    TRY(tw_encoder_join(options, log, out));
+    tw_status status = tw_encoder_load(options, TW_OK, out);
     if (status == TW_OK) return TW_OK;
     status = tw_encoder_end(out, status);
     tw_encoder_close(out);

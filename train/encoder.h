@@ -34,7 +34,14 @@ typedef struct tw_encoder {
     char source[4096]; /* "tiny, runs/one/epoch_1_step_20.h5" */
 } tw_encoder;
 
-/* The log, which may be NULL, gets progress and warnings, and must outlive the encoder. */
+/* The log, which may be NULL, gets progress and warnings, and must outlive the encoder. Two steps, so that
+ * what may be wrong with a command's input is found among all ranks, but before the model is loaded: joins
+ * the other ranks and opens the device, */
+tw_status tw_encoder_join(const tw_encoder_options *options, tw_log *log, tw_encoder *out) TW_MUST_CHECK;
+/* and loads the model. Over several ranks it is collective; `status` is what this rank has come to before,
+ * see tw_comm_agree. After an error the encoder is still to be closed. */
+tw_status tw_encoder_load(const tw_encoder_options *options, tw_status status, tw_encoder *e) TW_MUST_CHECK;
+/* Both. After an error there is nothing to close. */
 tw_status tw_encoder_open(const tw_encoder_options *options, tw_log *log, tw_encoder *out) TW_MUST_CHECK;
 /* Whether results come to this rank: it is the only one or rank 0. */
 bool tw_encoder_leads(const tw_encoder *encoder);

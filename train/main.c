@@ -3,6 +3,7 @@
 #include "train/comm_open.h"
 #include "train/commands/commands.h"
 #include "train/config.h"
+#include "train/last_word.h"
 #include "train/launch.h"
 #include "train/signals.h"
 #include "train/values.h"
@@ -89,22 +90,37 @@ static int finish_output(void) {
     return EXIT_FAILURE;
 }
 
-/* A usage error, found before the ranks know of each other, is one of all of them as a rule. Rank 0 says it,
- * and its end makes the launcher end the others. Who is still there after a while has an error of its own: a
- * recipe that is another file on its host. */
-static void wait_for_rank_0(tw_status status) {
+static const char *command_name;
+
+static void say_error(const char *message) {
+    fprintf(stderr, "tuwen %s: %s\n", command_name, message);
+}
+
+/* An error found before the ranks know of each other is one of all of them as a rule. Rank 0 says it, and its
+ * end makes the launcher end the others. Who is still there after a while has an error of its own: a recipe
+ * that is another file on its host. */
+static void say_last_error(void) {
     enum { SECONDS = 5 };
-    if (status == TW_ERR_CONFIG && tw_launch_find().rank > 0 && !tw_comm_was_opened()) sleep(SECONDS);
+    tw_launch launch = tw_launch_find();
+    if (tw_last_word_said()) return;
+    if (launch.rank == 0 || tw_comm_was_opened()) {
+        say_error(tw_last_error());
+        return;
+    }
+    sleep(SECONDS);
+    fprintf(stderr, "tuwen %s: rank %d of %d: %s\n", command_name, launch.rank, launch.ranks,
+            tw_last_error());
 }
 
 static int run_command(const command *found, int argc, char **argv, bool debug) {
+    command_name = found->name;
+    tw_last_word_set(say_error);
     tw_status status = found->run(argc, argv);
     int output = finish_output();
     if (status == TW_OK) return output;
     if (status == TW_ERR_INTERRUPTED && tw_launch_find().rank > 0)
         return exit_code(status); /* rank 0 says it */
-    wait_for_rank_0(status);
-    fprintf(stderr, "tuwen %s: %s\n", found->name, tw_last_error());
+    say_last_error();
     if (debug) fprintf(stderr, "raised at %s (%s)\n", tw_last_error_place(), tw_status_name(status));
     return exit_code(status);
 }

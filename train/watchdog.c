@@ -1,6 +1,7 @@
 #include "train/watchdog.h"
 
 #include "train/clock.h"
+#include "train/siblings.h"
 #include "train/signals.h"
 #include "train/watchdog_activity.h"
 
@@ -28,6 +29,8 @@ struct tw_watchdog {
     tw_verdict verdict;
     double verdict_at;
     bool delivered, closing;
+    double looked; /* when this process last was seen to run, */
+    double woke;   /* and when it last had been suspended */
     char report[sizeof((tw_beat *)0)->report];
     tw_activity activity;
     pid_t launcher;
@@ -90,6 +93,24 @@ static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int 
     return on(behind, peers, ranks, what);
 }
 
+/* All are stuck outside collectives: nobody waits for anybody. The one that stopped first is named. */
+static tw_verdict on_idle(const tw_peer_view *views, const tw_peer *peers, int ranks, double limit) {
+    int first = 0;
+    for (int r = 0; r < ranks; r++) {
+        const tw_beat *b = &views[r].beat;
+        bool stuck = b->idle >= limit || b->still >= TW_WATCHDOG_PATIENCE * limit;
+        if (b->waiting > 0 || !stuck) return (tw_verdict){.rank = -1};
+        if (b->still > views[first].beat.still) first = r;
+    }
+    char what[256];
+    snprintf(
+        what, sizeof what,
+        "has neither computed nor read or written for %.0f s, nor has any other rank, and none waits for "
+        "another: what they read from or write to does not answer",
+        views[first].beat.still);
+    return on(first, peers, ranks, what);
+}
+
 tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int ranks, double now,
                            double limit) {
     int waiting = -1;
@@ -104,7 +125,7 @@ tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int 
             (waiting < 0 || total_done(&views[r].beat) > total_done(&views[waiting].beat)))
             waiting = r;
     }
-    return waiting < 0 ? (tw_verdict){.rank = -1} : on_stuck(views, peers, ranks, waiting, limit);
+    return waiting < 0 ? on_idle(views, peers, ranks, limit) : on_stuck(views, peers, ranks, waiting, limit);
 }
 
 /* ---- the end ---- */
@@ -127,7 +148,8 @@ static bool one_has_left(const tw_watchdog *w) {
     return false;
 }
 
-/* A stopped process does not end by itself, and a launcher may not know that it should. */
+/* A stopped process does not end by itself, and a launcher may not know that it should: srun without
+ * --kill-on-bad-exit waits for it for ever. Whoever is on its host sees to it. */
 static void kill_culprit(const tw_watchdog *w, int rank) {
     if (rank != w->rank && on_my_host(w, rank) && tw_is_same_program(w->peers[rank].pid))
         (void)kill(w->peers[rank].pid, SIGKILL);
@@ -175,15 +197,11 @@ static void judge(tw_watchdog *w, double now) {
 /* With a verdict: whoever is to speak does, the others leave when it had its time. */
 static void carry_out(const tw_watchdog *w, double now) {
     double since = now - w->verdict_at;
-    if (w->verdict.reported) {
-        if (w->verdict.rank != w->rank && since > LEAVE) {
-            kill_culprit(w, w->verdict.rank);
-            _exit(EXIT_FAILURE);
-        }
-        return;
-    }
-    if (w->rank == 0 && ((w->delivered && since > DELIVER / 4) || since > DELIVER)) speak_and_end(w);
-    if (w->rank != 0 && since > LEAVE) _exit(EXIT_FAILURE);
+    if (!w->verdict.reported && w->rank == 0 && ((w->delivered && since > DELIVER / 4) || since > DELIVER))
+        speak_and_end(w);
+    if (since <= LEAVE || (w->verdict.reported && w->verdict.rank == w->rank)) return;
+    kill_culprit(w, w->verdict.rank);
+    _exit(EXIT_FAILURE);
 }
 
 /* The launcher ends the job (SIGTERM) while a rank is silent: it has noticed too, and its own message may
@@ -200,18 +218,27 @@ static void mind_the_end(tw_watchdog *w, double now) {
     }
 }
 
-/* Without its launcher a rank is an orphan: nobody would end it. */
+/* Without its launcher a rank is an orphan: nobody would end it, nor pass on what it says. The system ends
+ * most (tw_launch_follow); for the others this does, and for those of this host that are stopped. */
 static void mind_the_launcher(const tw_watchdog *w) {
     if (w->launcher == 1 || getppid() == w->launcher) return;
-    static const char line[] = "tuwen: the launcher (mpirun or srun) was killed: the run ends\n";
-    if (w->rank == 0 && write(STDERR_FILENO, line, sizeof line - 1) < 0) (void)0;
+    for (int r = 0; r < w->ranks; r++)
+        if (on_my_host(w, r) && tw_is_stopped(w->peers[r].pid)) kill_culprit(w, r);
     _exit(EXIT_FAILURE);
 }
 
-static void look(tw_watchdog *w, double now, double gap) {
-    /* The whole process or host was asleep: the others' silence is not theirs. */
-    if (gap > 1 + 4 * w->interval)
-        for (int r = 0; r < w->ranks; r++) w->views[r].heard += gap;
+/* The whole process or host was asleep: the others' silence is not theirs, and nobody waited or was idle. */
+static void notice_sleep(tw_watchdog *w, double now) {
+    double gap = now - w->looked;
+    w->looked = now;
+    if (gap <= 1 + 4 * w->interval) return;
+    for (int r = 0; r < w->ranks; r++) w->views[r].heard = fmin(w->views[r].heard + gap, now);
+    tw_activity_slept(&w->activity, gap);
+    w->woke = now;
+}
+
+static void look(tw_watchdog *w, double now) {
+    notice_sleep(w, now);
     mind_the_launcher(w);
     tw_activity_look(&w->activity, now);
     if (w->verdict.rank < 0) mind_the_end(w, now);
@@ -221,15 +248,14 @@ static void look(tw_watchdog *w, double now, double gap) {
 
 static void *watch(void *argument) {
     tw_watchdog *w = argument;
-    double last = tw_seconds();
+    tw_stage_show(TW_STAGE_RUNNING);
     for (bool closing = false; !closing;) {
         struct timespec nap = {.tv_nsec = (long)(w->interval * 1e9 / 2)};
         nanosleep(&nap, NULL);
         pthread_mutex_lock(&w->lock);
         double now = tw_seconds();
         closing = w->closing;
-        if (!closing) look(w, now, now - last);
-        last = now;
+        if (!closing) look(w, now);
         pthread_mutex_unlock(&w->lock);
     }
     return NULL;
@@ -246,13 +272,16 @@ tw_peer tw_peer_self(void) {
 tw_status tw_watchdog_open(int rank, int ranks, const tw_peer *peers, double timeout, tw_watchdog **out) {
     tw_watchdog *w = *out = calloc(1, sizeof *w);
     if (!w) return FAIL(TW_ERR_MEMORY, "out of memory");
+    double now = tw_seconds();
     *w = (tw_watchdog){.rank = rank,
                        .ranks = ranks,
                        .timeout = timeout,
                        .limit = 0.75 * timeout, /* the rest is for the end */
                        .interval = timeout < 20 ? timeout / 40 : 0.5,
                        .verdict = {.rank = -1},
-                       .launcher = getppid()};
+                       .launcher = getppid(),
+                       .looked = now,
+                       .woke = now};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
     tw_activity_open(&w->activity);
@@ -260,7 +289,7 @@ tw_status tw_watchdog_open(int rank, int ranks, const tw_peer *peers, double tim
     w->views = calloc((size_t)ranks, sizeof *w->views);
     if (w->peers && w->views) {
         memcpy(w->peers, peers, (size_t)ranks * sizeof *peers);
-        for (int r = 0; r < ranks; r++) w->views[r].heard = tw_seconds();
+        for (int r = 0; r < ranks; r++) w->views[r].heard = now;
         if (pthread_create(&w->thread, NULL, watch, w) == 0) return TW_OK;
     }
     free(w->peers), free(w->views), free(w);
@@ -291,7 +320,11 @@ void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread) {
 
 void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
     pthread_mutex_lock(&w->lock);
-    beat->idle = tw_seconds() - w->activity.last;
+    double now = tw_seconds();
+    notice_sleep(w, now);
+    if (beat->waiting > 0) beat->waiting = fmin(beat->waiting, fmax(now - w->woke, 1e-3));
+    beat->idle = now - w->activity.last;
+    beat->still = now - w->activity.moved;
     memcpy(beat->report, w->report, sizeof beat->report);
     if (w->rank == 0) w->views[0].beat = *beat;
     pthread_mutex_unlock(&w->lock);

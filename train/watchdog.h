@@ -8,7 +8,10 @@
  *
  * What is no hang: computing or reading for however long. A rank counts as stuck when others wait for it in a
  * collective, it waits in none, and its process used neither processor nor disk for 3/4 of the time-out; or,
- * however busy it seems, after PATIENCE time-outs. */
+ * however busy it seems, after PATIENCE time-outs. Ranks that are all stuck outside collectives, as when the
+ * storage they read from is gone, count as such by the same measures: after 3/4 of the time-out, or after
+ * PATIENCE of them if the system says that they wait for a disk, which a slow one may honestly take long for.
+ */
 #ifndef TW_TRAIN_WATCHDOG_H
 #define TW_TRAIN_WATCHDOG_H
 
@@ -24,7 +27,8 @@ enum { TW_WATCHDOG_PATIENCE = 30 };
 typedef struct tw_beat {
     uint64_t done[2]; /* collectives completed: queue, host group */
     double waiting;   /* seconds its caller has been held up in a collective; 0: it is not */
-    double idle;      /* seconds since its process last computed, read or wrote */
+    double idle;      /* seconds since its process last computed, read, wrote or waited for a disk */
+    double still;     /* the same, but waiting for a disk does not count */
     char call[16];    /* the collective under way; "" for none */
     char report[640]; /* why it fails; "" as long as it does not */
 } tw_beat;
@@ -66,7 +70,7 @@ double tw_watchdog_interval(const tw_watchdog *w);
 /* Threads that serve communication count neither as working nor as idle. */
 void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread);
 
-/* For the thread that carries beats. make_beat adds idle and report to what the caller filled in. */
+/* For the thread that carries beats. make_beat adds idle, still and report to what the caller filled in. */
 void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat);
 void tw_watchdog_heard(tw_watchdog *w, int rank, const tw_beat *beat); /* on rank 0 */
 tw_verdict tw_watchdog_verdict(tw_watchdog *w);                        /* what rank 0 sends */

@@ -56,7 +56,8 @@ static bool waits_for_disk(void) {
 }
 
 void tw_activity_open(tw_activity *a) {
-    *a = (tw_activity){.last = tw_seconds()};
+    double now = tw_seconds();
+    *a = (tw_activity){.last = now, .moved = now};
 }
 
 void tw_activity_ignore(tw_activity *a, pthread_t thread) {
@@ -69,10 +70,18 @@ void tw_activity_look(tw_activity *a, double now) {
     static const double NOISE = 0.05; /* what threads of libraries use to look around */
     double cpu = work_seconds(a);
     long long bytes = disk_bytes();
-    if (cpu - a->cpu < NOISE && bytes == a->bytes && !waits_for_disk()) return;
-    a->last = now;
-    a->cpu = cpu;
-    a->bytes = bytes;
+    if (cpu - a->cpu >= NOISE || bytes != a->bytes) {
+        a->last = a->moved = now;
+        a->cpu = cpu;
+        a->bytes = bytes;
+    } else if (waits_for_disk()) {
+        a->last = now;
+    }
+}
+
+void tw_activity_slept(tw_activity *a, double seconds) {
+    a->last += seconds;
+    a->moved += seconds;
 }
 
 bool tw_is_same_program(pid_t pid) {

@@ -7,8 +7,9 @@
 #include <sys/types.h>
 
 typedef struct tw_activity {
-    double last; /* tw_seconds() when it last worked */
-    double cpu;  /* processor seconds then */
+    double last;  /* tw_seconds() when it last worked, */
+    double moved; /* and when it last did more than wait for a disk */
+    double cpu;   /* processor seconds then */
     long long bytes;
     pthread_t ignored;
     bool ignores;
@@ -19,6 +20,8 @@ void tw_activity_open(tw_activity *a);
 void tw_activity_ignore(tw_activity *a, pthread_t thread);
 /* Work is processor time, bytes read from or written to disks, and a thread that waits for a disk. */
 void tw_activity_look(tw_activity *a, double now);
+/* The process was suspended for `seconds`: it could not have worked. */
+void tw_activity_slept(tw_activity *a, double seconds);
 
 /* Whether that process runs the program of this one: its number may be another's by now. */
 bool tw_is_same_program(pid_t pid);

@@ -1,6 +1,8 @@
 /* `tuwen evaluate`: R@1, R@5, R@10 and mean recall, of prediction files or of a checkpoint. */
+#include "train/comm_open.h"
 #include "train/commands/commands.h"
 #include "train/commands/encoder_options.h"
+#include "train/last_word.h"
 #include "train/launch.h"
 #include "train/recall.h"
 #include "train/scores.h"
@@ -81,9 +83,21 @@ static void show(const job *j, tw_direction direction) {
            direction == TW_TEXT_TO_IMAGE ? "texts" : "images");
 }
 
+/* Programs that read the score file must not find the one of an earlier run: one rank says so, the one whose
+ * error counts, or rank 0 where the ranks do not know of each other. The first error stays, and was said
+ * already if there are other ranks. */
+static tw_status fail(const job *j, tw_status status) {
+    char message[1024];
+    bool writes = j->output && (tw_comm_was_opened() || tw_launch_find().rank == 0);
+    snprintf(message, sizeof message, "%s", tw_last_error());
+    if (!writes || tw_scores_write_failure(j->output, message) == TW_OK) return FAIL(status, "%s", message);
+    if (tw_last_word_said()) tw_log_warning(j->rank_log, "%s", tw_last_error());
+    return FAIL(status, "%s; %s", message, tw_last_error());
+}
+
 /* ---- prediction files ---- */
 
-static tw_status score_file(job *j) {
+static tw_status rank_file(job *j) {
     tw_direction direction;
     tw_ranking ranking;
     TRY(tw_reference_load(j->texts, &j->reference));
@@ -105,6 +119,14 @@ static tw_status score_file(job *j) {
     j->direction = (int)direction;
     tw_ranking_free(&ranking);
     return TW_OK;
+}
+
+/* Little work, and nothing to share: rank 0 does it alone. */
+static tw_status score_file(job *j) {
+    j->follows = tw_launch_find().rank > 0;
+    if (j->follows) return TW_OK;
+    tw_status status = rank_file(j);
+    return status == TW_OK ? TW_OK : fail(j, status);
 }
 
 /* ---- a checkpoint ---- */
@@ -158,34 +180,42 @@ static tw_status score_features(job *j, tw_device *device, const tw_rows *images
     return TW_OK;
 }
 
-static tw_status score_split(job *j, const tw_dataset *dataset) {
-    tw_split_texts texts;
-    tw_encoder encoder = {0};
+/* Everything that can be wrong with the input is said before the model is loaded. */
+static tw_status open_split(job *j, tw_dataset **dataset, tw_split_texts *texts) {
+    TRY(tw_dataset_open(j->data, dataset));
+    TRY(tw_split_texts_load(*dataset, j->texts, j->log, texts));
+    return fill_reference(j, texts);
+}
+
+static tw_status score_split(job *j, tw_encoder *encoder, const tw_dataset *dataset,
+                             const tw_split_texts *texts) {
     tw_rows image_rows = {0}, text_rows = {0};
-    j->encoder.ranks = true;
-    TRY(tw_split_texts_load(dataset, j->texts, j->log, &texts));
-    tw_status status = fill_reference(j, &texts);
-    if (status == TW_OK) status = tw_encoder_open(&j->encoder, j->rank_log, &encoder);
-    if (status == TW_OK) status = tw_encoder_images(&encoder, dataset, &image_rows);
-    if (status == TW_OK) status = tw_encoder_texts(&encoder, &texts, &text_rows);
-    j->follows = !tw_encoder_leads(&encoder);
-    if (status == TW_OK && !j->follows) status = score_features(j, encoder.device, &image_rows, &text_rows);
+    tw_status status = tw_encoder_images(encoder, dataset, &image_rows);
+    if (status == TW_OK) status = tw_encoder_texts(encoder, texts, &text_rows);
+    if (status == TW_OK && !j->follows) status = score_features(j, encoder->device, &image_rows, &text_rows);
     if (status == TW_OK && !j->follows)
-        printf("%s on %s: %lld images (%.1f/s), %lld texts (%.1f/s)\n", encoder.source, j->data,
+        printf("%s on %s: %lld images (%.1f/s), %lld texts (%.1f/s)\n", encoder->source, j->data,
                (long long)image_rows.n, (double)image_rows.n / image_rows.seconds, (long long)text_rows.n,
                (double)text_rows.n / text_rows.seconds);
-    status = tw_encoder_end(&encoder, status);
     tw_rows_free(&image_rows);
     tw_rows_free(&text_rows);
-    tw_encoder_close(&encoder);
-    tw_split_texts_free(&texts);
     return status;
 }
 
 static tw_status score_checkpoint(job *j) {
-    tw_dataset *dataset;
-    TRY(tw_dataset_open(j->data, &dataset));
-    tw_status status = score_split(j, dataset);
+    tw_split_texts texts = {0};
+    tw_dataset *dataset = NULL;
+    tw_encoder encoder;
+    j->encoder.ranks = true;
+    tw_status joined = tw_encoder_join(&j->encoder, j->rank_log, &encoder);
+    if (joined != TW_OK) return fail(j, joined);
+    j->follows = !tw_encoder_leads(&encoder);
+    tw_status status = tw_encoder_load(&j->encoder, open_split(j, &dataset, &texts), &encoder);
+    if (status == TW_OK) status = score_split(j, &encoder, dataset, &texts);
+    status = tw_encoder_end(&encoder, status);
+    if (status != TW_OK) status = fail(j, status); /* this rank's alone: it may not get to close all */
+    tw_encoder_close(&encoder);
+    tw_split_texts_free(&texts);
     tw_dataset_close(dataset);
     return status;
 }
@@ -202,15 +232,6 @@ static tw_status finish(const job *j) {
     return tw_scores_write(j->output, &j->scores[j->direction], NULL);
 }
 
-/* Programs that read the score file must not find the one of an earlier run. The first error stays. */
-static tw_status fail(const job *j, tw_status status) {
-    char message[1024];
-    snprintf(message, sizeof message, "%s", tw_last_error());
-    if (j->output && tw_scores_write_failure(j->output, message) != TW_OK)
-        return FAIL(status, "%s; %s", message, tw_last_error());
-    return status;
-}
-
 tw_status tw_command_evaluate(int argc, char **argv) {
     job j = {.encoder = tw_encoder_defaults(), .direction = BOTH};
     bool help = false;
@@ -221,7 +242,7 @@ tw_status tw_command_evaluate(int argc, char **argv) {
     TRY(tw_log_open(&log, &j.rank_log));
     if (tw_launch_find().rank == 0) j.log = j.rank_log;
     tw_status status = j.predictions ? score_file(&j) : score_checkpoint(&j);
-    status = status == TW_OK ? finish(&j) : fail(&j, status);
+    if (status == TW_OK) status = finish(&j);
     tw_reference_free(j.reference);
     tw_status closed = tw_log_close(j.rank_log);
     return status != TW_OK ? status : closed;

@@ -91,6 +91,10 @@ static tw_status check(const job *j) {
         return FAIL(TW_ERR_CONFIG, "--data is missing: the folder of the split; or give --images or --texts");
     if (!j->data && ((j->images_only && !j->images) || (j->texts_only && !j->texts)))
         return FAIL(TW_ERR_CONFIG, "--data is missing: the folder of the split");
+    if (j->texts && strcmp(j->texts, "-") == 0 && tw_launch_find().ranks > 1)
+        return FAIL(
+            TW_ERR_CONFIG,
+            "--texts -: standard input reaches rank 0 alone; write the texts to a file for several ranks");
     if (j->name && (!*j->name || strchr(j->name, '/')))
         return FAIL(TW_ERR_CONFIG, "--name: '%s' cannot begin a file's name", j->name);
     return TW_OK;
@@ -189,8 +193,8 @@ static tw_status run(job *j) {
     const tw_log_options log = {.console = stderr, .progress_seconds = 10};
     TRY(tw_log_open(&log, &j->rank_log));
     if (tw_launch_find().rank == 0) j->log = j->rank_log;
-    TRY(open_input(j));
-    TRY(tw_encoder_open(&j->encoder, j->rank_log, &j->open));
+    TRY(tw_encoder_join(&j->encoder, j->rank_log, &j->open));
+    TRY(tw_encoder_load(&j->encoder, open_input(j), &j->open));
     TRY(tw_make_folders(j->output));
     if (j->image_path) TRY(extract(j, true));
     if (j->text_path) TRY(extract(j, false));
