@@ -33,11 +33,8 @@ all_begun() {
 # most one message of ours.
 ends() {
     local code count
-    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
-    local guard=$!
-    wait $job
+    wait_for $job $((timeout_s + slack))
     code=$?
-    kill $guard 2>/dev/null
     for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
     count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
     if [ $code = 0 ]; then fail "$1: exit code 0"

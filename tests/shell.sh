@@ -29,6 +29,15 @@ refuses() {
     elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
     else ok; fi
 }
+# wait_for PID SECONDS: waits until this child has ended, by force if it takes longer; its exit code.
+wait_for() {
+    local latest=$((SECONDS + $2))
+    while kill -0 "$1" 2>/dev/null; do
+        if [ $SECONDS -ge $latest ]; then kill -9 "$1" && break; fi
+        sleep 0.05
+    done
+    wait "$1"
+}
 # The closing line that scripts/test.sh counts; the status of the test.
 finish() {
     echo "tests: $passed passed, $failed failed"

@@ -16,7 +16,11 @@ start() {
     local n=$1
     shift
     launch "$n" "$ranks_tool" "$work/pids" $timeout_s "$@"
-    all_begun "$n"
+    all_begun "$n" && return
+    fail "$n ranks have not begun"
+    kill $job
+    finish
+    exit 1
 }
 
 start 3; kill -9 "$(pid 0)"; ends "rank 0 killed" "rank 0 with PID .* exited on signal 9"
