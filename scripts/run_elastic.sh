@@ -47,7 +47,7 @@ trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' INT TERM
 
 # What a host is asked: whether it has what the job needs, and how many GPUs.
 question() {
-    printf 'test -x %q || { echo no program; exit; }; test -d %q || { echo no folder; exit; }; ' "$program" "$PWD"
+    printf 'cd %q 2>/dev/null || { echo no folder; exit; }; test -x %q || { echo no program; exit; }; ' "$PWD" "$program"
     echo "nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true"
 }
 declare -A first_gpus # of each host, at the first start

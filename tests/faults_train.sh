@@ -27,9 +27,10 @@ slack=$((20 + whole_s)) # seconds that this machine takes to start and stop a jo
 begin() { # FOLDER OPTIONS...: so many ranks, in the background
     local folder=$1
     shift
-    tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$folder" "$@" >"$work/out" 2>"$work/err" &
+    "${begin_on[@]}" tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$folder" "$@" >"$work/out" 2>"$work/err" &
     job=$!
 }
+begin_on=() # what goes before mpirun: it begins on another host
 left() { pgrep -f "^$tuwen train .*--output $work" | wc -l; }
 # find_pids FOLDER: the process of each rank of the run there (pids), once all are there.
 find_pids() {
@@ -51,12 +52,14 @@ after_step() {
 over() { grep -qs '"event":"end"' "$1/log.jsonl"; }
 # strike NAME FOLDER COMMAND...: begins a run, does COMMAND (pids are known) at a random step ($step) and waits for the end
 # (code, after took seconds). A quick machine may end the run before: then it is struck sooner, and from the start.
+undo=true # takes the command back then
 strike() {
     local name=$1 folder=$2 try
     shift 2
     step=$((RANDOM % 40 + 5))
     for try in 1 2 3 4 5 6 7 8; do
         rm -rf "$folder"
+        [ $try = 1 ] || $undo
         begin "$folder"
         find_pids "$folder"
         after_step "$folder" $step
