@@ -32,11 +32,13 @@ begin() { # FOLDER OPTIONS...: so many ranks, in the background
 }
 begin_on=() # what goes before mpirun: it begins on another host
 left() { pgrep -f "^$tuwen train .*--output $work" | wc -l; }
-# find_pids FOLDER: the process of each rank of the run there (pids), once all are there.
+# find_pids FOLDER: the process of each rank of the run there (pids), once all are there or the job has ended; fails if
+# neither comes.
 find_pids() {
-    local latest=$((SECONDS + 120)) p r
+    local latest=$((SECONDS + 100)) p r
     pids=()
-    while [ ${#pids[@]} -lt "$ranks" ] && [ $SECONDS -lt $latest ] && kill -0 $job 2>/dev/null; do
+    while [ ${#pids[@]} -lt "$ranks" ] && kill -0 $job 2>/dev/null; do
+        [ $SECONDS -lt $latest ] || return 1
         for p in $(pgrep -f "^$tuwen train .*--output $1( |\$)"); do
             r=$(tr '\0' '\n' 2>/dev/null <"/proc/$p/environ" | sed -n 's/^OMPI_COMM_WORLD_RANK=//p')
             [ -z "$r" ] || pids[r]=$p
@@ -44,10 +46,13 @@ find_pids() {
         sleep 0.02
     done
 }
-# after_step FOLDER STEP: waits until it is logged, or the job has ended.
+# after_step FOLDER STEP: waits until it is logged or the job has ended; fails if neither comes.
 after_step() {
-    local latest=$((SECONDS + 120))
-    until grep -qs "\"step\":$2," "$1/log.jsonl" || ! kill -0 $job 2>/dev/null || [ $SECONDS -ge $latest ]; do sleep 0.01; done
+    local latest=$((SECONDS + 100))
+    until grep -qs "\"step\":$2," "$1/log.jsonl" || ! kill -0 $job 2>/dev/null; do
+        [ $SECONDS -lt $latest ] || return 1
+        sleep 0.01
+    done
 }
 over() { grep -qs '"event":"end"' "$1/log.jsonl"; }
 # strike NAME FOLDER COMMAND...: begins a run, does COMMAND (pids are known) at a random step ($step) and waits for the end
@@ -61,14 +66,18 @@ strike() {
         rm -rf "$folder"
         [ $try = 1 ] || $undo
         begin "$folder"
-        find_pids "$folder"
-        after_step "$folder" $step
         took=$SECONDS
-        "$@" 2>/dev/null
+        if find_pids "$folder" && after_step "$folder" $step; then
+            took=$SECONDS
+            "$@" 2>/dev/null
+        else
+            fail "$name: step $step has not come"
+            kill -9 $job
+        fi
         wait_for $job $((2 * (6 + slack)))
         code=$?
         took=$((SECONDS - took))
-        over "$folder" || return 0
+        [ $code != 137 ] && over "$folder" || return 0
         step=$((step / 2 + 1))
     done
     fail "$name: the run was always over before"
@@ -77,7 +86,7 @@ strike() {
 ended() {
     for _ in $(seq 100); do [ "$(left)" = 0 ] && break; sleep 0.1; done
     if [ $code = 0 ] || [ $took -gt $((6 + slack)) ]; then fail "$1: exit code $code after $took s"
-    elif [ "$(cat "$work/out" "$work/err" | grep -c -E "$2")" != 1 ]; then fail "$1: not one '$2'"
+    elif [ "$(grep -h -E "$2" "$work/out" "$work/err" | wc -l)" != 1 ]; then fail "$1: not one '$2'"
     elif [ "$(left)" != 0 ]; then fail "$1: processes are left"
     else ok; fi
 }

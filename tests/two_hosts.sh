@@ -22,10 +22,11 @@ hosts_up() {
 hostname "$1" && mount --bind "$2/hosts" /etc/hosts || exit 1
 work=$2
 shift 2
-if [ $# -gt 0 ]; then "$@" && exit || exit; fi
-while read -r line <"$work/wire"; do bash -c "$line" >>"$work/host_b" 2>&1 & done
+if [ $# -gt 0 ]; then "$@"; exit; fi
+exec 3<>"$work/wire"
+while read -r -u 3 line; do bash -c "$line" 3>&- & done
 END
-    printf '#!/bin/sh\nshift\necho "$*" >"%s/wire"\n' "$work" >"$work/agent"
+    printf '#!/bin/bash\nshift\ntimeout 10 bash -c '\''echo "$*" >"$0"'\'' "%s/wire" "$@"\n' "$work" >"$work/agent"
     chmod +x "$work/init" "$work/agent"
     mkfifo "$work/wire"
     local own=(unshare --uts --pid --fork --mount-proc --kill-child "$work/init")
