@@ -31,9 +31,12 @@ refuses() {
 }
 # wait_for PID SECONDS: waits until this child has ended, by force if it takes longer; its exit code.
 wait_for() {
-    local latest=$((SECONDS + $2))
+    local latest=$((SECONDS + $2)) signal=TERM
     while kill -0 "$1" 2>/dev/null; do
-        if [ $SECONDS -ge $latest ]; then kill -9 "$1" && break; fi
+        if [ $SECONDS -ge $latest ]; then
+            kill -$signal "$1" 2>/dev/null
+            signal=KILL latest=$((latest + 5))
+        fi
         sleep 0.05
     done
     wait "$1"

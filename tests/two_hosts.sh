@@ -29,17 +29,14 @@ END
     printf '#!/bin/bash\nshift\ntimeout 10 bash -c '\''echo "$*" >"$0"'\'' "%s/wire" "$@"\n' "$work" >"$work/agent"
     chmod +x "$work/init" "$work/agent"
     mkfifo "$work/wire"
+    local settings=(plm_rsh_agent="$work/agent" btl=tcp,self btl_tcp_if_include=10.213.7.0/24 oob_tcp_if_include=10.213.7.0/24
+        orte_tmpdir_base="$work" oob_tcp_keepalive_time="$1" oob_tcp_keepalive_intvl=1 oob_tcp_keepalive_probes=2
+        odls_base_sigkill_timeout=2)
     local own=(unshare --uts --pid --fork --mount-proc --kill-child "$work/init")
-    on_a=(ip netns exec $host_a "${own[@]}" $host_a "$work")
+    on_a=(env "${settings[@]/#/OMPI_MCA_}" ip netns exec $host_a "${own[@]}" $host_a "$work")
     "${on_a[@]}" true 2>"$work/err" || return 1
     ip netns exec $host_b "${own[@]}" $host_b "$work" >"$work/host_b" 2>&1 &
     daemon_b=$!
-    local name
-    for name in plm_rsh_agent="$work/agent" btl=tcp,self btl_tcp_if_include=10.213.7.0/24 oob_tcp_if_include=10.213.7.0/24 \
-        orte_tmpdir_base="$work" oob_tcp_keepalive_time="$1" oob_tcp_keepalive_intvl=1 oob_tcp_keepalive_probes=2 \
-        odls_base_sigkill_timeout=2; do
-        export "OMPI_MCA_$name"
-    done
 }
 cut_network() { ip -n $host_b link set ${space}b down; }
 mend_network() { ip -n $host_b link set ${space}b up; }
