@@ -5,7 +5,9 @@
 #     scripts/run_elastic.sh [-k K] --hosts HOSTFILE [--interface NAME] [--min-ranks M] [--delay SECONDS] -- ...
 # K: 3. RANKS, HOSTFILE, --interface: as in launch/one_host.sh and launch/hosts.sh. M: fewer ranks than that are not worth
 # going on with (1). --delay: seconds before a restart (10). TW_REMOTE: what reaches a host, followed by its name and a command
-# (ssh without a password). --resume is set here. A usage error (2) and a run that was asked to stop are not started again.
+# (ssh without a password). A host that answers but has not the program or this folder is left out, and one that has lost GPUs
+# since the first start gives as many ranks fewer. --resume is set here. A first start that is refused as a usage error (2) and a
+# run that was asked to stop are not started again; a restart that is refused is: its options were good before.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/launch/common.sh"
@@ -31,6 +33,8 @@ for option in "$@"; do
     case $option in --resume | --resume=*) die "--resume is set here: a first start finds no checkpoint, later ones the last" ;; esac
 done
 
+program=""
+[ -z "$hostfile" ] || program=$(find_program)
 notice_lost_hosts
 
 say() { echo "run_elastic.sh: $*" >&2; }
@@ -41,22 +45,38 @@ trap 'rm -rf "$work"' EXIT
 stopped=no
 trap 'stopped=yes; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' INT TERM
 
-# Writes the lines of the hosts that answer, and counts their slots.
+# What a host is asked: whether it has what the job needs, and how many GPUs.
+question() {
+    printf 'cd %q 2>/dev/null || { echo no folder; exit; }; test -x %q || { echo no program; exit; }; ' "$PWD" "$program"
+    echo "nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true"
+}
+declare -A first_gpus # of each host, at the first start
+
+# Writes the lines of the hosts that answer and can run the job, and counts their slots.
 find_hosts() {
-    local line name slots
+    local line name slots answer
     alive=0
     : >"$work/hosts"
     while IFS= read -r line || [ -n "$line" ]; do
-        line=${line%%#*}
-        read -r name slots _ <<<"$line" || true
+        read_host "$line" || die "$hostfile: '$line' is not of the form 'name slots=8'"
         [ -n "$name" ] || continue
         # shellcheck disable=SC2086
-        if timeout 20 ${TW_REMOTE:-ssh -o BatchMode=yes -o ConnectTimeout=10} "$name" true </dev/null >/dev/null 2>&1; then
-            echo "$line" >>"$work/hosts"
-            alive=$((alive + ${slots#slots=}))
-        else
+        if ! answer=$(timeout 20 ${TW_REMOTE:-ssh -o BatchMode=yes -o ConnectTimeout=10} "$name" "$(question)" \
+            </dev/null 2>/dev/null); then
             say "$name does not answer: going on without it"
+            continue
         fi
+        answer=${answer##*$'\n'} # a login shell may have said something before
+        case $answer in no*) say "$name has $answer ($program, $PWD): going on without it" && continue ;; esac
+        [[ $answer =~ ^[0-9]+$ ]] || answer=0
+        : "${first_gpus[$name]:=$answer}"
+        if [ "$answer" -lt "${first_gpus[$name]}" ]; then
+            say "$name has $answer GPUs, at the first start ${first_gpus[$name]}"
+            slots=$((slots - first_gpus[$name] + answer))
+        fi
+        [ $slots -gt 0 ] || continue
+        echo "$name slots=$slots" >>"$work/hosts"
+        alive=$((alive + slots))
     done <"$hostfile"
 }
 
@@ -72,6 +92,7 @@ launch() {
         "$here/launch/one_host.sh" "${ranks[@]}" -- "$@" --resume auto &
     fi
     child=$!
+    [ $stopped = no ] || kill -TERM "$child" 2>/dev/null # asked before its number was known
     local code=0
     wait "$child" || code=$?
     while kill -0 "$child" 2>/dev/null; do code=0 && wait "$child" || code=$?; done
@@ -82,7 +103,7 @@ launch() {
 for ((attempt = 0; ; attempt++)); do
     code=0
     launch "$@" || code=$?
-    if [ $code = 0 ] || [ $code = 2 ] || [ $stopped = yes ]; then exit $code; fi
+    if [ $code = 0 ] || [ $stopped = yes ] || { [ $code = 2 ] && [ $attempt = 0 ]; }; then exit $code; fi
     if [ $attempt -ge "$restarts" ]; then
         say "exit code $code after $attempt restarts: giving up"
         exit $code

@@ -34,11 +34,8 @@ all_begun() {
 ends() {
     local code count ours=1
     [ -n "$2" ] || ours=0
-    (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
-    local guard=$!
-    wait $job
+    wait_for $job $((timeout_s + slack))
     code=$?
-    kill $guard 2>/dev/null
     for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
     count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
     if [ $code = 0 ]; then fail "$1: exit code 0"

@@ -29,6 +29,18 @@ refuses() {
     elif ! grep -qF -- "$text" "$work/err"; then fail "$name: no '$text' in the error"
     else ok; fi
 }
+# wait_for PID SECONDS: waits until this child has ended, by force if it takes longer; its exit code.
+wait_for() {
+    local latest=$((SECONDS + $2)) signal=TERM
+    while kill -0 "$1" 2>/dev/null; do
+        if [ $SECONDS -ge $latest ]; then
+            kill -$signal "$1" 2>/dev/null
+            signal=KILL latest=$((latest + 5))
+        fi
+        sleep 0.05
+    done
+    wait "$1"
+}
 # The closing line that scripts/test.sh counts; the status of the test.
 finish() {
     echo "tests: $passed passed, $failed failed"

@@ -16,17 +16,33 @@ code=${codes[i-1]}
 [ "$code" != wait ] || exec sleep 60
 exit "$code"
 END
-# mpirun: a check of hosts succeeds, a job is the program once.
+# mpirun: a check of hosts succeeds, unless $work/checks has a line, which it takes away; a job is the program once.
 cat >"$work/bin/mpirun" <<'END'
 #!/bin/bash
+if [[ "$*" == *ppr:1:node* ]]; then
+    [ -s "$WORK/checks" ] || exit 0
+    sed -i 1d "$WORK/checks"
+    exit 1
+fi
 for ((i = 1; i <= $#; i++)); do
     [ "${!i}" != -n ] || { j=$((i + 1)); echo "ranks ${!j}" >>"$WORK/ranks"; exec tuwen; }
 done
 END
-# ssh: host b is gone once $work/gone exists.
+# ssh: host b is gone once $work/gone exists, and does not see this folder once $work/bare does.
 cat >"$work/bin/remote" <<'END'
 #!/bin/bash
-[ "$1" != b ] || [ ! -e "$WORK/gone" ]
+echo "welcome to $1"
+[ "$1" != b ] || [ ! -e "$WORK/gone" ] || exit 255
+question=$2
+[ "$1" != b ] || [ ! -e "$WORK/bare" ] || question=${question//"$PWD"/"$PWD/none"}
+HOST=$1 sh -c "$question"
+END
+# nvidia-smi: the host's line of $work/gpus says how many; the first of them is lost with the job's second start.
+cat >"$work/bin/nvidia-smi" <<'END'
+#!/bin/bash
+n=$(sed -n "s/^$HOST //p" "$WORK/gpus" 2>/dev/null)
+[ "$(wc -l <"$WORK/starts")" -lt 1 ] || [ "$HOST" != a ] || n=$((n - 1))
+for ((i = 0; i < n; i++)); do echo "GPU $i: a"; done
 END
 chmod +x "$work/bin/"*
 export WORK=$work PATH=$work/bin:$PATH TUWEN=$work/bin/tuwen TW_REMOTE=$work/bin/remote
@@ -50,6 +66,7 @@ try "1" 1 4 -n 1 -- --output run
 if grep -q "exit code 1 after 3 restarts: giving up" "$work/err"; then ok; else fail "says that it gives up"; fi
 try "7" 7 1 -k 0 -n 1 -- --output run
 try "2" 2 1 -n 1 -- --output run
+try "1 2 0" 0 3 -n 1 -- --output run # what was good once is no usage error
 refuses "resume" 2 "--resume is set here" $elastic -n 1 -- --output run --resume latest
 refuses "no options" 2 "give the options" $elastic -k 2
 refuses "no host file" 2 "no such host file" $elastic --hosts "$work/none" -- --output run
@@ -65,14 +82,32 @@ if grep -q "b does not answer" "$work/err"; then ok; else fail "the missing host
 holds "fewer ranks" grep -qx "ranks 4" "$work/ranks"
 try "0" 1 0 -k 0 --hosts "$work/hosts" --min-ranks 5 -- --output run
 if grep -q "4 ranks are left, at least 5" "$work/err"; then ok; else fail "too few ranks"; fi
+rm "$work/gone"
+touch "$work/bare"
+try "0" 0 1 --hosts "$work/hosts" -- --output run
+if grep -q "b has no folder" "$work/err"; then ok; else fail "the host without the folder is named"; fi
+holds "no ranks without the folder" grep -qx "ranks 4" "$work/ranks"
+rm "$work/bare"
+echo fails >"$work/checks" # a host answers ssh and is gone when mpirun asks it
+try "0" 0 1 --hosts "$work/hosts" -- --output run
+if grep -q "exit code 3: restart 1 of 3" "$work/err"; then ok; else fail "a host that fails mpirun's check ends the run"; fi
+printf 'a 4\nb 2\n' >"$work/gpus"
+try "1 0" 0 2 --hosts "$work/hosts" -- --output run
+holds "a rank fewer without a GPU" diff <(printf 'ranks 6\nranks 5\n') "$work/ranks"
+rm "$work/gpus"
+printf 'a\nb slots=2\n' >"$work/hosts"
+try "0" 0 1 --hosts "$work/hosts" -- --output run
+holds "a host without slots has one" grep -qx "ranks 3" "$work/ranks"
+echo 'a slots=many' >"$work/hosts"
+try "0" 2 0 --hosts "$work/hosts" -- --output run
 
 # ---- asked to stop: the job gets the signal and is not started again ----
 echo wait >"$work/codes"
 rm -f "$work/starts"
 $elastic --delay 0 -n 1 -- --output run >"$work/out" 2>"$work/err" &
 job=$!
-for _ in $(seq 100); do [ -s "$work/starts" ] && break; sleep 0.1; done
-sleep 0.3
+for _ in $(seq 600); do [ -s "$work/starts" ] && break; sleep 0.1; done
+[ -s "$work/starts" ] && ok || fail "the job was not started within a minute"
 kill -TERM $job
 wait $job
 code=$?

@@ -20,10 +20,11 @@ sed -i "$((odd + 1))s/\"text\": \"/\"text\": \"鲸/" "$data/train_texts.jsonl"
 holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train
 options=(--model micro --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --warmup 3 --lr 1e-3 --log_interval 1
     --threads 1 --num_workers 1 --report false --rank_timeout 6)
+limit=300 # seconds for a run; later what the first one shows this machine to take
 train() { # FOLDER OPTIONS...: on three ranks
     local folder=$1
     shift
-    timeout 60 tests/mpirun.sh 3 "$tuwen" train "${options[@]}" --output "$folder" --sample_log "$folder.samples" "$@"
+    timeout $limit tests/mpirun.sh 3 "$tuwen" train "${options[@]}" --output "$folder" --sample_log "$folder.samples" "$@"
 }
 # The rank whose part of step STEP's batch of SIZE pairs has the odd one; nothing if none has.
 culprit() { # FOLDER STEP
@@ -39,6 +40,7 @@ holds "poisoned" "$build/tests/tool_checkpoint_poison" "$work/start/latest" "$wo
     bert.embeddings.word_embeddings.weight
 
 # Once an epoch of three steps: the run goes on, all ranks skipped the same steps, and what was learned is finite.
+began=$SECONDS
 holds "a pair now and then" train "$work/now" --init "$work/nan.h5" --batch 6 --max_steps 9 --max_skipped 2
 skipped "$work/now" >"$work/said"
 for step in 1 2 3 4 5 6 7 8 9; do
@@ -51,6 +53,10 @@ done >"$work/true"
 [ "$(grep '"event":"step"' "$work/now/log.jsonl" | grep -c '"loss":[0-9]')" = 6 ] && ok || fail "not 6 of 9 losses are finite"
 grep -q '"skipped":3,"bad_samples"' "$work/now/log.jsonl" && ok || fail "the end does not count 3 skipped steps"
 
+# Sanitizers on a loaded machine make a start of three ranks slow: seconds count from there.
+enough=$((26 + 2 * (SECONDS - began)))
+limit=$((2 * enough))
+
 # In each batch: as many as the configuration tolerates, then the end, in bounded time, said once, by rank and cause.
 for most in 2 10; do
     began=$SECONDS
@@ -62,7 +68,7 @@ for most in 2 10; do
     for step in $(seq $most); do echo "$step $(culprit "$work/all$most" "$step") $step"; done >"$work/true"
     said="^tuwen train: rank [0-2] of 3 on .*: $most steps in a row had a gradient that is not finite, last in [a-z].* on rank $(culprit "$work/all$most" $most) at step $most:"
     if [ $code = 0 ] || [ $code -ge 124 ]; then fail "max_skipped $most: exit code $code"
-    elif [ $took -gt 26 ]; then fail "max_skipped $most: took $took s"
+    elif [ $took -gt $enough ]; then fail "max_skipped $most: took $took s, more than $enough"
     elif [ "$(grep -c "tuwen train:" "$work/err")" != 1 ] || ! grep -Eq "$said" "$work/err"; then fail "max_skipped $most: not once '$said'"
     elif ! cmp -s "$work/said" "$work/true"; then fail "max_skipped $most: skipped '$(xargs <"$work/said")', not '$(xargs <"$work/true")'"
     elif [ "$(left)" != 0 ]; then fail "max_skipped $most: processes are left"

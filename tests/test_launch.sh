@@ -62,8 +62,8 @@ for own in 15 99; do
     done
 done
 stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
-refuses "a host that does not answer" 2 "cannot be reached by ssh" with env MPIRUN_CODE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
-for line in 'second' 'second slots=0' 'second slots=x' 'second slot=4' 'two words slots=4'; do
+refuses "a host that does not answer" 3 "cannot be reached by ssh" with env MPIRUN_CODE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
+for line in 'second slots=' 'second slots=0' 'second slots=x' 'second slot=4' 'two words slots=4'; do
     printf 'first slots=8\n%s\n' "$line" >"$work/bad"
     refuses "host file with '$line'" 2 "bad:2: '$line' is not of the form" with $launch/hosts.sh "$work/bad" -- --config a.yaml
 done
@@ -71,6 +71,10 @@ done
 refuses "an empty host file" 2 "names no host" with $launch/hosts.sh "$work/bad" -- --config a.yaml
 refuses "no host file" 2 "no such host file" with $launch/hosts.sh "$work/nowhere" -- --config a.yaml
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
+
+printf 'first slots=8\n  second # one\n' >"$work/hosts"
+holds "a host without slots" with $launch/hosts.sh "$work/hosts" -- --config a.yaml
+called "a host without slots has one" "-n 9 "
 
 # What a rank gets.
 rank() { env OMPI_COMM_WORLD_LOCAL_RANK="$1" OMPI_COMM_WORLD_LOCAL_SIZE="$2" "${@:3}"; }
@@ -106,18 +110,23 @@ SRUN_CODE=1 slurm "$work/run" --config a.yaml >"$work/out" 2>"$work/err"
 code=$?
 [ $code = 1 ] && ok || fail "srun's exit code is lost: $code"
 stand_in srun 'touch '"$work/started"'; for i in $(seq 300); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
-for code in 0 1; do # what the run ends with after it was asked to stop
+for code in 0 143 1; do # what the run ends with after it was asked to stop; 143: the ranks had a SIGTERM too
     rm -f "$work/started" "$work/run/stop"
     : >"$work/calls"
     PATH="$work/bin:$PATH" SRUN_CODE=$code SLURM_JOB_ID=42 SLURM_SUBMIT_DIR=$PWD TUWEN=$tuwen \
         bash $launch/slurm.sbatch "$work/run" --config a.yaml >"$work/out" 2>"$work/err" &
     pid=$!
-    until [ -e "$work/started" ]; do sleep 0.05; done
+    for _ in $(seq 1200); do [ -e "$work/started" ] || ! kill -0 $pid 2>/dev/null && break; sleep 0.05; done
+    if [ ! -e "$work/started" ]; then
+        fail "slurm.sbatch never came to srun"
+        kill $pid 2>/dev/null
+        continue
+    fi
     kill -USR1 $pid
     wait $pid
     got=$?
     [ $got = $code ] && ok || fail "after the signal: exit code $got, expected $code"
-    if [ $code = 0 ]; then called "the job goes back into the queue" "scontrol requeue 42"; else
+    if [ $code != 1 ]; then called "the job goes back into the queue" "scontrol requeue 42"; else
         grep -q scontrol "$work/calls" && fail "a job that failed goes back into the queue" || ok
     fi
 done

@@ -143,7 +143,8 @@ refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}"
 
 # Stopped on 4 ranks at some step, by a file and by a signal; resumed on others: the same samples, none lost, none twice.
 stop_run() { # FOLDER HOW: starts a run on 4 ranks, stops it at some step and returns its exit code
-    local steps=$((RANDOM % 5 + 2)) pid code try # mpirun.sh becomes mpirun: its number is the one to signal
+    local pid code try # mpirun.sh becomes mpirun: its number is the one to signal
+    steps=$((RANDOM % 5 + 2)) # global: failures name it
     # A quick machine may end the run before the request reaches it: then it is asked sooner, and from the start.
     for try in 1 2 3 4 5 6 7 8; do
         rm -rf "$1" "$1.samples" "$1.stop"
@@ -161,23 +162,23 @@ stop_run() { # FOLDER HOW: starts a run on 4 ranks, stops it at some step and re
 }
 stopped() { # NAME: the run of stop_run ended well, and said so once
     local code=$?
-    [ $code -eq 0 ] && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && ok || fail "$1: exit code $code"
+    [ $code -eq 0 ] && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && ok || fail "$1 at step $steps: exit code $code"
 }
 stop_run "$work/g" signal
 stopped "USR1 to mpirun"
-holds "resume after USR1" train 4 "$work/g" --resume latest
-equal "4 ranks stopped by USR1: the samples" "$work/one.samples" "$work/g.samples"
-same "4 ranks stopped by USR1 and resumed" "$work/n4/latest" "$work/g/latest"
+holds "resume after USR1 at step $steps" train 4 "$work/g" --resume latest
+equal "4 ranks stopped by USR1 at step $steps: the samples" "$work/one.samples" "$work/g.samples"
+same "4 ranks stopped by USR1 at step $steps and resumed" "$work/n4/latest" "$work/g/latest"
 stop_run "$work/s" file
 stopped "the stop file"
 for n in 2 3 1 4; do
     cp -r "$work/s" "$work/r$n"
     cp "$work/s.samples" "$work/r$n.samples"
-    holds "resume on $n ranks" train $n "$work/r$n" --resume latest
-    equal "4 ranks resumed on $n: the samples" "$work/one.samples" "$work/r$n.samples"
-    near "4 ranks resumed on $n: the losses" "$work/one/log.jsonl" "$work/r$n/log.jsonl" 10
+    holds "resume on $n ranks at step $steps" train $n "$work/r$n" --resume latest
+    equal "4 ranks resumed on $n at step $steps: the samples" "$work/one.samples" "$work/r$n.samples"
+    near "4 ranks resumed on $n at step $steps: the losses" "$work/one/log.jsonl" "$work/r$n/log.jsonl" 10
 done
-same "stopped and resumed on 4 ranks" "$work/n4/latest" "$work/r4/latest"
+same "stopped at step $steps and resumed on 4 ranks" "$work/n4/latest" "$work/r4/latest"
 
 # What goes wrong on one rank ends all, and is said once.
 one_differs() { # NAME CODE TEXT OPTIONS...: rank 1 gets other options

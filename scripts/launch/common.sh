@@ -1,9 +1,21 @@
 # What the launch scripts share; sourced.
-die() {
+die_with() { # CODE MESSAGE
+    local code=$1
+    shift
     echo "$(basename "$0"): $*" >&2
-    exit 2
+    exit "$code"
 }
+die() { die_with 2 "$@"; }
 show() { printf '%q ' "$@" && echo; }
+# The line $1 of a host file without its comment; sets name and slots, which are 1 where the line says nothing, as for Open
+# MPI. Both are empty on an empty line; fails for a line of another form.
+# shellcheck disable=SC2034 # the callers use them
+read_host() {
+    name="" slots=""
+    [[ ${1%%#*} =~ ^[[:space:]]*$ ]] && return
+    [[ ${1%%#*} =~ ^[[:space:]]*([^[:space:]=]+)([[:space:]]+slots=([1-9][0-9]*))?[[:space:]]*$ ]] || return
+    name=${BASH_REMATCH[1]} slots=${BASH_REMATCH[3]:-1}
+}
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 # TUWEN, the build beside this script, or the PATH's.

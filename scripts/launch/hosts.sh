@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # tuwen train on several hosts that this one reaches by ssh without a password.
 #     scripts/launch/hosts.sh HOSTFILE [--interface NAME] [--print] -- --config recipe.yaml --output runs/first ...
-# HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes). # begins a comment.
-# Program, data and the run folder must have the same path on every host (a shared file system); this is looked at
-# before the start. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
+# HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes); 1 if none are named.
+# # begins a comment. Program, data and the run folder must have the same path on every host (a shared file system); this is
+# looked at before the start, and a host that does not have them is exit code 3. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
 # TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,11 +27,9 @@ done
 ranks=0 hosts=0 number=0
 while IFS= read -r line || [ -n "$line" ]; do
     number=$((number + 1))
-    line=${line%%#*}
-    [[ $line =~ ^[[:space:]]*$ ]] && continue
-    [[ $line =~ ^[[:space:]]*[^[:space:]=]+[[:space:]]+slots=([1-9][0-9]*)[[:space:]]*$ ]] ||
-        die "$hostfile:$number: '$line' is not of the form 'name slots=8'"
-    ranks=$((ranks + BASH_REMATCH[1])) hosts=$((hosts + 1))
+    read_host "$line" || die "$hostfile:$number: '${line%%#*}' is not of the form 'name slots=8'"
+    [ -n "$name" ] || continue
+    ranks=$((ranks + slots)) hosts=$((hosts + 1))
 done <"$hostfile"
 [ $hosts -gt 0 ] || die "$hostfile names no host"
 program=$(find_program)
@@ -47,6 +45,6 @@ fi
 if [ $run = exec ] &&
     ! mpirun "${options[@]}" --map-by ppr:1:node sh -c 'test -x "$0" && test -d "$1" || { echo "$(hostname) has no $0, or no folder $1" >&2; exit 1; }' \
         "$program" "$PWD"; then
-    die "a host of $hostfile cannot be reached by ssh, or does not see $program and $PWD: use a shared file system"
+    die_with 3 "a host of $hostfile cannot be reached by ssh, or does not see $program and $PWD: use a shared file system"
 fi
 $run mpirun "${options[@]}" -n "$ranks" --wdir "$PWD" "$here/rank.sh" --share-cores "$program" train "$@"
