@@ -1,9 +1,10 @@
 /* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
  * and texts:
  *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|light|block [MASK_RATIO [MICRO
- *                 [RESOLUTION [CONTEXT [TOKENS [saved|all|last|packed]]]]]]]]]]]]
+ *                 [RESOLUTION [CONTEXT [TOKENS [saved|all|last|packed [BUCKET [each]]]]]]]]]]]]]]
  * Texts have TOKENS tokens on average (0: CONTEXT each), of lengths spread evenly around it. saved: with what
- * tw_dual_encoder_save saves (the default), all: without, last and packed: with one of the two.
+ * tw_dual_encoder_save saves (the default), all: without, last and packed: with one of the two. BUCKET: KiB
+ * of gradients that ranks reduce together (0: 16 MiB). each: one more line, with the seconds of every step.
  * Prints seconds a step (median, fastest), pairs/s and the process's peak memory: after a first step, which
  * is of MICRO pairs where that is given, and in the end. Under mpirun BATCH is shared by the ranks, each has
  * THREADS threads, and the first rank prints its figures. scripts/bench/step.sh runs it beside PyTorch,
@@ -51,6 +52,8 @@ typedef struct request {
     const char *name, *type;
     int64_t batch, micro;
     int steps, threads, resolution, context, tokens;
+    int64_t bucket; /* KiB */
+    bool each;
     const char *savings;
     tw_recompute recompute;
     double mask_ratio;
@@ -73,7 +76,9 @@ static request parse(int argc, char **argv) {
                      .resolution = argc > 9 ? atoi(argv[9]) : 0,
                      .context = argc > 10 ? atoi(argv[10]) : 0,
                      .tokens = argc > 11 ? atoi(argv[11]) : 0,
-                     .savings = argc > 12 ? argv[12] : "saved"};
+                     .savings = argc > 12 ? argv[12] : "saved",
+                     .bucket = argc > 13 ? atoll(argv[13]) : 0,
+                     .each = argc > 14 && strcmp(argv[14], "each") == 0};
 }
 
 static tw_status open_bench(bench *b, const request *r) {
@@ -96,8 +101,8 @@ static tw_status open_bench(bench *b, const request *r) {
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
     TRY(tw_towers_create(b->model, b->device, r->recompute, TW_U8, &b->towers));
-    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
-                            &b->partition));
+    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks,
+                            (r->bucket ? r->bucket : 16 << 10) << 10, &b->partition));
     TRY(tw_stepper_create(b->model, b->towers, b->device, b->comm, b->partition, r->micro, &b->stepper));
     tw_adamw_config adamw = {0.9f, 0.98f, 1e-6f, 0.2f, no_decay, 4, 0.0f, 4.6052f};
     return tw_adamw_create_ranks(b->model->params, b->device, b->comm, b->partition, true, &adamw, &b->adamw);
@@ -144,6 +149,12 @@ static double peak_mib(void) {
     return (double)usage.ru_maxrss / 1024.0;
 }
 
+static void print_each(const double *seconds, int steps) {
+    printf("seconds of each step:");
+    for (int i = 0; i < steps; i++) printf(" %.5f", seconds[i]);
+    printf("\n");
+}
+
 static tw_status time_steps(bench *b, const request *r, double *seconds) {
     int64_t first = r->micro && r->micro < b->own ? r->micro : b->own;
     TRY(one_step(b, first, 0)); /* warm-up: tapes, page faults, oneDNN's kernels */
@@ -158,9 +169,10 @@ static tw_status time_steps(bench *b, const request *r, double *seconds) {
         seconds[i] = seconds_of(CLOCK_MONOTONIC) - start;
         cpu = fmin(cpu, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
     }
+    if (b->comm->rank != 0) return TW_OK;
+    if (r->each) print_each(seconds, r->steps);
     qsort(seconds, (size_t)r->steps, sizeof *seconds, compare);
     double median = seconds[r->steps / 2];
-    if (b->comm->rank != 0) return TW_OK;
     printf("tuwen %s batch %lld %s, ranks %d: %.4f s a step (fastest %.4f, CPU %.4f), %.3f pairs/s, peak "
            "%.0f MiB",
            r->name, (long long)r->batch, r->type, b->comm->ranks, median, seconds[0], cpu,
@@ -175,6 +187,7 @@ static tw_status time_steps(bench *b, const request *r, double *seconds) {
 static tw_status run(bench *b, int argc, char **argv) {
     request r = parse(argc, argv);
     if (r.batch < 1 || r.steps < 1) return FAIL(TW_ERR_ARGUMENT, "BATCH and STEPS must be 1 or more");
+    if (r.bucket < 0) return FAIL(TW_ERR_ARGUMENT, "BUCKET must be 0 or more KiB");
     TRY(open_bench(b, &r));
     TRY(make_data(b, b->own, r.tokens));
     double *seconds = malloc((size_t)r.steps * sizeof *seconds);
