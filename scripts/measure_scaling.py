@@ -5,7 +5,7 @@
 
 The machine should be idle. Each round runs everything in another random order, and a short reference on all cores
 between any two runs: where the reference before a run and the one after it differ by more than 3 %, the machine was
-disturbed, and the run is repeated later. What counts is a run's time over that of its references; the median of
+disturbed, and the run is repeated later. After a disturbed one, references go on until two agree. What counts is a run's time over that of its references; the median of
 these, times the median of all references, is what is written, with the spread over the rounds and the share of time
 that the hypervisor took ("steal" of /proc/stat)."""
 import argparse
@@ -20,23 +20,20 @@ from dataclasses import dataclass, field
 
 import scaling_costs as costs
 
-REFERENCE = ["small", "16", "12", "f32", "2", "none", "0", "0", "0", "0", "0", "saved", "0", "each"]
-TOLERANCE, STEPS = 0.03, 20
+REFERENCE = ["tiny", "16", "40", "f32", "2", "none", "0", "0", "0", "0", "0", "saved", "0", "each"]
+TOLERANCE, STEPS = 0.03, 8  # of a run: five rounds are 40 steps
+PATIENCE = 5  # references that are waited for the machine to be steady
 
 # Steps: (model, ranks, threads, batch, micro-batch, KiB of a bucket, use); 0: whole, 16 MiB. No row of four ranks and
 # none of several buckets calibrates anything; of the others a rank's batches lie on either side of the checked ones.
-PLAN = [(m, 1, 1, b, micro, 0, "calibrate") for m in ("tiny", "small") for b, micro in ((8, 0), (48, 0), (48, 8))]
-PLAN += [(m, 1, 2, b, 0, 0, "calibrate") for m in ("tiny", "small") for b in (16, 96)]
-PLAN += [(m, 2, 1, b, 0, 0, "calibrate") for m in ("tiny", "small") for b in (16, 96)]
-PLAN += [(m, 1, 1, 24, 0, 0, "check") for m in ("tiny", "small")]
-PLAN += [(m, 1, 2, 48, 0, 0, "check") for m in ("tiny", "small")] + [("small", 1, 2, 96, 24, 0, "check")]
-PLAN += [(m, 2, 1, 48, 0, k, "check") for m in ("tiny", "small") for k in (0, 1024)]
-PLAN += [("small", 2, 1, 96, 24, 0, "check"), ("small", 2, 1, 96, 0, 4096, "check")]
-PLAN += [("tiny", 4, 1, 64, 0, 0, "check"), ("tiny", 4, 1, 96, 0, 4096, "check"), ("small", 4, 1, 64, 0, 0, "check"),
-         ("small", 4, 1, 64, 0, 1024, "check"), ("small", 4, 1, 96, 0, 0, "check"),
+PLAN = [(m, *c, 0, 0, "calibrate") for m in ("tiny", "small")
+        for c in ((1, 1, 8), (1, 1, 48), (1, 2, 16), (1, 2, 96), (2, 1, 16), (2, 1, 96))]
+PLAN += [(m, *c, 0, 0, "check") for m in ("tiny", "small") for c in ((1, 1, 24), (1, 2, 48), (2, 1, 48), (4, 1, 64))]
+PLAN += [("small", 1, 1, 48, 8, 0, "check"), ("small", 1, 2, 96, 24, 0, "check"), ("small", 2, 1, 48, 0, 1024, "check"),
+         ("small", 2, 1, 96, 24, 4096, "check"), ("small", 4, 1, 96, 0, 1024, "check"),
          ("small", 4, 1, 96, 12, 4096, "check")]
 PARTS = [(1, 1), (1, 2), (2, 1)]  # of bench_step_parts, ranks and threads
-PAIRS = [("tiny", 32), ("small", 32)]  # one rank of one thread alone, and two that know nothing of each other
+PAIRS = [("small", 32)]  # one rank of one thread alone, and two that know nothing of each other
 
 
 @dataclass
@@ -114,6 +111,15 @@ def attempt(bench, run, before):
     return after
 
 
+def steady(bench, references):
+    """A reference, if need be several: until the last two agree, or patience ends."""
+    for _ in range(PATIENCE):
+        if len(references) > 1 and abs(references[-1] / references[-2] - 1) <= TOLERANCE:
+            break
+        references.append(bench.reference())
+    return references[-1]
+
+
 def measure_all(bench, runs, rounds, deadline):
     """The references, when every run has so many accepted rounds or the time is up."""
     references = [bench.reference()]
@@ -126,7 +132,7 @@ def measure_all(bench, runs, rounds, deadline):
         random.shuffle(order)
         for run in order:
             if time.monotonic() < deadline:
-                references.append(attempt(bench, run, references[-1]))
+                references.append(attempt(bench, run, steady(bench, references)))
     return references
 
 
@@ -155,7 +161,7 @@ def document(args, runs, references):
     pairs = [{"model": m, "batch": b, "alone": round(by_kind["alone", (m, b)], 5),
               "together": round(by_kind["together", (m, b)], 5)} for m, b in PAIRS]
     return {"machine": args.machine, "cores": len(os.sched_getaffinity(0)), "reference": round(reference, 5),
-            "references": len(references), "reference_range": [min(references), max(references)],
+            "references": len(references), "reference_range": [round(x, 5) for x in (min(references), max(references))],
             "parts": parts, "pairs": pairs, "rows": [row_of(r, reference) for r in runs if r.kind == "step"]}
 
 
@@ -164,6 +170,20 @@ def write(path, data):
     text += ",\n  ".join(json.dumps(r) for r in data["rows"]) + "\n ]\n}\n"
     with open(path, "w") as file:
         file.write(text)
+
+
+def prefer_us():
+    """Linux gives each session the same share of a busy machine: what else runs here is to get next to none of it.
+    Our own processes keep sharing the cores evenly."""
+    try:
+        os.setsid()
+    except OSError:
+        pass  # we lead one already
+    try:
+        with open("/proc/self/autogroup", "w") as file:
+            file.write("-20")
+    except OSError as error:
+        print(f"others keep their share of the processor: /proc/self/autogroup: {error.strerror}", file=sys.stderr)
 
 
 def main():
@@ -178,12 +198,15 @@ def main():
     deadline = time.monotonic() + 60 * args.minutes
     runs = [Run("step", row) for row in PLAN[:args.only]] + [Run("parts", p) for p in PARTS]
     runs += [Run(kind, p) for p in PAIRS for kind in ("alone", "together")]
+    prefer_us()
     references = measure_all(Bench(args.build), runs, args.rounds, deadline)
-    missing = [r for r in runs if not r.rounds]
-    if missing:
-        raise SystemExit(f"no undisturbed run of {missing[0].kind} {missing[0].what}: the machine is not idle enough")
-    write(args.file, document(args, runs, references))
-    return 0
+    short = [r for r in runs if len(r.rounds) < args.rounds]
+    for r in short:
+        print(f"{len(r.rounds)} undisturbed runs of {r.kind} {r.what}, {r.dropped} others", file=sys.stderr)
+    if any(not r.rounds and r.kind != "step" for r in runs):
+        raise SystemExit("the machine is not idle enough")
+    write(args.file, document(args, [r for r in runs if r.rounds], references))
+    return 1 if short else 0
 
 
 if __name__ == "__main__":
