@@ -3,11 +3,12 @@
 
     measure_scaling.py --file F --machine "what it is" [--build build/release] [--rounds 5] [--minutes 17]
 
-The machine should be idle. Each round runs everything in another random order, and a short reference on all cores
-between any two runs: where the reference before a run and the one after it differ by more than 3 %, the machine was
-disturbed, and the run is repeated later. After a disturbed one, references go on until two agree. What counts is a run's time over that of its references; the median of
-these, times the median of all references, is what is written, with the spread over the rounds and the share of time
-that the hypervisor took ("steal" of /proc/stat)."""
+The machine should be idle, but others may still slow it, for milliseconds or seconds, and nothing tells. Each round
+runs everything in another random order, some steps a run, and a fixed piece of work (bench/reference.h) is timed before
+and after every step, on as many cores as the step uses: where the two differ by more than 3 %, the step is dropped.
+What counts is a step's time over that of its references; the median of these, times the median of all references of
+as many ranks, is what is written, with the spread over the rounds and the share of time that the hypervisor says it
+took ("steal" of /proc/stat). Rounds go on until every row has 5 with a step that counts and 20 such steps."""
 import argparse
 import json
 import os
@@ -20,9 +21,7 @@ from dataclasses import dataclass, field
 
 import scaling_costs as costs
 
-REFERENCE = ["tiny", "16", "40", "f32", "2", "none", "0", "0", "0", "0", "0", "saved", "0", "each"]
-TOLERANCE, STEPS = 0.03, 8  # of a run: five rounds are 40 steps
-PATIENCE = 5  # references that are waited for the machine to be steady
+TOLERANCE, STEPS, LEAST = 0.03, 12, 20  # of references; steps of a run; steps that count
 
 # Steps: (model, ranks, threads, batch, micro-batch, KiB of a bucket, use); 0: whole, 16 MiB. No row of four ranks and
 # none of several buckets calibrates anything; of the others a rank's batches lie on either side of the checked ones.
@@ -38,12 +37,17 @@ PAIRS = [("small", 32)]  # one rank of one thread alone, and two that know nothi
 
 @dataclass
 class Run:
-    """Something to measure, and for each accepted round its figures over the reference, by name."""
+    """Something to measure, and what each round gave."""
     kind: str              # "step", "parts", "alone" or "together"
     what: tuple
-    rounds: list = field(default_factory=list)
-    dropped: int = 0
-    steal: list = field(default_factory=list)  # shares
+    rounds: list = field(default_factory=list)   # name -> figures; a step's are (seconds, reference) that count
+    references: list = field(default_factory=list)
+    dropped: int = 0       # steps
+    steal: list = field(default_factory=list)    # shares
+
+    def is_done(self, rounds):
+        steps = sum(len(r.get("step", ())) for r in self.rounds)
+        return len(self.rounds) >= rounds and (self.kind != "step" or steps >= LEAST)
 
 
 class Bench:
@@ -62,29 +66,34 @@ class Bench:
             raise SystemExit(f"{' '.join(process.args)}: {error or out}")
         return out
 
-    def steps(self, processes):
-        """Seconds of every step of all of them."""
-        lines = [line for p in processes for line in self.finish(p).splitlines() if line.startswith("seconds of each")]
-        return [float(x) for line in lines for x in line.split(":")[1].split()]
+    def steps(self, run):
+        """The round's steps that count."""
+        model, ranks, threads, batch, micro, bucket, _ = run.what
+        words = [model, batch, STEPS, "f32", threads, "none", 0, micro, 0, 0, 0, "saved", bucket, "each"]
+        lines = [line.split(":") for line in self.finish(self.start("bench_step", words, ranks)).splitlines()]
+        figures = {title: [float(x) for x in rest[0].split()] for title, *rest in lines[:3]}
+        cores = min(2, ranks * threads)
+        references = figures[f"reference on {cores} core" + "s" * (cores > 1)]
+        run.references += references
+        found = [(seconds, (before + after) / 2) for seconds, before, after
+                 in zip(figures["seconds of each step"], references, references[1:])
+                 if abs(after / before - 1) <= TOLERANCE]
+        run.dropped += STEPS - len(found)
+        return found
 
-    def step_words(self, model, batch, threads, micro=0, bucket=0):
-        return [model, batch, STEPS, "f32", threads, "none", 0, micro, 0, 0, 0, "saved", bucket, "each"]
-
-    def reference(self):
-        return statistics.median(self.steps([self.start("bench_step", REFERENCE)]))
-
-    def run(self, kind, what):
-        """name -> figures."""
-        if kind == "step":
-            model, ranks, threads, batch, micro, bucket, _ = what
-            words = self.step_words(model, batch, threads, micro, bucket)
-            return {"step": self.steps([self.start("bench_step", words, ranks)])}
-        if kind == "parts":
-            words = self.finish(self.start("bench_step_parts", ["small", 9, what[1]], what[0])).split(":")[1].split()
+    def measure(self, run):
+        """name -> figures of one round."""
+        if run.kind == "step":
+            return {"step": self.steps(run)}
+        if run.kind == "parts":
+            ranks, threads = run.what
+            words = self.finish(self.start("bench_step_parts", ["small", 9, threads], ranks)).split(":")[1].split()
             return {name: [float(x)] for name, x in zip(words[::2], words[1::2])}
-        copies = 2 if kind == "together" else 1
-        words = self.step_words(*what, 1)
-        return {"step": self.steps([self.start("bench_step", words) for _ in range(copies)])}
+        model, batch = run.what
+        processes = [self.start("bench_step", [model, batch, STEPS, "f32", 1])
+                     for _ in range(2 if run.kind == "together" else 1)]
+        outs = [self.finish(p) for p in processes]
+        return {"step": [float(out.split(": ")[1].split()[0]) for out in outs]}
 
 
 def steal():
@@ -93,76 +102,57 @@ def steal():
     return words[7], sum(words[:8])
 
 
-def attempt(bench, run, before):
-    """Runs it once; returns the reference after it."""
+def attempt(bench, run):
     stolen, total = steal()
-    figures = bench.run(run.kind, run.what)
+    figures = bench.measure(run)
     now_stolen, now_total = steal()
-    after = bench.reference()
-    accepted = abs(after / before - 1) <= TOLERANCE
-    if accepted:
-        reference = (before + after) / 2
-        run.rounds.append({name: [x / reference for x in values] for name, values in figures.items()})
+    count = len(next(iter(figures.values())))
+    if count:
+        run.rounds.append(figures)
         run.steal.append((now_stolen - stolen) / max(1, now_total - total))
-    else:
-        run.dropped += 1
-    print(f"{run.kind} {run.what}: {statistics.median(next(iter(figures.values()))):.5g}, reference {before:.5f} "
-          f"{after:.5f}{'' if accepted else ', dropped'}", flush=True)
-    return after
-
-
-def steady(bench, references):
-    """A reference, if need be several: until the last two agree, or patience ends."""
-    for _ in range(PATIENCE):
-        if len(references) > 1 and abs(references[-1] / references[-2] - 1) <= TOLERANCE:
-            break
-        references.append(bench.reference())
-    return references[-1]
+    print(f"{run.kind} {run.what}: {count} count, {figures if run.kind != 'step' else ''}", flush=True)
 
 
 def measure_all(bench, runs, rounds, deadline):
-    """The references, when every run has so many accepted rounds or the time is up."""
-    references = [bench.reference()]
+    """Until every run is done or the time is up."""
     while time.monotonic() < deadline:
-        missing = [r for r in runs if len(r.rounds) < rounds]
+        missing = [r for r in runs if not r.is_done(rounds)]
         if not missing:
-            break
-        fewest = min(len(r.rounds) for r in missing)
-        order = [r for r in missing if len(r.rounds) == fewest]
-        random.shuffle(order)
-        for run in order:
+            return
+        random.shuffle(missing)
+        for run in missing:
             if time.monotonic() < deadline:
-                references.append(attempt(bench, run, steady(bench, references)))
-    return references
+                attempt(bench, run)
 
 
-def median_of(run, name, reference):
-    return statistics.median(x for r in run.rounds for x in r[name]) * reference
-
-
-def spread(run, name):
-    """Of the rounds' medians: the largest over the smallest, less one."""
-    medians = [statistics.median(r[name]) for r in run.rounds]
-    return max(medians) / min(medians) - 1
+def median_of(run, name):
+    return statistics.median(x for r in run.rounds for x in r[name])
 
 
 def row_of(run, reference):
+    """reference: the median of all of as many ranks on as many cores."""
     names = ("model", "ranks", "threads", "batch", "micro", "bucket", "use")
-    return {**dict(zip(names, run.what)), "seconds": round(median_of(run, "step", reference), 5),
-            "spread": round(spread(run, "step"), 4), "rounds": len(run.rounds), "dropped": run.dropped,
-            "steps": sum(len(r["step"]) for r in run.rounds), "steal": round(max(run.steal), 4)}
+    rounds = [[seconds / one for seconds, one in r["step"]] for r in run.rounds]
+    medians = [statistics.median(r) for r in rounds]
+    return {**dict(zip(names, run.what)), "seconds": round(statistics.median(sum(rounds, [])) * reference, 5),
+            "spread": round(max(medians) / min(medians) - 1, 4), "rounds": len(rounds), "steps": sum(map(len, rounds)),
+            "dropped": run.dropped, "steal": round(max(run.steal), 4)}
 
 
-def document(args, runs, references):
-    reference = statistics.median(references)
-    parts = {f"{r.what[0]} x {r.what[1]}": {name: round(median_of(r, name, reference), 4) for name in r.rounds[0]}
+def document(args, runs):
+    parts = {f"{r.what[0]} x {r.what[1]}": {name: round(median_of(r, name), 4) for name in r.rounds[0]}
              for r in runs if r.kind == "parts"}
-    by_kind = {(r.kind, r.what): median_of(r, "step", reference) for r in runs if r.kind in ("alone", "together")}
-    pairs = [{"model": m, "batch": b, "alone": round(by_kind["alone", (m, b)], 5),
-              "together": round(by_kind["together", (m, b)], 5)} for m, b in PAIRS]
-    return {"machine": args.machine, "cores": len(os.sched_getaffinity(0)), "reference": round(reference, 5),
-            "references": len(references), "reference_range": [round(x, 5) for x in (min(references), max(references))],
-            "parts": parts, "pairs": pairs, "rows": [row_of(r, reference) for r in runs if r.kind == "step"]}
+    both = {(r.kind, r.what): round(median_of(r, "step"), 5) for r in runs if r.kind in ("alone", "together")}
+    pairs = [{"model": m, "batch": b, **{k: both[k, (m, b)] for k in ("alone", "together")}} for m, b in PAIRS]
+    groups = {}
+    for r in runs:
+        if r.kind == "step":
+            groups.setdefault(r.what[1:3], []).extend(r.references)
+    references = {key: statistics.median(values) for key, values in groups.items()}
+    shown = {f"{r} x {t}": {"median": round(references[r, t], 6), "tenths": [round(x, 6) for x in
+                            statistics.quantiles(groups[r, t], n=10)]} for r, t in sorted(groups)}
+    return {"machine": args.machine, "cores": len(os.sched_getaffinity(0)), "references": shown, "parts": parts,
+            "pairs": pairs, "rows": [row_of(r, references[r.what[1:3]]) for r in runs if r.kind == "step"]}
 
 
 def write(path, data):
@@ -199,13 +189,13 @@ def main():
     runs = [Run("step", row) for row in PLAN[:args.only]] + [Run("parts", p) for p in PARTS]
     runs += [Run(kind, p) for p in PAIRS for kind in ("alone", "together")]
     prefer_us()
-    references = measure_all(Bench(args.build), runs, args.rounds, deadline)
-    short = [r for r in runs if len(r.rounds) < args.rounds]
+    measure_all(Bench(args.build), runs, args.rounds, deadline)
+    short = [r for r in runs if not r.is_done(args.rounds)]
     for r in short:
-        print(f"{len(r.rounds)} undisturbed runs of {r.kind} {r.what}, {r.dropped} others", file=sys.stderr)
+        print(f"{len(r.rounds)} rounds of {r.kind} {r.what}, {r.dropped} steps dropped", file=sys.stderr)
     if any(not r.rounds and r.kind != "step" for r in runs):
-        raise SystemExit("the machine is not idle enough")
-    write(args.file, document(args, [r for r in runs if r.rounds], references))
+        raise SystemExit("the time is too short")
+    write(args.file, document(args, [r for r in runs if r.rounds]))
     return 1 if short else 0
 
 

@@ -3,13 +3,14 @@
 
     simulate_scaling.py check [--file F]                           calibrates, predicts the rest and compares
     simulate_scaling.py check --write                              ... and puts the table into docs/scaling.md
+    simulate_scaling.py check --page                               ... and fails unless it stands there already
     simulate_scaling.py predict MODEL RANKS BATCH [--file F]       one step of this machine, phase by phase
 
 F is written by measure_scaling.py. A step is a program for each rank, as train/step.c and optim/adamw.c run it:
 computing, collectives that are queued and move on by themselves, and waits for them. Ranks of one machine share its
 cores, the threads that communicate included. GPUs compute for themselves, and collectives take the time that latency
 and bandwidth give. `check` fits four constants of the machine to the measurements marked "calibrate", compares the
-prediction of all others with what was measured, and fails if one is off by more than 10 %, or if the measurements are
+prediction of all others with what was measured, and fails if one is off by more than 10 %, or if measurements are
 too few for that to mean anything."""
 import argparse
 import json
@@ -244,15 +245,19 @@ def check(args):
           ", ".join(f"{k} {v:.3f}" for k, v in machine.slower.items()) + f"; pace {machine.pace:.3f}")
     print("\n".join(lines))
     print(f"largest error of a prediction: {100 * worst:.1f} %")
+    table = "\n".join(lines) + f"\n\nLargest error of a prediction: {100 * worst:.1f} %.\n"
+    with open(DOCUMENT) as file:
+        before, rest = file.read().split(BEGIN)
     if args.write:
-        with open(DOCUMENT) as file:
-            before, rest = file.read().split(BEGIN)
         with open(DOCUMENT, "w") as file:
-            file.write(before + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+            file.write(before + BEGIN + "\n" + table + END + rest.split(END)[1])
+    if args.page and rest.split(END)[0].strip() != table.strip():
+        print("docs/scaling.md is old: run scripts/simulate_scaling.py check --write", file=sys.stderr)
+        return 1
     against = list(objections(data))
     for reason in against:
         print(f"{args.file}: {reason}", file=sys.stderr)
-    return 0 if worst <= 0.10 and not against else 1
+    return 0 if 100 * worst <= args.within and not against else 1
 
 
 def predict(args):
@@ -274,6 +279,8 @@ def main():
     one = commands.add_parser("check")
     one.set_defaults(run=check)
     one.add_argument("--write", action="store_true")
+    one.add_argument("--page", action="store_true")
+    one.add_argument("--within", type=float, default=10, help="percent")
     two = commands.add_parser("predict")
     two.set_defaults(run=predict)
     two.add_argument("model")
