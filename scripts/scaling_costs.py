@@ -27,13 +27,23 @@ def read_description(name):
 
 
 @dataclass
+class Segment:
+    """A run of the trainable slab, and what of a pair's FLOPs it takes part in."""
+    weights: int    # elements
+    products: int   # of them in matrices that activations are multiplied by: tables are only looked up
+    flops: float    # executed, forward and backward of one pair
+
+
+@dataclass
 class Model:
     name: str
     embed: int
     context: int
     parameters: int
-    pair_flops: float   # towers, forward and backward of one pair
-    layers: int         # of both towers
+    products: int          # weights in products
+    nominal_flops: float   # towers, forward and backward of one pair: every layer for every token of the context
+    pair_flops: float      # what is executed: texts without padding, of the last layers what token 0 needs
+    segments: list         # in the order in which backward finishes them: from the slab's end to its start
 
 
 def layer_flops(tokens, width, ffn, passes=3):
@@ -42,33 +52,81 @@ def layer_flops(tokens, width, ffn, passes=3):
     return passes * ((8 * width + 4 * ffn) * tokens * width + 4 * tokens ** 2 * width)
 
 
-def text_parameters(t, embed):
+def last_layer_flops(tokens, width, ffn, passes=3):
+    """Keys and values of all tokens; the rest of one, the only one that is read."""
+    return passes * (4 * tokens * width ** 2 + 4 * width ** 2 + 4 * width * ffn + 4 * tokens * width)
+
+
+def layer_segments(layers, tokens, width, ffn, weights):
+    """Of a tower's layers, the last one first."""
+    products = 4 * width * width + 2 * width * ffn
+    last = [Segment(weights, products, last_layer_flops(tokens, width, ffn))]
+    return last + [Segment(weights, products, layer_flops(tokens, width, ffn)) for _ in range(layers - 1)]
+
+
+def text_segments(t, embed, tokens):
     h, f = t["hidden"], t["intermediate"]
     tables = (t["vocabulary"] + t["positions"] + t["types"]) * h + 2 * h
-    return tables + t["layers"] * (4 * h * h + 2 * h * f + 9 * h + f) + h * embed
+    head = Segment(h * embed + 1, h * embed, 6 * h * embed)  # and logit_scale
+    layers = layer_segments(t["layers"], tokens, h, f, 4 * h * h + 2 * h * f + 9 * h + f)
+    return [head] + layers + [Segment(tables, 0, 0.0)]
 
 
-def image_parameters(i, embed):
+def image_segments(i, embed, mask_ratio):
     d, p, n = i["width"], i["patch"], (i["resolution"] // i["patch"]) ** 2
-    return 3 * p * p * d + d + (n + 1) * d + 4 * d + i["layers"] * (12 * d * d + 13 * d) + d * embed
+    kept = int(n * (1 - mask_ratio))
+    patches = 2 * 2 * kept * 3 * p ** 2 * d  # no gradient into the pixels
+    head = Segment(d * embed + 2 * d, d * embed, 6 * d * embed)
+    layers = layer_segments(i["layers"], kept + 1, d, 4 * d, 12 * d * d + 13 * d)
+    start = Segment(3 * p * p * d + d + (n + 1) * d + 2 * d, 3 * p * p * d, patches)
+    return [head] + layers + [start], i["layers"] * layer_flops(kept + 1, d, 4 * d) + patches
 
 
-def load_model(name, vocabulary=21128, mask_ratio=0.0):
+def load_model(name, vocabulary=21128, mask_ratio=0.0, tokens=None):
+    """tokens: of a text on average, all of them taken to be as long; None: the whole context."""
     c = read_description(name)
     i, t, embed = c["image"], c["text"], c["embed_dim"]
     t["vocabulary"] = t["vocabulary"] or vocabulary
-    flops = t["layers"] * layer_flops(c["context_length"], t["hidden"], t["intermediate"])
+    text = text_segments(t, embed, tokens or c["context_length"])
+    nominal = t["layers"] * layer_flops(c["context_length"], t["hidden"], t["intermediate"])
     if i.get("kind") == "resnet":
         if name != "RN50":
             raise SystemExit(f"{name}: the cost of this ResNet is not known")
-        return Model(name, embed, c["context_length"], RESNET_PARAMETERS, flops + RESNET_IMAGE_GFLOP * 1e9,
-                     t["layers"] + sum(int(s) for s in i["stages"].strip("[]").split(",")))
-    n = (i["resolution"] // i["patch"]) ** 2
-    kept = int(n * (1 - mask_ratio))
-    flops += i["layers"] * layer_flops(kept + 1, i["width"], 4 * i["width"])
-    flops += 2 * 2 * kept * 3 * i["patch"] ** 2 * i["width"]  # patches: no gradient into the pixels
-    parameters = image_parameters(i, embed) + text_parameters(t, embed) + 1
-    return Model(name, embed, c["context_length"], parameters, flops, t["layers"] + i["layers"])
+        image_flops = RESNET_IMAGE_GFLOP * 1e9
+        weights = RESNET_PARAMETERS - sum(s.weights for s in text)
+        image = [Segment(weights, weights, image_flops)]
+    else:
+        image, image_flops = image_segments(i, embed, mask_ratio)
+    segments = text + image
+    return Model(name, embed, c["context_length"], sum(s.weights for s in segments),
+                 sum(s.products for s in segments), nominal + image_flops, sum(s.flops for s in segments), segments)
+
+
+def bucket_sizes(parameters, ranks, size):
+    """optim/partition.c: elements of each bucket of about `size` bytes, in the order in which backward ends them."""
+    least = -(-size // (4 * UNIT))
+    even = (least - 1) // ranks * ranks + ranks
+    whole = (even if even <= least + least // 4 else least) * UNIT
+    count = -(-parameters // whole)
+    return [parameters - (count - 1) * whole] + [whole] * (count - 1)
+
+
+def backward_shares(model, sizes):
+    """For each bucket, which share of backward has run when its last gradient is final; evenly within a segment."""
+    shares, ends, at = [], iter(model.segments), 0
+    segment, left, done = next(ends), 0, 0.0
+    left = segment.weights
+    for size in sizes:
+        at = size
+        while at > left:
+            at -= left
+            done += segment.flops * left / segment.weights
+            segment = next(ends)
+            left = segment.weights
+        done += segment.flops * at / segment.weights
+        left -= at
+        shares.append(done / model.pair_flops)
+    return shares
 
 
 def loss_flops(model, own, batch):

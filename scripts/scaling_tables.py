@@ -12,7 +12,8 @@ import sys
 from dataclasses import dataclass
 
 import scaling_costs as costs
-from simulate_scaling import Simulation, Step, step_programs
+from scaling_simulation import Collective, Simulation
+from simulate_scaling import Step, step_programs
 
 DOCUMENT = os.path.join(costs.ROOT, "docs/scaling.md")
 BEGIN, END = "<!-- tables: scripts/scaling_tables.py --write -->", "<!-- end of tables -->"
@@ -29,9 +30,13 @@ HOP_NVLINK, HOP_NETWORK = 2e-6, 8e-6  # seconds
 LAUNCH = 20e-6             # to begin a collective
 AGREEMENT = 100e-6         # a small exchange between hosts on the CPU
 NETWORKS = [("8 x 400", 8, 400e9), ("8 x 200", 8, 200e9), ("1 x 400", 1, 400e9), ("1 x 200", 1, 200e9)]
-# bf16 activations of a pair, nothing recomputed; RN50's are an estimate from its feature maps.
-PAIR_BYTES = {"RN50": 60e6, "ViT-B-16": 73e6, "ViT-L-14": 217e6, "ViT-L-14-336": 469e6, "ViT-H-14": 378e6}
-BATCHES = {"RN50": 24576, "ViT-B-16": 12800, "ViT-L-14": 4096, "ViT-L-14-336": 8192, "ViT-H-14": 20480}
+TOKENS = 11                # of a text: the mean of Flickr8k-CN's 30,000 captions, [CLS] and [SEP] included
+# bf16 activations of a pair as train/memory_need.c plans them: nothing recomputed, texts as long as the context.
+PAIR_BYTES = {"RN50": 52e6, "ViT-B-32": 29e6, "ViT-B-16": 70e6, "ViT-L-14": 212e6, "ViT-L-14-336": 457e6,
+              "ViT-H-14": 370e6}
+# The paper's for MUGE; it has none for ViT-B-32.
+BATCHES = {"RN50": 24576, "ViT-B-32": 12800, "ViT-B-16": 12800, "ViT-L-14": 4096, "ViT-L-14-336": 8192,
+           "ViT-H-14": 20480}
 BUCKETS = [16, 64, 256]  # MiB, bucket_mb
 RANKS = [8, 16, 32, 64, 128, 256, 512]
 
@@ -47,14 +52,20 @@ class Gpus:
     def loss(self, flops):
         return flops / LOSS_PRODUCTS
 
-    def per_pass(self, model, threads):
+    def per_pass(self, model):
         return 0.0
 
-    def per_step(self, model, ranks):
-        return AGREEMENT * 3 + self.memory(4 * model.parameters)  # gradients zeroed
+    def agreement(self, ranks):
+        return AGREEMENT * 3
 
-    def memory(self, size):
-        return size / MEMORY
+    def zero(self, weights):
+        return 4 * weights / MEMORY
+
+    def norm(self, weights):
+        return 4 * weights / MEMORY
+
+    def update(self, weights):
+        return 28 * weights / MEMORY
 
     def collective(self, kind, size, ranks):
         """A ring through all GPUs; between hosts as many rings as network cards share the data. Columns go from each
@@ -65,7 +76,7 @@ class Gpus:
         bandwidth = min(NVLINK, network) if hosts > 1 else NVLINK
         if kind == "columns" and hosts > 1:
             bandwidth = min(NVLINK, network / PER_HOST)
-        return 0.0, LAUNCH + hops + size / bandwidth
+        return Collective(0.0, LAUNCH + hops + size / bandwidth)
 
 
 def micro_batch(model, ranks, batch):
@@ -98,7 +109,7 @@ def number(x):
 
 
 def fixed_batch_table(name):
-    model, batch = costs.load_model(name), BATCHES[name]
+    model, batch = model_of(name), BATCHES[name]
     yield f"**{name}**, {batch:,} pairs a step"
     yield ""
     yield "| GPUs | pairs a GPU | micro-batch | bucket | " + \
@@ -123,7 +134,7 @@ def growing_batch_table(own):
     yield "| model | " + " | ".join(f"{r} GPUs, {own * r:,} pairs" for r in RANKS) + " |"
     yield "|---" * (1 + len(RANKS)) + "|"
     for name in BATCHES:
-        model, gpus, cells = costs.load_model(name), Gpus(8, 400e9), []
+        model, gpus, cells = model_of(name), Gpus(8, 400e9), []
         for ranks in RANKS:
             seconds, phases, _ = step_time(model, ranks, own * ranks, gpus)
             loss = sum(phases.get(k, 0) for k in ("features, waiting", "loss", "columns, waiting", "loss, waiting"))
@@ -133,13 +144,31 @@ def growing_batch_table(own):
     yield ""
 
 
+def model_of(name):
+    return costs.load_model(name, tokens=TOKENS)
+
+
+def compute_table():
+    yield "**Computed for a pair**, GFLOP, forward and backward"
+    yield ""
+    yield f"| model | every layer, {costs.load_model('ViT-B-16').context} tokens | of the last layers token 0 only | " \
+        f"and texts of {TOKENS} tokens | share |"
+    yield "|---" * 5 + "|"
+    for name in BATCHES:
+        whole, packed = costs.load_model(name), model_of(name)
+        figures = (whole.nominal_flops, whole.pair_flops, packed.pair_flops)
+        yield f"| {name} | " + " | ".join(f"{x / 1e9:,.1f}" for x in figures) + \
+            f" | {100 * packed.pair_flops / whole.nominal_flops:.0f} % |"
+    yield ""
+
+
 def bytes_table(ranks):
     yield f"**Sent by each of {ranks} GPUs in a step**, MB, and what it keeps, GB (bf16, optimizer state sharded)"
     yield ""
     yield "| model | pairs | text features | columns | their gradients | gradients | weights | state | loss |"
     yield "|---" * 9 + "|"
     for name, batch in BATCHES.items():
-        model = costs.load_model(name)
+        model = model_of(name)
         t = costs.traffic(model, ranks, batch)
         megabytes = (t.features, t.columns, t.feature_gradients, t.gradients, t.values)
         kept = costs.state_bytes(model, ranks), costs.loss_bytes(model, ranks, batch)
@@ -149,7 +178,7 @@ def bytes_table(ranks):
 
 
 def tables():
-    lines = list(bytes_table(32))
+    lines = list(compute_table()) + list(bytes_table(32))
     for name in BATCHES:
         lines += fixed_batch_table(name)
     lines += growing_batch_table(128)

@@ -1,16 +1,18 @@
 /* Times whole training steps (forward, loss, backward, AdamW) of a model from configs/models on random pixels
  * and texts:
  *     bench_step [MODEL [BATCH [STEPS [f32|bf16 [THREADS [none|light|block [MASK_RATIO [MICRO
- *                 [RESOLUTION [CONTEXT [TOKENS [saved|all|last|packed]]]]]]]]]]]]
+ *                 [RESOLUTION [CONTEXT [TOKENS [saved|all|last|packed [BUCKET [each]]]]]]]]]]]]]]
  * Texts have TOKENS tokens on average (0: CONTEXT each), of lengths spread evenly around it. saved: with what
- * tw_dual_encoder_save saves (the default), all: without, last and packed: with one of the two.
- * Prints seconds a step (median, fastest), pairs/s and the process's peak memory: after a first step, which
- * is of MICRO pairs where that is given, and in the end. Under mpirun BATCH is shared by the ranks, each has
- * THREADS threads, and the first rank prints its figures. scripts/bench/step.sh runs it beside PyTorch,
- * scripts/bench/large_batch.sh with a batch far larger than a micro-batch. */
+ * tw_dual_encoder_save saves (the default), all: without, last and packed: with one of the two. BUCKET: KiB
+ * of gradients that ranks reduce together (0: 16 MiB). each: the seconds of every step, and of a reference
+ * (reference.h) around it. Prints seconds a step (median, fastest), pairs/s and the process's peak memory:
+ * after a first step, which is of MICRO pairs where that is given, and in the end. Under mpirun BATCH is
+ * shared by the ranks, each has THREADS threads, and the first rank prints its figures. scripts/bench/step.sh
+ * runs it beside PyTorch, scripts/bench/large_batch.sh with a batch far larger than a micro-batch. */
 #include "train/step.h"
 #include "autograd/random.h"
 #include "optim/adamw.h"
+#include "scripts/bench/reference.h"
 #include "tests/test_device.h"
 #include "train/comm_open.h"
 #include "train/model_file.h"
@@ -51,6 +53,8 @@ typedef struct request {
     const char *name, *type;
     int64_t batch, micro;
     int steps, threads, resolution, context, tokens;
+    int64_t bucket; /* KiB */
+    bool each;
     const char *savings;
     tw_recompute recompute;
     double mask_ratio;
@@ -73,7 +77,9 @@ static request parse(int argc, char **argv) {
                      .resolution = argc > 9 ? atoi(argv[9]) : 0,
                      .context = argc > 10 ? atoi(argv[10]) : 0,
                      .tokens = argc > 11 ? atoi(argv[11]) : 0,
-                     .savings = argc > 12 ? argv[12] : "saved"};
+                     .savings = argc > 12 ? argv[12] : "saved",
+                     .bucket = argc > 13 ? atoll(argv[13]) : 0,
+                     .each = argc > 14 && strcmp(argv[14], "each") == 0};
 }
 
 static tw_status open_bench(bench *b, const request *r) {
@@ -94,8 +100,8 @@ static tw_status open_bench(bench *b, const request *r) {
     tw_dual_encoder_save(b->model, !all && (!one || strcmp(r->savings, "last") == 0),
                          !all && (!one || strcmp(r->savings, "packed") == 0));
     TRY(tw_params_lay_out(b->model->params, type));
-    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks, 16 << 20,
-                            &b->partition));
+    TRY(tw_partition_create(tw_params_trainable(b->model->params), b->comm->rank, b->comm->ranks,
+                            (r->bucket ? r->bucket : 16 << 10) << 10, &b->partition));
     if (type == TW_BF16 && b->comm->ranks > 1) TRY(tw_partition_share(b->partition, b->model->params));
     TRY(tw_dual_encoder_allocate(b->model, b->device, type, true));
     TRY(tw_params_initialise(b->model->params, 1));
@@ -146,11 +152,39 @@ static double peak_mib(void) {
     return (double)usage.ru_maxrss / 1024.0;
 }
 
-static tw_status time_steps(bench *b, const request *r, double *seconds) {
+/* With `each`: a reference on one core and on two, before the first step and after every one. */
+enum { REFERENCES = 2 };
+
+static void refer(const bench *b, const request *r, double *references, int at) {
+    const struct timespec meanwhile = {.tv_nsec = 40000000}; /* asleep, ranks do not look for messages */
+    if (!r->each) return;
+    if (b->comm->rank > 0) {
+        nanosleep(&meanwhile, NULL);
+        return;
+    }
+    (void)reference_seconds(REFERENCES); /* until OpenMP's threads have fallen asleep */
+    for (int i = 0; i < REFERENCES; i++) references[i * (r->steps + 1) + at] = reference_seconds(i + 1);
+}
+
+static void print_line(const char *title, const double *seconds, int n) {
+    printf("%s:", title);
+    for (int i = 0; i < n; i++) printf(" %.6f", seconds[i]);
+    printf("\n");
+}
+
+static void print_each(const request *r, const double *seconds, const double *references) {
+    print_line("seconds of each step", seconds, r->steps);
+    print_line("reference on 1 core", references, r->steps + 1);
+    print_line("reference on 2 cores", references + r->steps + 1, r->steps + 1);
+}
+
+/* references: (REFERENCES, steps + 1). */
+static tw_status time_steps(bench *b, const request *r, double *seconds, double *references) {
     int64_t first = r->micro && r->micro < b->own ? r->micro : b->own;
     TRY(one_step(b, first, 0)); /* warm-up: tapes, page faults, oneDNN's kernels */
     double before = peak_mib();
     double cpu = 1e30; /* of all threads, the fewest; on a busy machine the fairer figure */
+    refer(b, r, references, 0);
     for (int i = 0; i < r->steps; i++) {
         int64_t at = i, together[1024]; /* all ranks begin a step at a time */
         if (b->comm->ranks > 1024) return FAIL(TW_ERR_ARGUMENT, "at most 1024 ranks");
@@ -159,10 +193,12 @@ static tw_status time_steps(bench *b, const request *r, double *seconds) {
         TRY(one_step(b, b->own, i + 1));
         seconds[i] = seconds_of(CLOCK_MONOTONIC) - start;
         cpu = fmin(cpu, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - cpu_start);
+        refer(b, r, references, i + 1);
     }
+    if (b->comm->rank != 0) return TW_OK;
+    if (r->each) print_each(r, seconds, references);
     qsort(seconds, (size_t)r->steps, sizeof *seconds, compare);
     double median = seconds[r->steps / 2];
-    if (b->comm->rank != 0) return TW_OK;
     printf("tuwen %s batch %lld %s, ranks %d: %.4f s a step (fastest %.4f, CPU %.4f), %.3f pairs/s, peak "
            "%.0f MiB",
            r->name, (long long)r->batch, r->type, b->comm->ranks, median, seconds[0], cpu,
@@ -177,11 +213,12 @@ static tw_status time_steps(bench *b, const request *r, double *seconds) {
 static tw_status run(bench *b, int argc, char **argv) {
     request r = parse(argc, argv);
     if (r.batch < 1 || r.steps < 1) return FAIL(TW_ERR_ARGUMENT, "BATCH and STEPS must be 1 or more");
+    if (r.bucket < 0) return FAIL(TW_ERR_ARGUMENT, "BUCKET must be 0 or more KiB");
     TRY(open_bench(b, &r));
     TRY(make_data(b, b->own, r.tokens));
-    double *seconds = malloc((size_t)r.steps * sizeof *seconds);
+    double *seconds = calloc((size_t)(r.steps + 1), (1 + REFERENCES) * sizeof *seconds);
     if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = time_steps(b, &r, seconds);
+    tw_status status = time_steps(b, &r, seconds, seconds + r.steps + 1);
     free(seconds);
     return status;
 }
