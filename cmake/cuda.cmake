@@ -4,7 +4,7 @@
 file(GLOB TW_CUDA_KERNELS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/ops/*.cu ${CMAKE_SOURCE_DIR}/autograd/cuda/*.cu)
 # What of autograd/cuda/ calls no library, for tests/cuda_shim too.
 file(GLOB TW_CUDA_PLAIN CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/autograd/cuda/dnn_*.c)
-list(APPEND TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c)
+list(APPEND TW_CUDA_PLAIN ${CMAKE_SOURCE_DIR}/autograd/cuda/product.c ${CMAKE_SOURCE_DIR}/autograd/cuda/choice.c)
 
 # Adds the device to tw_autograd.
 function(tw_cuda_device)

@@ -106,6 +106,10 @@ void tw_device_set_deterministic(tw_device *device, bool wanted) {
 bool tw_device_deterministic(const tw_device *device) {
     return tw_on_cpu(device) || tw_cuda_deterministic(device);
 }
+
+bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
+    return !tw_on_cpu(device) && tw_cuda_choice_text(device, i, text, size);
+}
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     (void)threads, (void)index;
@@ -135,6 +139,11 @@ void tw_device_set_deterministic(tw_device *device, bool wanted) {
 
 bool tw_device_deterministic(const tw_device *device) {
     return tw_on_cpu(device);
+}
+
+bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
+    (void)device, (void)i, (void)text, (void)size;
+    return false;
 }
 #endif
 

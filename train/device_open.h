@@ -28,4 +28,7 @@ void tw_device_allow_tf32(tw_device *device, bool allowed);
 void tw_device_set_deterministic(tw_device *device, bool wanted);
 bool tw_device_deterministic(const tw_device *device);
 
+/* What the device measured to choose between two ways to a result: line i, from 0 on; false: no more yet. */
+bool tw_device_choice(tw_device *device, int i, char *text, size_t size);
+
 #endif

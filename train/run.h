@@ -64,7 +64,8 @@ typedef struct tw_run {
         double waited, seconds, norm;
     } window;
     bool repeats_warned;
-    struct { /* the checkpoint that is being written, on rank 0 */
+    int choices_told; /* tw_device_choice */
+    struct {          /* the checkpoint that is being written, on rank 0 */
         tw_checkpoint_writer *writer;
         float *room; /* what it is written from; NULL: not allocated */
         int64_t step;

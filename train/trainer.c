@@ -109,6 +109,15 @@ static tw_status queue_adamw(void *context) {
     return tw_adamw_queue(run->adamw, tw_stepper_record(run->stepper));
 }
 
+/* As soon as it is known, and once. */
+static void tell_choices(tw_run *run) {
+    char text[256];
+    while (tw_device_choice(run->device, run->choices_told, text, sizeof text)) {
+        run->choices_told++;
+        tw_log_line(run->log, "measured on %s: %s", run->device->name, text);
+    }
+}
+
 static tw_status queue_update(tw_run *run, int64_t global) {
     tw_graphs *graphs = tw_stepper_graphs(run->stepper);
     enum { PART = 100 }; /* not one of the stepper's */
@@ -118,6 +127,7 @@ static tw_status queue_update(tw_run *run, int64_t global) {
                             tw_adamw_found(run->adamw)));
     const char *trouble = tw_graphs_trouble(graphs);
     if (trouble) tw_log_warning(run->log, "a part of the step is not captured as a CUDA graph: %s", trouble);
+    tell_choices(run);
     return collect(run, run->config->profile);
 }
 

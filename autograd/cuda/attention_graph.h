@@ -1,6 +1,7 @@
 /* Calls of `attention` on the GPU that run as graphs (dnn_attention.h): bf16, heads of up to 128 columns, a
- * multiple of 8. Their dropout is the library's: drawn from the step, the layer and the micro-batch's first
- * sample, the same for backward as for forward, but not the draws of other devices. */
+ * multiple of 8; packed samples as padded copies in scratch (padded.h), with their lengths. Their dropout is
+ * the library's: drawn from the step, the layer and the micro-batch's first sample, the same for backward as
+ * for forward, but not the draws of other devices. */
 #ifndef TW_AUTOGRAD_CUDA_ATTENTION_GRAPH_H
 #define TW_AUTOGRAD_CUDA_ATTENTION_GRAPH_H
 

@@ -23,10 +23,15 @@ void tw_cuda_set_tf32(tw_device *d, bool allowed);
 bool tw_cuda_tf32(const tw_device *d);
 
 /* Whether the same call on the same input must give the same bits each time: attention's backward and cuDNN's
- * engines then keep to it, at some cost. Our own kernels do in any case. Off at first; to be set before
- * memory is planned, as plans differ in the scratch that they need. d is a CUDA device. */
+ * engines then keep to it, at some cost, and no measurement chooses between ways that round differently. Our
+ * own kernels do in any case. Off at first; to be set before memory is planned, as plans differ in the
+ * scratch that they need. d is a CUDA device. */
 void tw_cuda_set_deterministic(tw_device *d, bool wanted);
 bool tw_cuda_deterministic(const tw_device *d);
+
+/* What was measured to choose between two ways to a result (choice.h): line i of it, from 0 on, without a
+ * line feed; false: there are no more. d is a CUDA device. */
+bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size);
 
 #ifdef __cplusplus
 }

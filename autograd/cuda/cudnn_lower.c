@@ -72,12 +72,12 @@ static tw_status lower_tensor(lowering *l, int i) {
     const tw_dnn_tensor *t = &l->g->tensor[i];
     cudnnBackendDescriptor_t *d = &l->tensor[i];
     cudnnDataType_t type = type_of(t->type);
-    int64_t id = i + 1, alignment = 16;
+    int64_t id = i + 1, alignment = 16, from = l->g->flat ? 1 : 0;
     bool inside = t->slot == TW_DNN_INSIDE, value = t->slot == TW_DNN_VALUE;
     TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_TENSOR_DESCRIPTOR, d));
     TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type));
-    TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4, t->dim));
-    TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4, t->stride));
+    TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_DIMENSIONS, CUDNN_TYPE_INT64, 4 - from, t->dim + from));
+    TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_STRIDES, CUDNN_TYPE_INT64, 4 - from, t->stride + from));
     TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_UNIQUE_ID, CUDNN_TYPE_INT64, 1, &id));
     TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, CUDNN_TYPE_INT64, 1, &alignment));
     TRY(tw_cudnn_set(*d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &inside));
@@ -96,13 +96,24 @@ static tw_status tensor_of(const lowering *l, cudnnBackendDescriptor_t d, cudnnB
 
 static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
     static const cudnnPointwiseMode_t modes[] = {
-        [TW_DNN_ADD] = CUDNN_POINTWISE_ADD,       [TW_DNN_SUB] = CUDNN_POINTWISE_SUB,
-        [TW_DNN_MUL] = CUDNN_POINTWISE_MUL,       [TW_DNN_DIV] = CUDNN_POINTWISE_DIV,
-        [TW_DNN_EXP] = CUDNN_POINTWISE_EXP,       [TW_DNN_LOG] = CUDNN_POINTWISE_LOG,
-        [TW_DNN_COPY] = CUDNN_POINTWISE_IDENTITY, [TW_DNN_INDEX] = CUDNN_POINTWISE_GEN_INDEX,
-        [TW_DNN_LESS] = CUDNN_POINTWISE_CMP_LT,   [TW_DNN_AND] = CUDNN_POINTWISE_LOGICAL_AND,
-        [TW_DNN_RELU] = CUDNN_POINTWISE_RELU_FWD, [TW_DNN_SELECT] = CUDNN_POINTWISE_BINARY_SELECT,
+        [TW_DNN_ADD] = CUDNN_POINTWISE_ADD,
+        [TW_DNN_SUB] = CUDNN_POINTWISE_SUB,
+        [TW_DNN_MUL] = CUDNN_POINTWISE_MUL,
+        [TW_DNN_DIV] = CUDNN_POINTWISE_DIV,
+        [TW_DNN_EXP] = CUDNN_POINTWISE_EXP,
+        [TW_DNN_LOG] = CUDNN_POINTWISE_LOG,
+        [TW_DNN_COPY] = CUDNN_POINTWISE_IDENTITY,
+        [TW_DNN_INDEX] = CUDNN_POINTWISE_GEN_INDEX,
+        [TW_DNN_LESS] = CUDNN_POINTWISE_CMP_LT,
+        [TW_DNN_AND] = CUDNN_POINTWISE_LOGICAL_AND,
+        [TW_DNN_RELU] = CUDNN_POINTWISE_RELU_FWD,
+        [TW_DNN_SELECT] = CUDNN_POINTWISE_BINARY_SELECT,
+        [TW_DNN_SWISH] = CUDNN_POINTWISE_SWISH_FWD,
+        [TW_DNN_GELU] = CUDNN_POINTWISE_GELU_FWD,
+        [TW_DNN_SWISH_SLOPE] = CUDNN_POINTWISE_SWISH_BWD,
+        [TW_DNN_GELU_SLOPE] = CUDNN_POINTWISE_GELU_BWD,
     };
+    bool slope = n->op == TW_DNN_SWISH_SLOPE || n->op == TW_DNN_GELU_SLOPE;
     cudnnDataType_t precision = n->op == TW_DNN_INDEX                         ? CUDNN_DATA_INT32
                                 : n->op == TW_DNN_LESS || n->op == TW_DNN_AND ? CUDNN_DATA_BOOLEAN
                                                                               : CUDNN_DATA_FLOAT;
@@ -113,10 +124,17 @@ static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackend
     TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode));
     TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &precision));
     if (n->op == TW_DNN_INDEX) TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_AXIS, CUDNN_TYPE_INT64, 1, &axis));
+    if (n->op == TW_DNN_SWISH || n->op == TW_DNN_SWISH_SLOPE)
+        TRY(tw_cudnn_set(how, CUDNN_ATTR_POINTWISE_SWISH_BETA, CUDNN_TYPE_FLOAT, 1, &n->value));
     TRY(tw_cudnn_finish(how, "an operation of one element"));
     TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR, out));
     TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
                      &how));
+    if (slope) {
+        TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_DYDESC, n->in[0]));
+        TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, n->in[1]));
+        return tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_DXDESC, n->out[0]);
+    }
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, n->in[0]));
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, n->in[1]));
     TRY(tensor_of(l, *out, CUDNN_ATTR_OPERATION_POINTWISE_TDESC, n->in[2]));

@@ -4,6 +4,7 @@
 #define TW_AUTOGRAD_CUDA_DEVICE_CUDA_H
 
 #include "autograd/cuda/cuda.h"
+#include "autograd/cuda/slot.h"
 
 #include <cuda_runtime_api.h>
 
@@ -21,14 +22,6 @@ tw_status tw_cuda_status(cudaError_t error, const char *what) TW_MUST_CHECK;
 tw_status tw_cuda_launched(const char *kernel) TW_MUST_CHECK;
 /* Lets a kernel have more than 48 KB of dynamic shared memory; what the device has is a clear error. */
 tw_status tw_cuda_allow_shared(const void *kernel, const char *name, size_t bytes) TW_MUST_CHECK;
-
-/* What a library's wrapper keeps a device: *slot is NULL at first; when it is not NULL any more, `release`
- * gets it before the device goes away. */
-typedef enum tw_cuda_library { TW_CUDA_CUBLAS, TW_CUDA_CUDNN, TW_CUDA_LIBRARIES } tw_cuda_library;
-void **tw_cuda_slot(tw_device *d, tw_cuda_library library, void (*release)(void *));
-/* Whether the compute queue is being captured: what must not be captured (allocation, building plans) should
- * have happened before. */
-bool tw_cuda_capturing(const tw_device *d);
 
 #define TW_CUDA_TRY(call, what) TRY(tw_cuda_status((call), (what)))
 

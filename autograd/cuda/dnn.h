@@ -30,6 +30,10 @@ typedef enum tw_dnn_op {
     TW_DNN_AND,
     TW_DNN_SELECT, /* in[2] ? in[0] : in[1] */
     TW_DNN_RELU,
+    TW_DNN_SWISH,       /* x sigmoid(`value` x) */
+    TW_DNN_GELU,        /* x (1 + erf(x / sqrt 2)) / 2 */
+    TW_DNN_SWISH_SLOPE, /* in[0] times TW_DNN_SWISH's derivative at in[1] */
+    TW_DNN_GELU_SLOPE,
     /* of dimensions that in[0] has and out[0] has not (1) */
     TW_DNN_MAX,
     TW_DNN_SUM,
@@ -77,6 +81,8 @@ typedef struct tw_dnn_graph {
     tw_dnn_tensor tensor[TW_DNN_TENSORS];
     tw_dnn_node node[TW_DNN_NODES];
     int tensors, nodes;
+    bool flat; /* dimension 0 is 1 and left out for the library, whose engines for a product with operations
+                  of one element behind it take three dimensions only */
     tw_dnn_rules rules;
     bool full; /* more was added than there is place for */
 } tw_dnn_graph;

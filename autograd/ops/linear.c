@@ -1,4 +1,5 @@
 /* y = act(x W^T + b) + residual. CPU. */
+#include "autograd/cuda/linear_graph.h"
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
@@ -56,6 +57,9 @@ static void scratch_cuda(tw_call *call, int64_t m) {
     if (result_type(call) == TW_BF16 && tw_present(&call->input[BIAS]))
         call->forward_scratch = (size_t)m * sizeof(uint16_t);
     call->backward_scratch = tw_linear_sums_bytes(m);
+#ifdef TW_WITH_CUDA
+    tw_linear_graph_shape(call);
+#endif
 }
 
 tw_status tw_linear_shape(tw_call *call) {

@@ -1,5 +1,8 @@
-/* y = act(x W^T + b) + residual: products with bias, bias gradient and residual in the same pass where the
- * library can, and own kernels for the activations, which the library has only in the tanh form. */
+/* y = act(x W^T + b) + residual: products with bias, bias gradient and residual in the same pass where
+ * cuBLASLt can, and own kernels for the activations, which it has only in the tanh form; or, forward, one
+ * graph of cuDNN's with the activation in it, where that takes less time. */
+#include "autograd/cuda/choice.h"
+#include "autograd/cuda/linear_graph.h"
 #include "autograd/cuda/product.h"
 #include "autograd/cuda/rows.h"
 #include "autograd/ops/linear_scratch.h"
@@ -80,9 +83,7 @@ tw_status bias_for(const tw_call *call, tw_dtype type, int64_t m, void **out) {
                      (const float *)call->input[BIAS].data, m, (tw_bf16 *)call->scratch);
 }
 
-} // namespace
-
-tw_status tw_linear_forward_cuda(const tw_call *call) {
+tw_status forward_by_product(const tw_call *call) {
     const tw_linear_attr *attr = attr_of(call);
     const tw_tensor *x = &call->input[X], *w = &call->input[W], *y = &call->output[0];
     const tw_tensor *residual = &call->input[RESIDUAL];
@@ -110,6 +111,22 @@ tw_status tw_linear_forward_cuda(const tw_call *call) {
     bool add_bias = has_bias && !fused, add_residual = has_residual && !residual_in_product;
     if (!acts && !add_bias && !add_residual) return TW_OK;
     return finish(call, &p, add_bias, add_residual);
+}
+
+tw_status forward(const void *context, tw_way way) {
+    const tw_call *call = (const tw_call *)context;
+    return way == TW_WAY_GRAPH ? tw_linear_graph_run(call) : forward_by_product(call);
+}
+
+} // namespace
+
+tw_status tw_linear_forward_cuda(const tw_call *call) {
+    tw_way way = TW_WAY_PRODUCT;
+    tw_dnn_key key;
+    bool found;
+    TRY(tw_linear_graph_find(call, &key, &found));
+    if (found) TRY(tw_cuda_choose(call->device, &key, forward, call, &way));
+    return forward(call, way);
 }
 
 /* ---- backward ---- */

@@ -8,6 +8,7 @@
 #include "device_shim.h"
 
 #include "autograd/cuda/cuda.h"
+#include "autograd/cuda/slot.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,6 +57,8 @@ typedef struct shim_device {
     block blocks[BLOCKS];
     int count;
     int open; /* depth of running tasks: the region can be touched */
+    void *library[TW_CUDA_LIBRARIES];
+    void (*release[TW_CUDA_LIBRARIES])(void *);
 } shim_device;
 
 static shim_device *of(const tw_device *d) {
@@ -390,6 +393,8 @@ static void shim_destroy(tw_device *d) {
     free(s->graph);
     for (int q = 0; q < TW_QUEUES; q++) free_list(&s->queues[q]);
     if (s->region) munmap(s->region, REGION);
+    for (int i = 0; i < TW_CUDA_LIBRARIES; i++)
+        if (s->library[i]) s->release[i](s->library[i]);
     free(s);
 }
 
@@ -444,6 +449,15 @@ tw_status tw_device_cuda(int index, tw_device **out) {
 
 bool tw_shim_device_fuses(const tw_device *d) {
     return of(d)->fuses;
+}
+
+void **tw_cuda_slot(tw_device *d, tw_cuda_library library, void (*release)(void *)) {
+    of(d)->release[library] = release;
+    return &of(d)->library[library];
+}
+
+bool tw_cuda_capturing(const tw_device *d) {
+    return of(d)->capturing;
 }
 
 int tw_cuda_devices(void) {

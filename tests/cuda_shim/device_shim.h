@@ -12,6 +12,9 @@ extern "C" {
 bool tw_shim_device_fuses(const tw_device *d);
 /* Graphs (autograd/cuda/dnn.h) that were run since the program started. */
 int tw_shim_graph_runs(void);
+/* Graphs of which this says so have no plan from here on; NULL: all have one. */
+struct tw_dnn_graph;
+void tw_shim_refuse_graphs(bool (*refuses)(const struct tw_dnn_graph *g));
 
 /* Work of the compute queue: run(a copy of the `bytes` at context). At once, or, of a late device, when the
  * host has to wait for it; or never, if it is captured. */

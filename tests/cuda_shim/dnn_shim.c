@@ -11,12 +11,18 @@
 struct tw_dnn_plan {
     struct tw_dnn_plan *next;
     tw_dnn_key key;
+    bool refused;
     tw_dnn_graph graph;
 };
 
 static tw_dnn_plan *plans; /* of all devices, until the program ends */
 static bool allowed = true;
 static int runs;
+static bool (*refuses)(const tw_dnn_graph *g);
+
+void tw_shim_refuse_graphs(bool (*rule)(const tw_dnn_graph *g)) {
+    refuses = rule;
+}
 
 void tw_dnn_allow(tw_device *d, bool allow) {
     (void)d;
@@ -30,14 +36,18 @@ int tw_shim_graph_runs(void) {
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
     *out = NULL;
     if (!allowed || !tw_shim_device_fuses(d)) return TW_OK;
-    for (*out = plans; *out; *out = (*out)->next)
-        if (memcmp(&(*out)->key, key, sizeof *key) == 0) return TW_OK;
-    tw_dnn_plan *p = calloc(1, sizeof *p);
+    tw_dnn_plan *p = plans;
+    while (p && memcmp(&p->key, key, sizeof *key) != 0) p = p->next;
+    *out = p && !p->refused ? p : NULL;
+    if (p) return TW_OK;
+    p = calloc(1, sizeof *p);
     if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
     p->key = *key;
     describe(key, &p->graph);
     p->next = plans;
-    *out = plans = p;
+    p->refused = refuses && refuses(&p->graph);
+    plans = p;
+    *out = p->refused ? NULL : p;
     return p->graph.full ? FAIL(TW_ERR_ARGUMENT, "a graph of too many parts") : TW_OK;
 }
 
@@ -113,6 +123,20 @@ static const values *in(const run *r, const tw_dnn_node *n, int i) {
     return n->in[i] == TW_DNN_NONE ? NULL : &r->value[n->in[i]];
 }
 
+static double sigmoid(double x) {
+    return 1 / (1 + exp(-x));
+}
+
+static double swish_slope(double beta, double x) {
+    double s = sigmoid(beta * x);
+    return s + beta * x * s * (1 - s);
+}
+
+/* The normal distribution's integral up to x. */
+static double normal(double x) {
+    return 0.5 * (1 + erf(x / sqrt(2)));
+}
+
 static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
     switch (n->op) {
     case TW_DNN_ADD:
@@ -137,6 +161,14 @@ static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
         return x[2] != 0 ? x[0] : x[1];
     case TW_DNN_RELU:
         return x[0] < 0 ? 0 : x[0];
+    case TW_DNN_SWISH:
+        return x[0] * sigmoid((double)n->value * x[0]);
+    case TW_DNN_GELU:
+        return x[0] * normal(x[0]);
+    case TW_DNN_SWISH_SLOPE:
+        return x[0] * swish_slope((double)n->value, x[1]);
+    case TW_DNN_GELU_SLOPE:
+        return x[0] * (normal(x[1]) + x[1] * exp(-0.5 * x[1] * x[1]) / sqrt(2 * acos(-1)));
     default:
         return x[0]; /* TW_DNN_COPY */
     }

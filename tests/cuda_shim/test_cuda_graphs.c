@@ -1,7 +1,7 @@
 /* The graphs that a GPU's library runs, interpreted (dnn_shim.c): that operations use them where they should,
  * and dropout, whose draws test_cuda_kernels cannot know. */
 #include "autograd/cuda/cuda.h"
-#include "autograd/cuda/dnn.h"
+#include "autograd/cuda/dnn_attention.h"
 #include "autograd/op.h"
 #include "device_shim.h"
 #include "tw_test.h"
@@ -129,12 +129,23 @@ static void check_head(const attention *a, int64_t b, int64_t h, int *dropped, d
             }
 }
 
+/* What an engine would do that takes only what cudnn-frontend describes. */
+static bool has_bf16_keys(const tw_dnn_graph *g) {
+    for (int i = 0; i < g->nodes; i++)
+        if (g->node[i].op == TW_DNN_RESHAPE && g->tensor[g->node[i].in[0]].slot == TW_DNN_K &&
+            g->tensor[g->node[i].out[0]].type == TW_DNN_BF16)
+            return true;
+    return false;
+}
+
+/* Deterministic or not; by the first description of backward, or the second where that is refused. */
 START_TEST(dropout_of_backward_is_that_of_forward) {
     attention a;
+    tw_shim_refuse_graphs(_i / 2 ? has_bf16_keys : NULL);
     int dropped = 0, before = tw_shim_graph_runs();
     double off[3] = {0}, size[3] = {0};
     make(&a, DROPOUT);
-    tw_cuda_set_deterministic(a.call.device, _i);
+    tw_cuda_set_deterministic(a.call.device, _i % 2);
     TW_ASSERT_OK(tw_op_forward(&a.call));
     TW_ASSERT_OK(tw_op_backward(&a.call));
     ck_assert_int_eq(tw_shim_graph_runs() - before, 2);
@@ -240,15 +251,96 @@ START_TEST(inference_gives_what_training_gives) {
 }
 END_TEST
 
+/* ---- packed samples ---- */
+
+enum { LEFT = 3 }; /* rows behind the last sample, which hold NaN */
+
+/* The same samples without padding. */
+static void pack(const attention *a, attention *p, int32_t offsets[BATCH + 1]) {
+    *p = (attention){.attr = a->attr, .step = a->step};
+    offsets[0] = 0;
+    for (int b = 0; b < BATCH; b++) offsets[b + 1] = offsets[b] + a->lengths[b];
+    int64_t rows = offsets[BATCH] + LEFT, x[2] = {rows, 3 * D}, y[2] = {rows, D}, n = BATCH + 1;
+    size_t bytes = (size_t)rows * D * 2;
+    p->qkv = memory(3 * bytes), p->dqkv = memory(3 * bytes), p->o = memory(bytes), p->dy = memory(bytes);
+    p->lse = memory((size_t)rows * HEADS * 4);
+    memset(p->qkv, 0xff, 3 * bytes), memset(p->dy, 0xff, bytes);
+    for (int b = 0; b < BATCH; b++) {
+        size_t length = (size_t)a->lengths[b] * D * 2;
+        memcpy(p->qkv + offsets[b] * 3 * D, a->qkv + b * T * 3 * D, 3 * length);
+        memcpy(p->dy + offsets[b] * D, a->dy + b * T * D, length);
+    }
+    p->attr.tokens = T;
+    tw_call *c = &p->call;
+    *c = (tw_call){.op = TW_OP_attention, .device = a->call.device, .attr = &p->attr, .step = &p->step};
+    c->n_inputs = 3, c->needs_grad = true;
+    c->input[0] = tw_tensor_of(p->qkv, TW_BF16, 2, x);
+    c->input[1] = tw_absent();
+    c->input[2] = tw_tensor_of(offsets, TW_I32, 1, &n);
+    TW_ASSERT_OK(tw_op_prepare(c));
+    size_t scratch = c->forward_scratch > c->backward_scratch ? c->forward_scratch : c->backward_scratch;
+    c->scratch = memory(scratch);
+    memset(c->scratch, 0xff, scratch);
+    c->output[0].data = p->o, c->output[1].data = p->lse;
+    c->output_grad[0] = tw_tensor_of(p->dy, TW_BF16, 2, y);
+    c->input_grad[0] = tw_tensor_of(p->dqkv, TW_BF16, 2, x);
+}
+
+/* Rows of `cols` bf16: those of samples have the padded ones' bits, those behind them are 0. */
+static void check_rows(const attention *a, const int32_t *offsets, const uint16_t *packed,
+                       const uint16_t *padded, int64_t cols, const char *what) {
+    for (int b = 0; b < BATCH; b++)
+        ck_assert_msg(memcmp(packed + offsets[b] * cols, padded + b * T * cols,
+                             (size_t)(a->lengths[b] * cols) * 2) == 0,
+                      "%s of sample %d differs", what, b);
+    for (int64_t i = 0; i < LEFT * cols; i++) ck_assert_int_eq(packed[offsets[BATCH] * cols + i], 0);
+}
+
+static void check_statistics(const attention *a, const attention *p, const int32_t *offsets) {
+    int64_t rows = offsets[BATCH] + LEFT;
+    for (int64_t h = 0; h < HEADS; h++) {
+        for (int b = 0; b < BATCH; b++)
+            ck_assert_mem_eq(p->lse + h * rows + offsets[b], a->lse + (b * HEADS + h) * T,
+                             (size_t)a->lengths[b] * sizeof(float));
+        for (int64_t i = offsets[BATCH]; i < rows; i++) ck_assert(p->lse[h * rows + i] == 0);
+    }
+}
+
+/* Packing changes no bit, dropout's draws included, whatever lies where no sample is. */
+START_TEST(packed_samples_give_what_padded_ones_give) {
+    static const int32_t lengths[][BATCH] = {{T, T - 4}, {1, T}, {7, 1}, {3, 5}};
+    int32_t offsets[BATCH + 1];
+    attention a, p;
+    make(&a, _i % 2 ? DROPOUT : 0);
+    memcpy(a.lengths, lengths[_i / 2], sizeof lengths[0]);
+    for (int b = 0; b < BATCH; b++) /* queries that packing leaves out have no gradient */
+        memset(a.dy + (b * T + a.lengths[b]) * D, 0, (size_t)(T - a.lengths[b]) * D * 2);
+    int before = tw_shim_graph_runs();
+    TW_ASSERT_OK(tw_op_forward(&a.call));
+    TW_ASSERT_OK(tw_op_backward(&a.call));
+    pack(&a, &p, offsets);
+    TW_ASSERT_OK(tw_op_forward(&p.call));
+    check_rows(&a, offsets, p.o, a.o, D, "o");
+    check_statistics(&a, &p, offsets);
+    memset(p.call.scratch, 0xff, p.call.backward_scratch);
+    TW_ASSERT_OK(tw_op_backward(&p.call));
+    check_rows(&a, offsets, p.dqkv, a.dqkv, 3 * D, "the gradient");
+    ck_assert_int_eq(tw_shim_graph_runs() - before, 4);
+    free(p.qkv), free(p.o), free(p.dy), free(p.dqkv), free(p.lse), free(p.call.scratch);
+    release(&a);
+}
+END_TEST
+
 int main(void) {
     Suite *suite = suite_create("cuda graphs");
     TCase *tcase = tcase_create("cuda graphs");
-    tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 2);
+    tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 4);
     tcase_add_test(tcase, deterministic_backward_adds_nothing_in_memory);
     tcase_add_test(tcase, dropout_depends_on_step_layer_and_sample);
     tcase_add_test(tcase, what_cannot_keep_the_mask_is_refused);
     tcase_add_test(tcase, inference_gives_what_training_gives);
     tcase_add_test(tcase, own_kernels_run_where_graphs_are_not_allowed);
+    tcase_add_loop_test(tcase, packed_samples_give_what_padded_ones_give, 0, 8);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -60,6 +60,13 @@ static const op_config configs[] = {
      .attr = &erf_gelu,
      .input = {{OP_SHAPE(3, 8), .low = -3, .high = 3}, WEIGHT(17, 8), BIAS_OF(17)}},
     {.name = "erf GELU, no bias", .attr = &erf_gelu, .input = {{OP_SHAPE(3, 2)}, WEIGHT(5, 2)}},
+    /* sizes in multiples of 8: what a GPU's library fuses */
+    {.name = "QuickGELU, whole units, strided",
+     .attr = &quick,
+     .input = {{OP_SHAPE(7, 16), .padding = 8, .low = -2, .high = 2}, WEIGHT(24, 16), BIAS_OF(24)}},
+    {.name = "erf GELU, whole units, in_out, no bias",
+     .attr = &(const tw_linear_attr){.activation = TW_ERF_GELU, .in_out = true},
+     .input = {{OP_SHAPE(3, 3, 8), .low = -2, .high = 2}, WEIGHT(8, 32)}},
     {.name = "in_out", .attr = &in_out, .input = {{OP_SHAPE(4, 6), .padding = 2}, WEIGHT(6, 3), BIAS_OF(3)}},
     {.name = "f32 result", .attr = &f32_out, .input = {{OP_SHAPE(4, 6)}, WEIGHT(5, 6), BIAS_OF(5)}},
     {.name = "f32 result of all",

@@ -1,0 +1,48 @@
+/* Where a result can be had two ways, the one that takes less time: both are timed on the device when the
+ * result is first wanted, and the answer is kept as long as the device. */
+#ifndef TW_AUTOGRAD_CUDA_CHOICE_H
+#define TW_AUTOGRAD_CUDA_CHOICE_H
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "autograd/cuda/dnn.h"
+
+typedef enum tw_way {
+    TW_WAY_PRODUCT, /* cuBLASLt's product, and a pass of our own */
+    TW_WAY_GRAPH,   /* one graph of cuDNN's */
+    TW_WAYS
+} tw_way;
+
+typedef struct tw_choice {
+    tw_dnn_key key; /* of the graph: everything that the time depends on */
+    tw_way way;
+    double seconds[TW_WAYS]; /* of a run */
+} tw_choice;
+
+/* Queues the work behind the compute queue, one way or the other; the result must not depend on what was
+ * there. */
+typedef tw_status (*tw_choice_run)(const void *context, tw_way way);
+
+/* The way for the key. The first time it runs both, a few times each, and waits for the device; the caller
+ * then runs the one that it gets. While the queue is captured nothing can be timed: TW_WAY_PRODUCT, and the
+ * next call asks again. */
+tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, tw_choice_run run, const void *context,
+                         tw_way *out) TW_MUST_CHECK;
+
+/* Whether `way` may be chosen at all. Of a deterministic device it is always TW_WAY_PRODUCT, so that results
+ * do not depend on what was measured. */
+bool tw_cuda_way_allowed(tw_device *d, tw_way way);
+/* For tests and benchmarks: nothing is timed, it is this way; TW_WAYS, at first: as above. To be set before
+ * memory is planned. */
+void tw_cuda_force_way(tw_device *d, tw_way way);
+
+/* Choice i of those timed so far, or NULL; valid until the next one is made. */
+const tw_choice *tw_cuda_choice(tw_device *d, int i);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
