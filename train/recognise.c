@@ -142,6 +142,8 @@ static tw_status text_shapes(const tw_weights *w, int heads, tw_model_config *ou
         .layers = count_layers(w, "bert.encoder.layer.", ".intermediate.dense.weight"),
         .heads = heads,
         .intermediate = (int)middle->shape[0],
+        .hidden_dropout = TW_BERT_DROPOUT,
+        .attention_dropout = TW_BERT_DROPOUT,
     };
     out->context = out->text.positions < TW_FAMILY_CONTEXT ? out->text.positions : TW_FAMILY_CONTEXT;
     return TW_OK;
