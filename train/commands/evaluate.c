@@ -17,6 +17,7 @@ typedef struct job {
     tw_log *log, *rank_log; /* what all ranks would say, by rank 0 alone; each rank's own */
     tw_reference *reference;
     tw_scores scores[TW_DIRECTIONS];
+    int64_t truncated; /* texts longer than the context; of a checkpoint */
 } job;
 
 static tw_status parse(int argc, char **argv, job *j, bool *help) {
@@ -158,6 +159,14 @@ static tw_status score_features(job *j, tw_device *device, const tw_rows *images
     return TW_OK;
 }
 
+static void tell_truncated(job *j, const tw_encoder *encoder, const tw_rows *texts) {
+    j->truncated = texts->truncated;
+    if (texts->truncated)
+        tw_log_warning(j->log, "%lld of %lld texts are longer than the context of %d tokens and were cut",
+                       (long long)texts->truncated, (long long)texts->n,
+                       encoder->loaded.model->config.context);
+}
+
 static tw_status score_split(job *j, const tw_dataset *dataset) {
     tw_split_texts texts;
     tw_encoder encoder = {0};
@@ -169,6 +178,7 @@ static tw_status score_split(job *j, const tw_dataset *dataset) {
     if (status == TW_OK) status = tw_encoder_images(&encoder, dataset, &image_rows);
     if (status == TW_OK) status = tw_encoder_texts(&encoder, &texts, &text_rows);
     j->follows = !tw_encoder_leads(&encoder);
+    if (status == TW_OK && !j->follows) tell_truncated(j, &encoder, &text_rows);
     if (status == TW_OK && !j->follows) status = score_features(j, encoder.device, &image_rows, &text_rows);
     if (status == TW_OK && !j->follows)
         printf("%s on %s: %lld images (%.1f/s), %lld texts (%.1f/s)\n", encoder.source, j->data,
@@ -198,8 +208,9 @@ static tw_status finish(const job *j) {
         if (j->direction == BOTH || j->direction == (int)d) show(j, d);
     if (!j->output) return TW_OK;
     if (j->direction == BOTH)
-        return tw_scores_write(j->output, &j->scores[TW_TEXT_TO_IMAGE], &j->scores[TW_IMAGE_TO_TEXT]);
-    return tw_scores_write(j->output, &j->scores[j->direction], NULL);
+        return tw_scores_write(j->output, &j->scores[TW_TEXT_TO_IMAGE], &j->scores[TW_IMAGE_TO_TEXT],
+                               j->truncated);
+    return tw_scores_write(j->output, &j->scores[j->direction], NULL, j->truncated);
 }
 
 /* Programs that read the score file must not find the one of an earlier run. The first error stays. */
