@@ -1,9 +1,9 @@
 #include "train/model_file.h"
 
 #include "data/files.h"
+#include "train/descriptions.h"
 #include "train/values.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -242,13 +242,19 @@ static const char *const folders[] = {"configs/models", TW_SOURCE_DIR "/configs/
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 /* A name without '/' and not a file is looked up in configs/models. */
-static tw_status find_file(const char *name, char *path, size_t size) {
+static bool find_file(const char *name, char *path, size_t size) {
     snprintf(path, size, "%s", name);
-    if (access(path, R_OK) == 0 || strchr(name, '/')) return TW_OK;
+    if (access(path, R_OK) == 0 || strchr(name, '/')) return true;
     for (int i = 0; i < FOLDERS; i++) {
         snprintf(path, size, "%s/%s.yaml", folders[i], name);
-        if (access(path, R_OK) == 0) return TW_OK;
+        if (access(path, R_OK) == 0) return true;
     }
+    return false;
+}
+
+static tw_status load_built_in(const char *name, tw_model_config *out) {
+    for (size_t i = 0; i < tw_description_count; i++)
+        if (strcmp(tw_descriptions[i].name, name) == 0) return tw_model_config_built_in(i, out);
     return FAIL(
         TW_ERR_CONFIG,
         "model '%s': no such file, and no %s.yaml in configs/models; give a YAML file or one of its names",
@@ -258,40 +264,16 @@ static tw_status find_file(const char *name, char *path, size_t size) {
 tw_status tw_model_config_load(const char *path_or_name, tw_model_config *out) {
     char path[4096], *text = NULL;
     size_t bytes = 0;
-    TRY(find_file(path_or_name, path, sizeof path));
+    if (!find_file(path_or_name, path, sizeof path)) return load_built_in(path_or_name, out);
     TRY(read_file(path, &text, &bytes));
     tw_status status = tw_model_config_parse(text, bytes, path, out);
     free(text);
     return status;
 }
 
-static int is_description(const struct dirent *e) {
-    size_t n = strlen(e->d_name);
-    return n > 5 && strcmp(e->d_name + n - 5, ".yaml") == 0;
-}
-
-/* Adds the names of one folder; one that is not there has none. */
-static tw_status add_names(const char *folder, tw_string_list *out) {
-    struct dirent **entries;
-    int n = scandir(folder, &entries, is_description, alphasort);
-    tw_status status = TW_OK;
-    for (int i = 0; i < n; i++) {
-        entries[i]->d_name[strlen(entries[i]->d_name) - 5] = '\0';
-        bool known = false;
-        for (size_t k = 0; k < out->count; k++) known |= strcmp(out->items[k], entries[i]->d_name) == 0;
-        if (!known && status == TW_OK) status = tw_string_list_add(out, entries[i]->d_name);
-        free(entries[i]);
-    }
-    if (n >= 0) free(entries);
-    return status;
-}
-
-tw_status tw_model_config_names(tw_string_list *out) {
-    *out = (tw_string_list){0};
-    tw_status status = TW_OK;
-    for (int i = 0; status == TW_OK && i < FOLDERS; i++) status = add_names(folders[i], out);
-    if (status != TW_OK) tw_string_list_free(out);
-    return status;
+tw_status tw_model_config_built_in(size_t i, tw_model_config *out) {
+    const tw_description *d = &tw_descriptions[i];
+    return tw_model_config_parse(d->yaml, strlen(d->yaml), d->name, out);
 }
 
 /* Section text, the last, goes on. The family's rate is not written: older builds do not know the keys. */
