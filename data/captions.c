@@ -129,6 +129,7 @@ tw_status tw_captions_load(const char *path, const tw_captions_options *options,
     else
         TRY(tw_jsonl_open(path, &jsonl));
     if (options && options->images_optional) tw_jsonl_allow_no_images(jsonl);
+    if (options && options->any_text) tw_jsonl_allow_any_text(jsonl);
     owned *o = calloc(1, sizeof *o);
     tw_status status = o ? read_all(jsonl, options, o) : no_memory(0);
     if (status == TW_OK && o->texts == 0)

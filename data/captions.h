@@ -13,7 +13,7 @@
 typedef struct tw_captions {
     int64_t texts;               /* n */
     const tw_id *text_ids;       /* (n), in file order */
-    const char *const *text;     /* (n), valid UTF-8, zero-terminated, never empty */
+    const char *const *text;     /* (n), valid UTF-8, zero-terminated; blank ones only with any_text */
     const size_t *text_bytes;    /* (n), without the zero */
     const int64_t *images_start; /* (n + 1): the images of text i are image_ids[images_start[i] …
                                     images_start[i + 1]) */
@@ -24,6 +24,7 @@ typedef struct tw_captions {
 typedef struct tw_captions_options {
     bool strict;          /* fail at the first bad record instead of leaving it out */
     bool images_optional; /* a record without image_ids has no images, instead of being bad */
+    bool any_text;        /* tw_jsonl_allow_any_text: for encoding, where every text needs its feature */
     tw_lines *lines;      /* read these, open at their beginning, instead of opening path; taken over */
     /* Called with a sentence ("file:12: …") for each record that is left out. May be NULL. */
     void (*on_bad)(void *context, const char *message);

@@ -90,12 +90,47 @@ tw_status tw_split_path(const char *path, char *parent, char *name, size_t size)
     return TW_OK;
 }
 
+static tw_status cannot_open(const char *path) {
+    return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "cannot open %s: %s",
+                path, strerror(errno));
+}
+
+tw_status tw_open_file(const char *path, int *fd) {
+    struct stat info;
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (*fd < 0) return cannot_open(path);
+    if (fstat(*fd, &info) == 0 && S_ISREG(info.st_mode)) return TW_OK;
+    bool folder = S_ISDIR(info.st_mode);
+    close(*fd);
+    *fd = -1;
+    return FAIL(TW_ERR_IO, "cannot open %s: it is a %s, not a file", path,
+                folder ? "folder" : "pipe or device");
+}
+
+static bool is_inherited(const char *path) {
+    return strcmp(path, "/dev/stdin") == 0 || strncmp(path, "/dev/fd/", 8) == 0 ||
+           strncmp(path, "/proc/self/fd/", 14) == 0;
+}
+
+tw_status tw_open_stream(const char *path, FILE **out) {
+    int fd = -1;
+    *out = NULL;
+    if (is_inherited(path)) {
+        *out = fopen(path, "rbe");
+        return *out ? TW_OK : cannot_open(path);
+    }
+    TRY(tw_open_file(path, &fd));
+    *out = fdopen(fd, "rb");
+    if (*out) return TW_OK;
+    tw_status status = cannot_open(path);
+    close(fd);
+    return status;
+}
+
 tw_status tw_read_file(const char *path, uint8_t **data, size_t *size) {
     *data = NULL;
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "%s: %s", path,
-                    strerror(errno));
+    FILE *file;
+    TRY(tw_open_stream(path, &file));
     size_t capacity = 64 * 1024, n = 0;
     struct stat info;
     if (fstat(fileno(file), &info) == 0 && S_ISREG(info.st_mode) && info.st_size > 0)

@@ -1,4 +1,4 @@
-/* The few operations on folders that writing data sets needs. */
+/* The few operations on files and folders that reading and writing data sets and models need. */
 #ifndef TW_DATA_FILES_H
 #define TW_DATA_FILES_H
 
@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Makes a folder and the ones above it. Existing ones are fine. */
 TW_MUST_CHECK tw_status tw_make_folders(const char *path);
@@ -21,7 +22,13 @@ TW_MUST_CHECK tw_status tw_split_path(const char *path, char *parent, char *name
 char *tw_path_join(const char *folder, const char *name);
 /* True for a folder or a link to one. */
 bool tw_is_folder(const char *path);
-/* A whole file into memory, freed with free(). */
+/* Opens a regular file for reading. Whatever else bears the name is refused at once: opening a pipe that
+ * nobody writes to would wait for ever. TW_ERR_NOT_FOUND: no such file; TW_ERR_IO with the reason. */
+TW_MUST_CHECK tw_status tw_open_file(const char *path, int *fd);
+/* The same as a stream. Here the path may also name what the program was started with, of any kind:
+ * /dev/stdin, /dev/fd/N or /proc/self/fd/N, as the shell's <(command) does. */
+TW_MUST_CHECK tw_status tw_open_stream(const char *path, FILE **out);
+/* A whole file, opened as by tw_open_stream, into memory, freed with free(). */
 TW_MUST_CHECK tw_status tw_read_file(const char *path, uint8_t **data, size_t *size);
 
 #endif

@@ -1,5 +1,7 @@
 #include "data/jsonl.h"
 
+#include "data/python_float.h"
+
 #include <inttypes.h>
 #include <jansson.h>
 #include <stdlib.h>
@@ -11,9 +13,10 @@ struct tw_jsonl {
     tw_lines *lines;
     json_t *record; /* the last one; what its caption points to */
     tw_id *ids;
-    char (*digits)[DIGITS]; /* (capacity + 1): text of integer ids; the last is the text id's */
+    char (*digits)[DIGITS];             /* (capacity + 1): text of integer ids; the last is the text id's */
+    char number[TW_PYTHON_FLOAT_BYTES]; /* the last text, where it is a number */
     size_t capacity;
-    bool images_optional;
+    bool images_optional, any_text;
 };
 
 tw_status tw_jsonl_open(const char *path, tw_jsonl **out) {
@@ -36,6 +39,10 @@ tw_status tw_jsonl_open_lines(tw_lines *lines, tw_jsonl **out) {
 
 void tw_jsonl_allow_no_images(tw_jsonl *jsonl) {
     jsonl->images_optional = true;
+}
+
+void tw_jsonl_allow_any_text(tw_jsonl *jsonl) {
+    jsonl->any_text = true;
 }
 
 void tw_jsonl_close(tw_jsonl *jsonl) {
@@ -85,6 +92,35 @@ static tw_status field(const json_t *record, const char *name, const json_t **ou
     return *out ? TW_OK : FAIL(TW_ERR_FORMAT, "the field '%s' is missing", name);
 }
 
+/* Python's str() of a value that is no string, NULL where it has none here. */
+static const char *python_str(const json_t *value, char number[TW_PYTHON_FLOAT_BYTES]) {
+    if (json_is_integer(value))
+        snprintf(number, TW_PYTHON_FLOAT_BYTES, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
+    else if (json_is_real(value))
+        tw_python_float(json_real_value(value), number);
+    else
+        return json_is_true(value)    ? "True"
+               : json_is_false(value) ? "False"
+               : json_is_null(value)  ? "None"
+                                      : NULL;
+    return number;
+}
+
+static tw_status read_text(tw_jsonl *jsonl, const json_t *text, tw_caption *out, tw_bad_kind *bad) {
+    out->text = json_is_string(text) ? json_string_value(text)
+                : jsonl->any_text    ? python_str(text, jsonl->number)
+                                     : NULL;
+    *bad = TW_BAD_FIELD;
+    if (!out->text)
+        return FAIL(TW_ERR_FORMAT, "'text' must be a string%s", jsonl->any_text ? " or a number" : "");
+    out->text_bytes = json_is_string(text) ? json_string_length(text) : strlen(out->text);
+    *bad = TW_BAD_EMPTY_TEXT;
+    if (!jsonl->any_text && tw_lines_is_blank(out->text, out->text_bytes))
+        return FAIL(TW_ERR_FORMAT, "text %s is empty", out->text_id.text);
+    *bad = TW_BAD_NONE;
+    return TW_OK;
+}
+
 static tw_status read_record(tw_jsonl *jsonl, tw_caption *out, tw_bad_kind *bad) {
     const json_t *record = jsonl->record, *text_id, *text, *image_ids;
     *bad = TW_BAD_FIELD;
@@ -93,7 +129,6 @@ static tw_status read_record(tw_jsonl *jsonl, tw_caption *out, tw_bad_kind *bad)
     TRY(field(record, "text", &text));
     image_ids = json_object_get(record, "image_ids");
     if (!image_ids && !jsonl->images_optional) return field(record, "image_ids", &image_ids);
-    if (!json_is_string(text)) return FAIL(TW_ERR_FORMAT, "'text' must be a string");
     if (image_ids && !json_is_array(image_ids)) return FAIL(TW_ERR_FORMAT, "'image_ids' must be an array");
     out->images = json_array_size(image_ids);
     tw_status status = reserve(jsonl, out->images);
@@ -105,13 +140,7 @@ static tw_status read_record(tw_jsonl *jsonl, tw_caption *out, tw_bad_kind *bad)
     for (size_t i = 0; i < out->images; i++)
         TRY(read_id(json_array_get(image_ids, i), "image_ids", jsonl->digits[i], &jsonl->ids[i], bad));
     out->image_ids = jsonl->ids;
-    out->text = json_string_value(text);
-    out->text_bytes = json_string_length(text);
-    *bad = TW_BAD_EMPTY_TEXT;
-    if (tw_lines_is_blank(out->text, out->text_bytes))
-        return FAIL(TW_ERR_FORMAT, "text %s is empty", out->text_id.text);
-    *bad = TW_BAD_NONE;
-    return TW_OK;
+    return read_text(jsonl, text, out, bad);
 }
 
 static tw_status parse(tw_jsonl *jsonl, const char *line, size_t size, tw_caption *out, tw_bad_kind *bad) {

@@ -15,7 +15,8 @@ typedef struct tw_jsonl tw_jsonl;
 
 typedef struct tw_caption {
     tw_id text_id;
-    const char *text; /* valid UTF-8, zero-terminated, not blank; may hold zero bytes itself */
+    const char *text; /* valid UTF-8, zero-terminated; may hold zero bytes itself. Not blank, unless any text
+                         is allowed */
     size_t text_bytes;
     const tw_id *image_ids; /* (images), may be none */
     size_t images;
@@ -28,6 +29,9 @@ TW_MUST_CHECK tw_status tw_jsonl_open(const char *path, tw_jsonl **out);
 TW_MUST_CHECK tw_status tw_jsonl_open_lines(tw_lines *lines, tw_jsonl **out);
 /* From here on a record without "image_ids" is one without images, not a bad one. */
 void tw_jsonl_allow_no_images(tw_jsonl *jsonl);
+/* From here on a text may be empty or blank, and a number (or true, false, null) is the text that Python's
+ * str() makes of it, as the original's extraction takes them; otherwise such a record is bad. */
+void tw_jsonl_allow_any_text(tw_jsonl *jsonl);
 void tw_jsonl_close(tw_jsonl *jsonl); /* accepts NULL */
 
 /* The next record; *end is true after the last. Blank lines are passed over. A record that is wrong gives

@@ -1,5 +1,7 @@
 #include "data/lines.h"
 
+#include "data/files.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,15 +21,10 @@ struct tw_lines {
 
 tw_status tw_lines_open(const char *path, tw_lines **out) {
     *out = NULL;
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "%s: %s", path,
-                    strerror(errno));
+    FILE *file;
     struct stat info;
-    if (fstat(fileno(file), &info) == 0 && S_ISDIR(info.st_mode)) {
-        (void)fclose(file);
-        return FAIL(TW_ERR_IO, "%s: is a folder, not a file", path);
-    }
+    TRY(tw_open_stream(path, &file));
+    bool regular = fstat(fileno(file), &info) == 0 && S_ISREG(info.st_mode);
     tw_lines *lines = calloc(1, sizeof *lines);
     char *copy = strdup(path);
     if (!lines || !copy) {
@@ -38,7 +35,7 @@ tw_status tw_lines_open(const char *path, tw_lines **out) {
     }
     lines->file = file;
     lines->path = copy;
-    lines->size = S_ISREG(info.st_mode) ? (int64_t)info.st_size : 0;
+    lines->size = regular ? (int64_t)info.st_size : 0;
     *out = lines;
     return TW_OK;
 }

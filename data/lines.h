@@ -11,7 +11,8 @@
 
 typedef struct tw_lines tw_lines;
 
-/* TW_ERR_NOT_FOUND or TW_ERR_IO name the file. A byte order mark at the start is dropped. */
+/* Opened as by tw_open_stream: TW_ERR_NOT_FOUND or TW_ERR_IO name the file. A byte order mark at the start is
+ * dropped. */
 TW_MUST_CHECK tw_status tw_lines_open(const char *path, tw_lines **out);
 void tw_lines_close(tw_lines *lines); /* accepts NULL */
 

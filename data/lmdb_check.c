@@ -1,5 +1,6 @@
 /* The on-disk format of LMDB 0.9 (mdb.c: MDB_page, MDB_meta, MDB_node), read with pread: nothing is mapped
  * before it is known to be there. Little-endian and 64-bit, as every file this program can open. */
+#include "data/files.h"
 #include "data/lmdb_env.h"
 
 #include <errno.h>
@@ -156,12 +157,12 @@ static tw_status check_tree(tree *t) {
 }
 
 tw_status tw_lmdb_check(const char *file) {
-    tree t = {.file = file, .fd = open(file, O_RDONLY | O_CLOEXEC)};
+    tree t = {.file = file};
     struct stat info;
-    if (t.fd < 0 || fstat(t.fd, &info) != 0) {
-        tw_status status = FAIL(TW_ERR_IO, "%s: %s", file, strerror(errno));
-        if (t.fd >= 0) close(t.fd);
-        return status;
+    if (tw_open_file(file, &t.fd) != TW_OK) return TW_ERR_IO;
+    if (fstat(t.fd, &info) != 0) {
+        close(t.fd);
+        return FAIL(TW_ERR_IO, "%s: %s", file, strerror(errno));
     }
     t.file_size = (uint64_t)info.st_size;
     uint64_t main_pages = 0;

@@ -1,6 +1,7 @@
 #include "data/tokenizer.h"
 
 #include "data/basic_text.h"
+#include "data/files.h"
 #include "data/unicode.h"
 
 #include <errno.h>
@@ -226,8 +227,8 @@ static tw_status read_file(FILE *f, const char *path, char **bytes, size_t *n) {
 
 tw_status tw_vocab_load(const char *path, tw_vocab **out) {
     *out = NULL;
-    FILE *f = fopen(path, "rb");
-    if (!f) return FAIL(TW_ERR_IO, "cannot open vocabulary %s: %s", path, strerror(errno));
+    FILE *f;
+    if (tw_open_stream(path, &f) != TW_OK) return tw_fail_context(TW_ERR_IO, "vocabulary");
     char *bytes = NULL;
     size_t n = 0;
     tw_status status = read_file(f, path, &bytes, &n);

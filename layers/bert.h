@@ -10,6 +10,8 @@
 
 #include "layers/linear.h"
 
+#define TW_BERT_DROPOUT 0.1f /* of every published model, at all places */
+
 typedef struct tw_bert_config {
     int vocabulary, positions, types;
     int hidden, layers, heads, intermediate;

@@ -67,6 +67,43 @@ else
     echo "SKIP doctor --json is JSON: no python3"
 fi
 
+# A pipe that nobody writes to must not be waited for, wherever a file is expected.
+waits() { # NAME ARGUMENTS...: the command ends at once, with an error that names the pipe
+    local name=$1
+    shift
+    timeout 20 "$tuwen" "$@" >"$work/out" 2>"$work/err"
+    local got=$?
+    if [ $got -eq 1 ] || [ $got -eq 2 ] && grep -q "pipe" "$work/err"; then
+        passed=$((passed + 1))
+    else
+        fail "$name: exit code $got"
+    fi
+}
+pipe=$work/pipe
+hf=tests/golden/convert/hf
+mkfifo "$pipe" "$pipe.npy" "$pipe.h5" "$pipe.jsonl" "$pipe.yaml"
+waits "info of a pipe" info "$pipe"
+waits "model" similarity --checkpoint "$pipe" x.png a
+waits "vocabulary" extract --checkpoint "$hf" --vocab "$pipe" --texts "$0" --output "$work/f"
+waits "texts" extract --checkpoint "$hf" --texts "$pipe.jsonl" --output "$work/f"
+waits "features" retrieve --images "$pipe.npy" --texts "$pipe.npy"
+waits "HDF5 features" retrieve --images "$pipe.h5" --texts "$pipe.h5"
+waits "predictions" evaluate --predictions "$pipe.jsonl" --texts "$pipe.jsonl"
+waits "configuration" train --config "$pipe.yaml"
+waits "description" convert tests/golden/convert/bare.pt "$work/x.h5" --model "$pipe.yaml"
+for name in vocab.txt config.json model.safetensors; do
+    mkdir "$work/hf-$name"
+    cp "$hf"/* "$work/hf-$name"
+    rm "$work/hf-$name/$name"
+    mkfifo "$work/hf-$name/$name"
+    waits "a folder's $name" convert "$work/hf-$name" "$work/x.h5"
+done
+mkdir -p "$work/lmdb/valid/imgs" "$work/lmdb/valid/pairs"
+mkfifo "$work/lmdb/valid/imgs/data.mdb" "$work/lmdb/valid/pairs/data.mdb"
+waits "shards" extract --checkpoint "$hf" --data "$work/lmdb/valid" --output "$work/f"
+mkfifo "$work/test_imgs.tsv" "$work/test_texts.jsonl"
+waits "prepare" prepare "$work" --splits test
+
 # Output that cannot be written is a failure, not a success with half a report.
 "$tuwen" doctor >/dev/full 2>"$work/err"
 got=$?

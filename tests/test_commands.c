@@ -285,6 +285,12 @@ static void ways_agree(const char *texts) {
 START_TEST(both_ways_give_the_same_scores) {
     setup();
     ways_agree("valid_texts.jsonl");
+    /* Texts that the context cuts are counted. */
+    TW_ASSERT_OK(run(tw_command_evaluate,
+                     "--checkpoint model.h5 --data lmdb/valid --output cut.json --context_length 3"));
+    json_t *cut = read_json("cut.json");
+    ck_assert_int_eq(json_integer_value(json_object_get(cut, "truncated")), TEXTS);
+    json_decref(cut);
     /* Without any texts file the split's pairs are the texts. */
     json_t *before = read_json("all.json");
     ck_assert_int_eq(rename("valid_texts.jsonl", "elsewhere.jsonl"), 0);

@@ -31,6 +31,19 @@ holds "hf to h5" convert "$golden/hf" "$work/hf.h5"
 holds "h5 to hf" convert "$work/hf.h5" "$work/hf"
 same "hf through h5" "$golden/hf" "$work/hf"
 equal "vocabulary through h5" "$vocab" "$work/hf/vocab.txt"
+# rates FOLDER: the text tower's dropout, in config.json
+rates() { grep -E '"(hidden_dropout_prob|attention_probs_dropout_prob)"' "$1/config.json" | tr -d ' ,' | sort | tr '\n' ' '; }
+keeps() { # NAME FOLDER HIDDEN ATTENTION
+    [ "$(rates "$2")" = "\"attention_probs_dropout_prob\":$4 \"hidden_dropout_prob\":$3 " ] && ok || fail "$1: dropout is $(rates "$2")"
+}
+keeps "dropout through h5" "$work/hf" 0.1 0.1
+cp -r "$golden/hf" "$work/hf-rates"
+sed -i 's/"hidden_dropout_prob": 0.1/"hidden_dropout_prob": 0.25/; s/"attention_probs_dropout_prob": 0.1/"attention_probs_dropout_prob": 0.0/' "$work/hf-rates/config.json"
+holds "hf with other dropout to h5" convert "$work/hf-rates" "$work/hf-rates.h5"
+holds "and back" convert "$work/hf-rates.h5" "$work/hf-rates2"
+keeps "other dropout through h5" "$work/hf-rates2" 0.25 0.0
+holds "hf with other dropout to hf" convert "$work/hf-rates" "$work/hf-rates3"
+keeps "other dropout at once" "$work/hf-rates3" 0.25 0.0
 for name in bare legacy; do
     holds "$name.pt to h5" convert "$golden/$name.pt" "$work/$name.h5" --vocab "$vocab" --model "$small"
     holds "h5 to $name.pt" convert "$work/$name.h5" "$work/$name.pt"
@@ -55,6 +68,7 @@ holds "f32 to f16" convert "$work/f32.pt" "$work/f16.pt" --precision f16 --vocab
 equal "f16 is the published mixture" "$work/a" "$work/b"
 holds "pt to hf" convert "$golden/original.pt" "$work/fromoriginal" --vocab "$vocab"
 says "what is left out" "2 tensors that no model needs left out"
+keeps "dropout of an original" "$work/fromoriginal" 0.1 0.1
 
 # The same features, whatever the file.
 data=$work/data
@@ -85,6 +99,7 @@ train() { # FOLDER OPTIONS
         --lr 1e-3 --threads 1 --report false "$@"
 }
 holds "train from pt" train "$work/run" --init "$golden/original.pt"
+says "AdamW's numbers are those of a vit" "AdamW: beta2 0.98, eps 1e-06 (auto: the original's for a ViT image tower)"
 holds "train from hf" train "$work/run2" --init "$golden/hf"
 cp -r "$work/hf" "$work/grey"
 tr -d '\n' <"$work/hf/preprocessor_config.json" | sed 's/"image_mean": *\[[^]]*\]/"image_mean": [0.5, 0.5, 0.5]/' >"$work/grey/preprocessor_config.json"
@@ -99,9 +114,19 @@ holds "and to pt again" convert "$work/run.h5" "$work/run-again.pt" --optimizer
 same "trained weights and moments through pt and h5" "$work/run.pt" "$work/run-again.pt"
 holds "train a resnet at another resolution" train "$work/resnet" --init "$golden/resnet.pt" --model "$golden/resnet.yaml" --resolution 96
 says "resizing of the attention pool is said" "positional grid resized from 2 x 2 to 3 x 3"
-holds "trained resnet to pt" convert "$work/resnet" "$work/resnet-trained.pt"
+says "AdamW's numbers are those of a resnet" "AdamW: beta2 0.999, eps 1e-08 (auto: the original's for a ResNet image tower)"
+holds "trained resnet to pt" convert "$work/resnet" "$work/resnet-trained.pt" --optimizer
 "$list" "$work/resnet-trained.pt" >"$work/out" 2>&1
+says "and go into the .pt" "betas 0.9 0.999 eps 1e-08"
 says "a counter beside the statistics" "module.visual.bn1.num_batches_tracked i64 ()"
+# A run of a build that took the ViT's numbers for every tower goes on with them.
+holds "train a resnet otherwise" train "$work/resnet2" --init "$golden/resnet.pt" --model "$golden/resnet.yaml" --beta2 0.98 --eps 1e-6
+grep -q "AdamW: beta2" "$work/out" && fail "given numbers are called auto" || ok
+holds "and go on" train "$work/resnet2" --resume latest --max_steps 4
+says "a resumed run's own numbers" "AdamW: beta2 0.98, eps 1e-06 (auto: as in the resumed run)"
+grep "differs from the resumed" "$work/out" "$work/err" | grep -qv "max_steps was 3, is 4" && fail "a difference that is none" || ok
+holds "go on once more" train "$work/resnet2" --resume latest --max_steps 5 --beta2 0.9
+says "a change is said" "beta2 was 0.98, is 0.9"
 holds "go on with an imported optimizer" train "$work/resumed" --resume "$work/training.h5" --max_steps 79
 says "its position" "step 77, epoch 4"
 refuses "going on without moments" 1 "start from it with --init" train "$work/resumed2" --resume "$work/original.h5"

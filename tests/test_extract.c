@@ -182,6 +182,24 @@ START_TEST(texts_in_every_form) {
 }
 END_TEST
 
+/* As the original: str(text), and an empty text is [CLS] [SEP]. A text left out would have no prediction. */
+START_TEST(empty_texts_and_numbers_are_encoded) {
+    static const char *const ids[] = {"1", "2", "3", "4", "5"};
+    setup();
+    write_text("q.jsonl", "{\"text_id\": 1, \"text\": \"\"}\n{\"text_id\": 2, \"text\": 2020}\n"
+                          "{\"text_id\": 3, \"text\": \"2020\"}\n{\"text_id\": 4, \"text\": \" 　\"}\n"
+                          "{\"text_id\": 5, \"text\": \"狗\"}\n");
+    TW_ASSERT_OK(extract("--checkpoint model.h5 --texts q.jsonl --output f --batch 1"));
+    tw_features *f = load("f/q_texts.txt_feat.h5");
+    has_ids(f, ids, 5, true);
+    ck_assert_mem_eq(row(f, 1), row(f, 2), MICRO_EMBED * 4);
+    ck_assert_mem_eq(row(f, 0), row(f, 3), MICRO_EMBED * 4);
+    ck_assert_mem_ne(row(f, 0), row(f, 4), MICRO_EMBED * 4);
+    tw_features_free(f);
+    teardown();
+}
+END_TEST
+
 /* ---- interrupted runs ---- */
 
 typedef struct fixture {
@@ -300,4 +318,4 @@ START_TEST(work_of_another_job_is_not_used) {
 END_TEST
 
 TW_TEST_MAIN("extract", a_folder_and_its_list, image_files_are_found, texts_in_every_form,
-             interrupted_runs_go_on, work_of_another_job_is_not_used)
+             empty_texts_and_numbers_are_encoded, interrupted_runs_go_on, work_of_another_job_is_not_used)

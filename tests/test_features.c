@@ -2,8 +2,8 @@
 #include "tw_test.h"
 
 #include "data/files.h"
+#include "data/python_float.h"
 #include "train/formats/features.h"
-#include "train/formats/python_float.h"
 
 #include <math.h>
 #include <signal.h>

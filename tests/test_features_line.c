@@ -4,9 +4,9 @@
 
 #include "autograd/random.h"
 #include "data/files.h"
+#include "data/python_float.h"
 #include "train/formats/features_line.h"
 #include "train/formats/json_number.h"
-#include "train/formats/python_float.h"
 
 #include <float.h>
 #include <jansson.h>

@@ -238,6 +238,38 @@ START_TEST(loads_captions) {
 }
 END_TEST
 
+/* What the original's extraction encodes as str(text), one that is empty included. */
+START_TEST(any_text_is_one_to_encode) {
+    static const char *const texts[] = {"", " ", "2020", "1.5", "1e+16", "-3", "True", "None", "a"};
+    tw_captions *c;
+    CONTENT("{\"text_id\": 1, \"text\": \"\", \"image_ids\": [1]}\n"
+            "{\"text_id\": 2, \"text\": \" \", \"image_ids\": [1]}\n"
+            "{\"text_id\": 3, \"text\": 2020, \"image_ids\": [1]}\n"
+            "{\"text_id\": 4, \"text\": 1.50, \"image_ids\": [1]}\n"
+            "{\"text_id\": 5, \"text\": 1e16, \"image_ids\": [1]}\n"
+            "{\"text_id\": 6, \"text\": -3, \"image_ids\": [1]}\n"
+            "{\"text_id\": 7, \"text\": true, \"image_ids\": [1]}\n"
+            "{\"text_id\": 8, \"text\": null, \"image_ids\": [1]}\n"
+            "{\"text_id\": 9, \"text\": [\"a\"], \"image_ids\": [1]}\n"
+            "{\"text_id\": 10, \"text\": \"a\", \"image_ids\": [1]}\n");
+    TW_ASSERT_OK(tw_captions_load(path, &(tw_captions_options){.any_text = true}, &c));
+    ck_assert_int_eq(c->bad, 1);
+    ck_assert_int_eq(c->texts, sizeof texts / sizeof texts[0]);
+    for (int i = 0; i < c->texts; i++) {
+        ck_assert_str_eq(c->text[i], texts[i]);
+        ck_assert_uint_eq(c->text_bytes[i], strlen(texts[i]));
+    }
+    tw_captions_free(c);
+    TW_ASSERT_OK(tw_captions_load(path, NULL, &c));
+    ck_assert_int_eq(c->bad, 9);
+    tw_captions_free(c);
+    TW_ASSERT_FAILS(tw_captions_load(CONTENT("{\"text_id\": 9, \"text\": {}, \"image_ids\": [1]}\n"),
+                                     &(tw_captions_options){.any_text = true}, &c),
+                    TW_ERR_FORMAT, "'text' must be a string or a number");
+    clean();
+}
+END_TEST
+
 START_TEST(finds_captions) {
     char split[128], file[200], found[256];
     CONTENT("");
@@ -314,4 +346,4 @@ START_TEST(survives_mutations) {
 END_TEST
 
 TW_TEST_MAIN("jsonl", reads_lines, knows_utf8, reads_records, names_bad_records, reads_tsv, loads_captions,
-             finds_captions, writes_what_it_reads, survives_mutations)
+             any_text_is_one_to_encode, finds_captions, writes_what_it_reads, survives_mutations)

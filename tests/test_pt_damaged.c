@@ -428,7 +428,7 @@ START_TEST(says_what_else_it_may_be) {
     refuse(TW_ERR_FORMAT, "the file is empty");
     tw_weights *w;
     TW_ASSERT_FAILS(tw_pt_open("/nonexistent.pt", &w), TW_ERR_IO, "cannot open /nonexistent.pt");
-    TW_ASSERT_FAILS(tw_pt_open("/tmp", &w), TW_ERR_IO, "/tmp: it is not a file");
+    TW_ASSERT_FAILS(tw_pt_open("/tmp", &w), TW_ERR_IO, "/tmp: it is a folder, not a file");
 }
 END_TEST
 

@@ -1,6 +1,10 @@
 /* Architectures from names and shapes. */
 #include "model_weights.h"
+#include "train/descriptions.h"
 #include "train/recognise.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
 
 static void expect_same(const char *want_yaml_name) {
     tw_model_config want = described(want_yaml_name), got;
@@ -28,6 +32,45 @@ END_TEST
 START_TEST(knows_its_own_small_models) {
     static const char *const names[] = {"tiny", "small", "micro"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) expect_same(names[i]);
+}
+END_TEST
+
+/* A description of equal shapes in the folder where the program is started has no say, but a name given by
+ * the user is looked up there. */
+START_TEST(no_file_that_lies_about_has_a_say) {
+    char folder[] = "/tmp/tw-recognise-XXXXXX", back[4096];
+    tw_model_config c = described("ViT-B-16"), given;
+    char *yaml;
+    ck_assert(getcwd(back, sizeof back) && mkdtemp(folder) && chdir(folder) == 0);
+    ck_assert(mkdir("configs", 0777) == 0 && mkdir("configs/models", 0777) == 0);
+    snprintf(c.name, sizeof c.name, "another");
+    c.context = 20, c.image.heads = 6, c.text.heads = 6;
+    TW_ASSERT_OK(tw_model_config_to_yaml(&c, &yaml));
+    FILE *f = fopen("configs/models/Another.yaml", "w");
+    ck_assert(f && fputs(yaml, f) >= 0 && fclose(f) == 0);
+    free(yaml);
+    expect_same("ViT-B-16");
+    TW_ASSERT_OK(tw_model_config_load("Another", &given));
+    ck_assert_int_eq(given.context, 20);
+    ck_assert(unlink("configs/models/Another.yaml") == 0 && rmdir("configs/models") == 0 &&
+              rmdir("configs") == 0 && chdir(back) == 0 && rmdir(folder) == 0);
+}
+END_TEST
+
+START_TEST(built_in_descriptions_are_the_files) {
+    ck_assert_uint_ge(tw_description_count, 10);
+    for (size_t i = 0; i < tw_description_count; i++) {
+        tw_model_config built, read;
+        char path[512], *a, *b;
+        snprintf(path, sizeof path, TW_SOURCE_DIR "/configs/models/%s.yaml", tw_descriptions[i].name);
+        TW_ASSERT_OK(tw_model_config_built_in(i, &built));
+        TW_ASSERT_OK(tw_model_config_load(path, &read));
+        TW_ASSERT_OK(tw_model_config_to_yaml(&built, &a));
+        TW_ASSERT_OK(tw_model_config_to_yaml(&read, &b));
+        ck_assert_str_eq(a, b);
+        free(a);
+        free(b);
+    }
 }
 END_TEST
 
@@ -152,6 +195,6 @@ START_TEST(knows_towers_alone) {
 }
 END_TEST
 
-TW_TEST_MAIN("recognise", knows_the_family, knows_its_own_small_models, counts_what_has_no_name,
-             counts_a_resnet, says_when_heads_cannot_be_told, refuses_what_does_not_fit_together,
-             knows_towers_alone)
+TW_TEST_MAIN("recognise", knows_the_family, knows_its_own_small_models, no_file_that_lies_about_has_a_say,
+             built_in_descriptions_are_the_files, counts_what_has_no_name, counts_a_resnet,
+             says_when_heads_cannot_be_told, refuses_what_does_not_fit_together, knows_towers_alone)

@@ -233,23 +233,24 @@ START_TEST(score_file_is_the_originals) {
     double r1 = 3.0 / 7, r5 = 5.0 / 7, r10 = 6.0 / 7;
     tw_scores s = {.r1 = r1 * 100, .r5 = r5 * 100, .r10 = r10 * 100, .mean = (r1 + r5 + r10) / 3.0 * 100};
     const char *path = path_of("scores.json");
-    TW_ASSERT_OK(tw_scores_write(path, &s, NULL));
+    TW_ASSERT_OK(tw_scores_write(path, &s, NULL, 0));
     ck_assert_str_eq(
         read_text(path),
         "{\"success\": true, \"score\": 66.66666666666666, \"scoreJson\": {\"score\": 66.66666666666666, "
         "\"mean_recall\": 66.66666666666666, \"r1\": 42.857142857142854, \"r5\": 71.42857142857143, \"r10\": "
         "85.71428571428571}}");
     tw_scores whole = {.r1 = 0, .r5 = 50, .r10 = 100, .mean = 50};
-    TW_ASSERT_OK(tw_scores_write(path, &s, &whole));
-    ck_assert_ptr_nonnull(strstr(read_text(path),
-                                 "\"image_to_text\": {\"score\": 50.0, \"scoreJson\": {\"score\": 50.0, "
-                                 "\"mean_recall\": 50.0, \"r1\": 0.0, \"r5\": 50.0, \"r10\": 100.0}}}"));
+    TW_ASSERT_OK(tw_scores_write(path, &s, &whole, 3));
+    ck_assert_ptr_nonnull(
+        strstr(read_text(path),
+               "\"image_to_text\": {\"score\": 50.0, \"scoreJson\": {\"score\": 50.0, "
+               "\"mean_recall\": 50.0, \"r1\": 0.0, \"r5\": 50.0, \"r10\": 100.0}}, \"truncated\": 3}"));
     TW_ASSERT_OK(tw_scores_write_failure(path, "line 3: \"quoted\""));
     ck_assert_str_eq(
         read_text(path),
         "{\"errorDetail\": \"line 3: \\\"quoted\\\"\", \"errorMsg\": \"line 3: \\\"quoted\\\"\", "
         "\"score\": 0, \"scoreJson\": {}, \"success\": false}");
-    TW_ASSERT_FAILS(tw_scores_write("/nowhere/at/all.json", &s, NULL), TW_ERR_IO, "/nowhere/at/all.json");
+    TW_ASSERT_FAILS(tw_scores_write("/nowhere/at/all.json", &s, NULL, 0), TW_ERR_IO, "/nowhere/at/all.json");
     remove_folder();
 }
 END_TEST

@@ -32,6 +32,13 @@ grep -Eq "Image2Text Acc: [0-9]+\.[0-9]{2} \| Text2Image Acc: [0-9]+\.[0-9]{2} \
 grep -q '"image2text_acc"' "$work/a/log.jsonl" && ok || fail "no in-batch accuracy in log.jsonl"
 grep -q "Validation at step 0 " "$work/out" && ok || fail "no validation before the first step"
 
+grep -Eq "Texts Cut|cut to" "$work/out" && fail "texts are cut that fit" || ok
+grep -q '"event":"validation".*"truncated":0' "$work/a/log.jsonl" && ok || fail "the validation's cut texts are not in log.jsonl"
+holds "train with a short context" train "$work/short" --context_length 4 --max_steps 2
+grep -q "Global Batch Size: 20 | Texts Cut: 40$" "$work/out" && ok || fail "no cut texts in the training line"
+grep -Eq "\| ([0-9]+) texts \(\1 cut to 4 tokens\), " "$work/out" && ok || fail "no cut texts in the validation line"
+grep -q '"event":"validation".*"truncated":[1-9]' "$work/short/log.jsonl" && ok || fail "no cut texts of validation in log.jsonl"
+
 # The same bits again: with other loader threads, and in two halves.
 holds "train with 3 loader threads" train "$work/b" --num_workers 3 --prefetch 5
 same "loader threads do not matter" "$work/a/latest" "$work/b/latest"

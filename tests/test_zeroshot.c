@@ -3,8 +3,8 @@
 #include "train/commands/commands.h"
 #include "train/zeroshot.h"
 
+#include "data/python_float.h"
 #include "micro_model.h"
-#include "train/formats/python_float.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -209,8 +209,8 @@ static tw_status read_settings(const tw_checkpoint *c, tw_weights_group groups[2
         for (int g = 0; g < 2; g++) {
             groups[g].lr = config.lr;
             groups[g].beta1 = config.beta1;
-            groups[g].beta2 = config.beta2;
-            groups[g].eps = config.eps;
+            if (config.beta2 != TW_CONFIG_AUTO) groups[g].beta2 = config.beta2;
+            if (config.eps != TW_CONFIG_AUTO) groups[g].eps = config.eps;
         }
         groups[1].weight_decay = config.weight_decay;
         if (*config.name && !*name) *name = strdup(config.name);

@@ -74,6 +74,10 @@ static tw_status set_field(tw_config *config, const tw_config_row *row, const ch
         if (strcmp(value, "auto") != 0) return tw_value_int(value, row->range, field);
         *(int64_t *)field = TW_CONFIG_AUTO;
         return TW_OK;
+    case TW_CONFIG_AUTO_FLOAT:
+        if (strcmp(value, "auto") != 0) return tw_value_float(value, row->range, field);
+        *(double *)field = TW_CONFIG_AUTO;
+        return TW_OK;
     case TW_CONFIG_FLOAT:
         return tw_value_float(value, row->range, field);
     case TW_CONFIG_STRING:
@@ -148,6 +152,7 @@ static bool equal_fields(const tw_config_row *row, const void *a, const void *b)
     case TW_CONFIG_AUTO_INT:
         return *(const int64_t *)a == *(const int64_t *)b;
     case TW_CONFIG_FLOAT:
+    case TW_CONFIG_AUTO_FLOAT:
         return memcmp(a, b, sizeof(double)) == 0;
     case TW_CONFIG_STRING:
         return strcmp(*(char *const *)a, *(char *const *)b) == 0;
@@ -220,6 +225,11 @@ void tw_config_value_text(const tw_config *config, const char *key, char *text, 
     case TW_CONFIG_INT:
         snprintf(text, size, "%lld", (long long)*(const int64_t *)field);
         break;
+    case TW_CONFIG_AUTO_FLOAT:
+        if (*(const double *)field == TW_CONFIG_AUTO) {
+            snprintf(text, size, "auto");
+            break;
+        } /* fall through */
     case TW_CONFIG_FLOAT:
         tw_float_text(*(const double *)field, text, size);
         break;

@@ -33,7 +33,7 @@ enum tw_config_shard_optimizer {
 };
 enum tw_config_device { TW_CONFIG_DEVICE_AUTO, TW_CONFIG_DEVICE_CPU, TW_CONFIG_DEVICE_CUDA };
 
-enum { TW_CONFIG_AUTO = -1 }; /* what "auto" is to a key of type AUTO_INT */
+enum { TW_CONFIG_AUTO = -1 }; /* what "auto" is to a key of type AUTO_INT or AUTO_FLOAT */
 
 /* TW_CONFIG_KEY_batch and so on, in the table's order. */
 enum tw_config_key {
@@ -48,8 +48,9 @@ enum tw_config_key {
 #define TW_CONFIG_FIELD_BOOL(name) bool name
 #define TW_CONFIG_FIELD_INT(name) int64_t name
 #define TW_CONFIG_FIELD_FLOAT(name) double name
-#define TW_CONFIG_FIELD_AUTO_INT(name) int64_t name /* or TW_CONFIG_AUTO */
-#define TW_CONFIG_FIELD_STRING(name) char *name     /* never NULL after tw_config_init; "" = not set */
+#define TW_CONFIG_FIELD_AUTO_INT(name) int64_t name  /* or TW_CONFIG_AUTO */
+#define TW_CONFIG_FIELD_AUTO_FLOAT(name) double name /* or TW_CONFIG_AUTO */
+#define TW_CONFIG_FIELD_STRING(name) char *name      /* never NULL after tw_config_init; "" = not set */
 #define TW_CONFIG_FIELD_ENUM(name) enum tw_config_##name name
 #define TW_CONFIG_FIELD_LIST(name) tw_string_list name
 

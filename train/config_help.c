@@ -5,12 +5,13 @@
 #include <string.h>
 
 static const char *type_name(tw_config_type type) {
-    static const char *const names[] = {"bool", "integer", "number", "text", "choice", "list", "integer"};
+    static const char *const names[] = {"bool",   "integer", "number",  "text",
+                                        "choice", "list",    "integer", "number"};
     return names[type];
 }
 
 static const char *value_name(const tw_config_row *row) {
-    static const char *const names[] = {"[true|false]", "N", "X", "TEXT", "", "A,B", "N|auto"};
+    static const char *const names[] = {"[true|false]", "N", "X", "TEXT", "", "A,B", "N|auto", "X|auto"};
     return row->type == TW_CONFIG_ENUM ? row->choices : names[row->type];
 }
 
@@ -63,7 +64,7 @@ void tw_config_write_markdown(FILE *out) {
         fprintf(out, "| `%s` | %s | %s%s%s | ", row->name, type_name(row->type), row->preset[0] ? "`" : "",
                 row->preset, row->preset[0] ? "`" : "");
         if (row->range) fputs(row->range, out);
-        if (row->type == TW_CONFIG_AUTO_INT) fputs(", auto", out);
+        if (row->type == TW_CONFIG_AUTO_INT || row->type == TW_CONFIG_AUTO_FLOAT) fputs(", auto", out);
         if (row->choices) print_cell(out, row->choices, ", ");
         fprintf(out, " | %s | ", row->unit);
         print_cell(out, row->help, "\\|");

@@ -11,7 +11,8 @@ typedef enum tw_config_type {
     TW_CONFIG_STRING,
     TW_CONFIG_ENUM,
     TW_CONFIG_LIST,
-    TW_CONFIG_AUTO_INT
+    TW_CONFIG_AUTO_INT,
+    TW_CONFIG_AUTO_FLOAT
 } tw_config_type;
 
 /* A line of config.def: a section's title (name is NULL) or a key. */

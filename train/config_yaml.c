@@ -1,4 +1,5 @@
 /* The configuration as a flat YAML mapping, read and written with libyaml. */
+#include "data/files.h"
 #include "train/config.h"
 #include "train/config_table.h"
 
@@ -178,13 +179,8 @@ tw_status tw_config_load_yaml(const char *path, tw_config *config) {
     tw_status status = TW_OK;
     char *text = NULL;
     size_t length = 0;
-    struct stat info;
-    FILE *file = fopen(path, "rb");
-    if (!file) return FAIL(TW_ERR_IO, "%s: cannot be read: %s", path, strerror(errno));
-    if (fstat(fileno(file), &info) == 0 && S_ISDIR(info.st_mode)) {
-        status = FAIL(TW_ERR_IO, "%s: is a folder, expected a YAML file", path);
-        goto done;
-    }
+    FILE *file;
+    if (tw_open_stream(path, &file) != TW_OK) return tw_fail_context(TW_ERR_IO, "configuration");
     text = malloc(MAX_FILE_BYTES + 1);
     if (!text) {
         status = FAIL(TW_ERR_MEMORY, "%s: no memory to read it", path);

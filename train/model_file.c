@@ -1,8 +1,9 @@
 #include "train/model_file.h"
 
+#include "data/files.h"
+#include "train/descriptions.h"
 #include "train/values.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +45,17 @@ static const row rows[] = {
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
+/* Keys of section text that need not be given. Training has its own (text_dropout, attention_dropout); these
+ * are for a model that goes on to other tools. */
+static const struct {
+    const char *key;
+    size_t offset;
+} rates[] = {
+    {"hidden_dropout", offsetof(tw_model_config, text.hidden_dropout)},
+    {"attention_dropout", offsetof(tw_model_config, text.attention_dropout)},
+};
+enum { RATES = sizeof rates / sizeof rates[0] };
+
 /* image.kind; a description without it has a ViT. */
 static const char *const kinds[] = {[TW_VIT] = "vit", [TW_RESNET] = "resnet"};
 
@@ -55,7 +67,7 @@ typedef struct reader {
     yaml_document_t document;
     const char *origin;
     tw_model_config *config;
-    bool seen[ROWS], seen_name, seen_kind;
+    bool seen[ROWS], seen_rate[RATES], seen_name, seen_kind;
 } reader;
 
 static size_t line_of(const yaml_node_t *node) {
@@ -106,6 +118,18 @@ static tw_status set_row(reader *in, const row *r, const yaml_node_t *value) {
     return TW_OK;
 }
 
+static tw_status set_rate(reader *in, int i, const yaml_node_t *value) {
+    double number;
+    if (value->type != YAML_SCALAR_NODE)
+        return FAIL(TW_ERR_CONFIG, "%s:%zu: %s: a number is expected here", in->origin, line_of(value),
+                    rates[i].key);
+    tw_status status = tw_value_float(text_of(value), "[0, 0.9999]", &number); /* below 1 as a float, too */
+    if (status != TW_OK)
+        return tw_fail_context(status, "%s:%zu: %s", in->origin, line_of(value), rates[i].key);
+    *(float *)(void *)((char *)in->config + rates[i].offset) = (float)number;
+    return TW_OK;
+}
+
 static tw_status once(const reader *in, const yaml_node_t *key, bool *seen) {
     if (*seen)
         return FAIL(TW_ERR_CONFIG, "%s:%zu: %s is given twice", in->origin, line_of(key), text_of(key));
@@ -130,6 +154,11 @@ static tw_status set_key(reader *in, const char *section, const yaml_node_t *key
         if (!same_section || strcmp(rows[i].key, name) != 0) continue;
         TRY(once(in, key, &in->seen[i]));
         return set_row(in, &rows[i], value);
+    }
+    for (int i = 0; i < RATES && section && strcmp(section, "text") == 0; i++) {
+        if (strcmp(rates[i].key, name) != 0) continue;
+        TRY(once(in, key, &in->seen_rate[i]));
+        return set_rate(in, i, value);
     }
     return FAIL(TW_ERR_CONFIG, "%s:%zu: unknown key '%s'%s%s", in->origin, line_of(key), name,
                 section ? " in " : "", section ? section : "");
@@ -171,8 +200,10 @@ static tw_status read_document(reader *in) {
 }
 
 tw_status tw_model_config_parse(const char *text, size_t bytes, const char *origin, tw_model_config *out) {
-    *out = (tw_model_config){.image = {.pixel_mean = {0.48145466f, 0.4578275f, 0.40821073f},
-                                       .pixel_std = {0.26862954f, 0.26130258f, 0.27577711f}}};
+    *out =
+        (tw_model_config){.image = {.pixel_mean = {0.48145466f, 0.4578275f, 0.40821073f},
+                                    .pixel_std = {0.26862954f, 0.26130258f, 0.27577711f}},
+                          .text = {.hidden_dropout = TW_BERT_DROPOUT, .attention_dropout = TW_BERT_DROPOUT}};
     yaml_parser_t parser;
     if (!yaml_parser_initialize(&parser)) return FAIL(TW_ERR_MEMORY, "out of memory");
     yaml_parser_set_input_string(&parser, (const unsigned char *)text, bytes);
@@ -193,8 +224,8 @@ static tw_status read_file(const char *path, char **text, size_t *bytes) {
     enum { LIMIT = 1 << 20 };
     *text = NULL;
     *bytes = 0;
-    FILE *f = fopen(path, "rb");
-    if (!f) return FAIL(TW_ERR_IO, "%s: %s", path, strerror(errno));
+    FILE *f;
+    TRY(tw_open_stream(path, &f));
     *text = malloc(LIMIT);
     *bytes = *text ? fread(*text, 1, LIMIT, f) : 0;
     bool failed = ferror(f) != 0;
@@ -211,13 +242,19 @@ static const char *const folders[] = {"configs/models", TW_SOURCE_DIR "/configs/
 enum { FOLDERS = sizeof folders / sizeof folders[0] };
 
 /* A name without '/' and not a file is looked up in configs/models. */
-static tw_status find_file(const char *name, char *path, size_t size) {
+static bool find_file(const char *name, char *path, size_t size) {
     snprintf(path, size, "%s", name);
-    if (access(path, R_OK) == 0 || strchr(name, '/')) return TW_OK;
+    if (access(path, R_OK) == 0 || strchr(name, '/')) return true;
     for (int i = 0; i < FOLDERS; i++) {
         snprintf(path, size, "%s/%s.yaml", folders[i], name);
-        if (access(path, R_OK) == 0) return TW_OK;
+        if (access(path, R_OK) == 0) return true;
     }
+    return false;
+}
+
+static tw_status load_built_in(const char *name, tw_model_config *out) {
+    for (size_t i = 0; i < tw_description_count; i++)
+        if (strcmp(tw_descriptions[i].name, name) == 0) return tw_model_config_built_in(i, out);
     return FAIL(
         TW_ERR_CONFIG,
         "model '%s': no such file, and no %s.yaml in configs/models; give a YAML file or one of its names",
@@ -227,40 +264,27 @@ static tw_status find_file(const char *name, char *path, size_t size) {
 tw_status tw_model_config_load(const char *path_or_name, tw_model_config *out) {
     char path[4096], *text = NULL;
     size_t bytes = 0;
-    TRY(find_file(path_or_name, path, sizeof path));
+    if (!find_file(path_or_name, path, sizeof path)) return load_built_in(path_or_name, out);
     TRY(read_file(path, &text, &bytes));
     tw_status status = tw_model_config_parse(text, bytes, path, out);
     free(text);
     return status;
 }
 
-static int is_description(const struct dirent *e) {
-    size_t n = strlen(e->d_name);
-    return n > 5 && strcmp(e->d_name + n - 5, ".yaml") == 0;
+tw_status tw_model_config_built_in(size_t i, tw_model_config *out) {
+    const tw_description *d = &tw_descriptions[i];
+    return tw_model_config_parse(d->yaml, strlen(d->yaml), d->name, out);
 }
 
-/* Adds the names of one folder; one that is not there has none. */
-static tw_status add_names(const char *folder, tw_string_list *out) {
-    struct dirent **entries;
-    int n = scandir(folder, &entries, is_description, alphasort);
-    tw_status status = TW_OK;
-    for (int i = 0; i < n; i++) {
-        entries[i]->d_name[strlen(entries[i]->d_name) - 5] = '\0';
-        bool known = false;
-        for (size_t k = 0; k < out->count; k++) known |= strcmp(out->items[k], entries[i]->d_name) == 0;
-        if (!known && status == TW_OK) status = tw_string_list_add(out, entries[i]->d_name);
-        free(entries[i]);
+/* Section text, the last, goes on. The family's rate is not written: older builds do not know the keys. */
+static void write_rates(const tw_model_config *config, FILE *f) {
+    char text[32];
+    for (int i = 0; i < RATES; i++) {
+        float rate = *(const float *)(const void *)((const char *)config + rates[i].offset);
+        if (rate == TW_BERT_DROPOUT) continue;
+        tw_float32_text(rate, text, sizeof text);
+        fprintf(f, "  %s: %s\n", rates[i].key, text);
     }
-    if (n >= 0) free(entries);
-    return status;
-}
-
-tw_status tw_model_config_names(tw_string_list *out) {
-    *out = (tw_string_list){0};
-    tw_status status = TW_OK;
-    for (int i = 0; status == TW_OK && i < FOLDERS; i++) status = add_names(folders[i], out);
-    if (status != TW_OK) tw_string_list_free(out);
-    return status;
 }
 
 tw_status tw_model_config_to_yaml(const tw_model_config *config, char **text) {
@@ -284,5 +308,6 @@ tw_status tw_model_config_to_yaml(const tw_model_config *config, char **text) {
         for (int k = 1; k < r->values; k++) fprintf(f, ", %d", value[k]);
         fputs(r->values > 1 ? "]\n" : "\n", f);
     }
+    write_rates(config, f);
     return fclose(f) == 0 ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
 }

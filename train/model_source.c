@@ -52,8 +52,8 @@ static bool looks_like_pytorch(const unsigned char *head, size_t n) {
 static tw_status kind_of_file(const char *path, int64_t size, tw_source_kind *out) {
     unsigned char head[16];
     char seal[TW_SEAL_KIND_BYTES];
-    FILE *f = fopen(path, "rb");
-    if (!f) return FAIL(TW_ERR_IO, "%s: %s", path, strerror(errno));
+    FILE *f;
+    TRY(tw_open_stream(path, &f));
     size_t n = fread(head, 1, sizeof head, f);
     fclose(f);
     TRY(tw_seal_kind(path, seal));
@@ -181,10 +181,16 @@ static tw_status load_description(const tw_model_source *s, const char *model, t
     return TW_OK;
 }
 
+/* What neither shapes nor a description say. */
 static void apply_hf_config(const tw_hf_config *c, tw_model_config *out) {
-    if (!c->has_image) return;
-    memcpy(out->image.pixel_mean, c->pixel_mean, sizeof c->pixel_mean);
-    memcpy(out->image.pixel_std, c->pixel_std, sizeof c->pixel_std);
+    if (c->has_image) {
+        memcpy(out->image.pixel_mean, c->pixel_mean, sizeof c->pixel_mean);
+        memcpy(out->image.pixel_std, c->pixel_std, sizeof c->pixel_std);
+    }
+    if (c->has_text) {
+        out->text.hidden_dropout = c->hidden_dropout;
+        out->text.attention_dropout = c->attention_dropout;
+    }
 }
 
 tw_status tw_model_source_config(const tw_model_source *s, const char *model, tw_model_config *out) {
@@ -203,7 +209,7 @@ tw_status tw_model_source_config(const tw_model_source *s, const char *model, tw
         heads = (tw_known_heads){s->hf_config.image_heads, s->hf_config.text_heads};
     }
     TRY(tw_recognise_model(s->original.weights, heads, out));
-    if (described) return load_description(s, model, *out, out);
+    if (described) TRY(load_description(s, model, *out, out));
     if (s->has_hf_config) apply_hf_config(&s->hf_config, out);
     return TW_OK;
 }

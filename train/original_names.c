@@ -99,16 +99,18 @@ static void rename_one(const char *given, bool module, char name[NAME_BYTES]) {
 
 typedef struct name_list {
     tw_weight *items;
-    char (*names)[NAME_BYTES];
+    char *names; /* one behind the other */
     origin *origins;
     int64_t n;
+    size_t used; /* bytes of names */
 } name_list;
 
 static void add(name_list *list, const tw_weight *t, const char *name, int64_t source, int part) {
     tw_weight *item = &list->items[list->n];
+    size_t bytes = strlen(name) + 1;
     *item = *t;
-    snprintf(list->names[list->n], NAME_BYTES, "%s", name);
-    item->name = list->names[list->n];
+    item->name = memcpy(list->names + list->used, name, bytes);
+    list->used += bytes;
     if (part >= 0) item->shape[0] /= 3, item->count /= 3;
     list->origins[list->n++] = (origin){source, part};
 }
@@ -129,7 +131,14 @@ static tw_status add_thirds(name_list *list, const tw_weights *file, int64_t sou
     return TW_OK;
 }
 
-static tw_status list_names(const tw_weights *file, bool module, name_list *list) {
+static bool is_stacked(const char *name) {
+    return begins(name, "bert.") && strstr(name, ".self.Wqkv.");
+}
+
+/* How many tensors there will be, and the bytes of their names: a file of many short names, made to harm,
+ * must not cost more than what it lists. */
+static tw_status measure(const tw_weights *file, bool module, size_t *n, size_t *bytes) {
+    *n = *bytes = 0;
     for (int64_t i = 0; i < tw_weights_count(file); i++) {
         const tw_weight *t = tw_weights_at(file, i);
         char name[NAME_BYTES];
@@ -137,7 +146,19 @@ static tw_status list_names(const tw_weights *file, bool module, name_list *list
             return FAIL(TW_ERR_FORMAT, "%s: the tensor name '%.40s...' is too long", tw_weights_path(file),
                         t->name);
         rename_one(t->name, module, name);
-        if (begins(name, "bert.") && strstr(name, ".self.Wqkv."))
+        size_t parts = is_stacked(name) ? 3 : 1;
+        *n += parts;
+        *bytes += parts * (strlen(name) + 2); /* "query" is longer than "Wqkv" by one */
+    }
+    return TW_OK;
+}
+
+static tw_status list_names(const tw_weights *file, bool module, name_list *list) {
+    for (int64_t i = 0; i < tw_weights_count(file); i++) {
+        const tw_weight *t = tw_weights_at(file, i);
+        char name[NAME_BYTES];
+        rename_one(t->name, module, name);
+        if (is_stacked(name))
             TRY(add_thirds(list, file, i, name));
         else
             add(list, t, name, i, -1);
@@ -157,12 +178,16 @@ static bool all_begin_with_module(const tw_weights *file) {
 
 static tw_status make_view(tw_weights *file, bool module, tw_weights **out) {
     static const tw_weights_source source = {.read = renamed_read, .close = renamed_close};
-    size_t n = 3 * (size_t)tw_weights_count(file) + 1;
+    size_t n, bytes;
+    tw_status status = measure(file, module, &n, &bytes);
+    if (status != TW_OK) {
+        tw_weights_close(file);
+        return status;
+    }
     renamed *r = calloc(1, sizeof *r);
-    name_list list = {.items = calloc(n, sizeof *list.items),
-                      .names = calloc(n, sizeof *list.names),
-                      .origins = calloc(n, sizeof *list.origins)};
-    tw_status status = TW_OK;
+    name_list list = {.items = malloc((n + 1) * sizeof *list.items),
+                      .names = malloc(bytes + 1),
+                      .origins = malloc((n + 1) * sizeof *list.origins)};
     if (!r || !list.items || !list.names || !list.origins)
         status = FAIL(TW_ERR_MEMORY, "%s: no memory for %zu names", tw_weights_path(file), n);
     if (status == TW_OK) status = list_names(file, module, &list);

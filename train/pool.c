@@ -124,7 +124,7 @@ static tw_status fill(tw_pool *pool, tw_reader *reader, const tw_dataset *datase
     pool->n_images = tw_dataset_images(dataset);
     if (texts_path && *texts_path) {
         tw_captions *captions;
-        TRY(tw_captions_load(texts_path, NULL, &captions));
+        TRY(tw_captions_load(texts_path, &(tw_captions_options){.any_text = true}, &captions));
         tw_status status = from_captions(pool, reader, captions, l);
         tw_captions_free(captions);
         TRY(status);

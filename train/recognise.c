@@ -1,5 +1,6 @@
 #include "train/recognise.h"
 
+#include "train/descriptions.h"
 #include "train/model_file.h"
 #include "train/position_grid.h"
 
@@ -142,6 +143,8 @@ static tw_status text_shapes(const tw_weights *w, int heads, tw_model_config *ou
         .layers = count_layers(w, "bert.encoder.layer.", ".intermediate.dense.weight"),
         .heads = heads,
         .intermediate = (int)middle->shape[0],
+        .hidden_dropout = TW_BERT_DROPOUT,
+        .attention_dropout = TW_BERT_DROPOUT,
     };
     out->context = out->text.positions < TW_FAMILY_CONTEXT ? out->text.positions : TW_FAMILY_CONTEXT;
     return TW_OK;
@@ -183,13 +186,12 @@ static tw_status settle_heads(const char *path, const char *tower, int width, in
                 path, tower, width);
 }
 
-/* Looks through configs/models; takes name and context of an equal model, and heads of equal towers. */
+/* Looks through the built-in descriptions; takes name and context of an equal model, and heads of equal
+ * towers. */
 static tw_status compare_with_known(tw_model_config *out, bool image, bool text) {
-    tw_string_list names = {0};
-    tw_status status = tw_model_config_names(&names);
-    for (size_t i = 0; status == TW_OK && i < names.count; i++) {
+    for (size_t i = 0; i < tw_description_count; i++) {
         tw_model_config known;
-        if (tw_model_config_load(names.items[i], &known) != TW_OK) continue; /* somebody's draft */
+        TRY(tw_model_config_built_in(i, &known));
         bool equal_image = image && same_image(out, &known), equal_text = text && same_text(out, &known);
         if (equal_image && !out->image.heads) out->image.heads = known.image.heads;
         if (equal_text && !out->text.heads) out->text.heads = known.text.heads;
@@ -198,8 +200,7 @@ static tw_status compare_with_known(tw_model_config *out, bool image, bool text)
             out->context = known.context;
         }
     }
-    tw_string_list_free(&names);
-    return status;
+    return TW_OK;
 }
 
 tw_status tw_recognise_image(const tw_weights *w, int heads, tw_model_config *out) {

@@ -36,6 +36,9 @@ typedef struct tw_run {
     tw_stepper *stepper;
     tw_partition *partition;
     tw_adamw *adamw;
+    struct {
+        double beta2, eps;
+    } adam; /* what the configuration says, or its `auto` stands for */
     tw_step_results
         *results; /* of a device that works behind the host's back; NULL: results are there at once */
     tw_exchange *exchange;
@@ -91,6 +94,8 @@ tw_status tw_run_log_samples(const tw_run *run, const tw_global_batch *batch) TW
 /* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
 tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
+/* The configuration with run->adam in it, as checkpoints keep it; its strings are the configuration's. */
+tw_config tw_run_settled(const tw_run *run);
 
 /* What a run starts from; all false: random weights. */
 typedef struct tw_run_start {

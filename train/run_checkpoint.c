@@ -21,28 +21,54 @@ static const char *build_name(void) {
     return "tuwen " TW_VERSION ", " __VERSION__;
 }
 
+static bool is_harmless(const char *key) {
+    static const char *const harmless[] = {"resume",
+                                           "model",
+                                           "init",
+                                           "init_image",
+                                           "init_text",
+                                           "num_workers",
+                                           "prefetch",
+                                           "log_interval",
+                                           "sample_log",
+                                           "report",
+                                           "name",
+                                           "output",
+                                           "keep",
+                                           "stop_file",
+                                           "val_at_start",
+                                           "shard_optimizer",
+                                           "background_save",
+                                           "profile"};
+    for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+        if (strcmp(key, harmless[i]) == 0) return true;
+    return false;
+}
+
+/* Says every key that differs and matters; `saved` takes the run's values over one by one. */
+static void warn_of_keys(const tw_run *run, tw_config *saved) {
+    const tw_config settled = tw_run_settled(run);
+    if (saved->beta2 == TW_CONFIG_AUTO) saved->beta2 = run->adam.beta2;
+    if (saved->eps == TW_CONFIG_AUTO) saved->eps = run->adam.eps;
+    const char *before = NULL, *key;
+    while ((key = tw_config_difference(saved, &settled)) != NULL && key != before) {
+        char was[256], is[4096];
+        tw_config_value_text(saved, key, was, sizeof was);
+        tw_config_value_text(&settled, key, is, sizeof is);
+        if (!is_harmless(key))
+            tw_log_warning(run->log, "the configuration differs from the resumed run's: %s was %s, is %s",
+                           key, was, is);
+        if (tw_config_set(saved, key, is, "the run") != TW_OK) return;
+        before = key; /* a list whose items hold commas would never become equal */
+    }
+}
+
 /* The same bits are promised for the same build, CPU, threads, ranks and micro-batch: a change is said. */
 static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
     if (tw_config_init(&saved) == TW_OK && meta->config_yaml &&
-        tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK) {
-        static const char *const harmless[] = {
-            "resume",          "init",         "init_image", "init_text",    "num_workers",
-            "prefetch",        "log_interval", "sample_log", "report",       "name",
-            "output",          "keep",         "stop_file",  "val_at_start", "shard_optimizer",
-            "background_save", "profile"};
-        const char *key = tw_config_difference(&saved, run->config);
-        bool matters = key != NULL;
-        for (size_t i = 0; key && i < sizeof harmless / sizeof *harmless; i++)
-            matters &= strcmp(key, harmless[i]) != 0;
-        char before[256], now[256];
-        if (matters) {
-            tw_config_value_text(&saved, key, before, sizeof before);
-            tw_config_value_text(run->config, key, now, sizeof now);
-            tw_log_warning(run->log, "the configuration differs from the resumed run's: %s was %s, is %s",
-                           key, before, now);
-        }
-    }
+        tw_config_parse_yaml(meta->config_yaml, strlen(meta->config_yaml), "checkpoint", &saved) == TW_OK)
+        warn_of_keys(run, &saved);
     tw_config_free(&saved);
     if ((meta->cpu && strcmp(meta->cpu, cpu_features()) != 0) ||
         (meta->build && strcmp(meta->build, build_name()) != 0))
@@ -90,7 +116,8 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     memcpy(meta->vocab, vocab, bytes);
     meta->vocab_bytes = bytes;
     TRY(tw_model_config_to_yaml(&run->model->config, &meta->model_yaml));
-    TRY(tw_config_to_yaml(run->config, &meta->config_yaml));
+    const tw_config settled = tw_run_settled(run);
+    TRY(tw_config_to_yaml(&settled, &meta->config_yaml));
     TRY(tw_history_to_json(&run->history, &meta->extra));
     meta->precision = strdup(run->model->compute_type == TW_BF16 ? "bf16" : "f32");
     meta->cpu = strdup(cpu_features());

@@ -180,7 +180,8 @@ tw_status tw_run_write_report(tw_run *run) {
     config_rows *rows = calloc(1, sizeof *rows);
     tw_reader *reader = NULL;
     tw_status status = s && rows ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
-    if (status == TW_OK) fill_config(run->config, rows);
+    const tw_config settled = tw_run_settled(run);
+    if (status == TW_OK) fill_config(&settled, rows);
     if (status == TW_OK && run->validated) {
         status = tw_reader_open(run->val, &reader);
         if (status == TW_OK) status = fill_sheet(run, reader, s);

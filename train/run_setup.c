@@ -100,11 +100,45 @@ static tw_status allocate(tw_run *run) {
     return tw_dual_encoder_allocate(run->model, run->device, type, true);
 }
 
+tw_config tw_run_settled(const tw_run *run) {
+    tw_config settled = *run->config;
+    settled.beta2 = run->adam.beta2;
+    settled.eps = run->adam.eps;
+    return settled;
+}
+
+/* What `auto` stands for: the original's choice by image tower (FACTS §6). A resumed run keeps its own, also
+ * one of a build that took the ViT's for every tower. */
+static void choose_adam(tw_run *run, const tw_run_start *start) {
+    const tw_config *c = run->config;
+    bool resnet = run->model->config.image.kind == TW_RESNET;
+    tw_config saved = {.beta2 = TW_CONFIG_AUTO, .eps = TW_CONFIG_AUTO};
+    const char *yaml = start->resume ? tw_checkpoint_get_meta(start->source.checkpoint)->config_yaml : NULL;
+    if (yaml && (tw_config_init(&saved) != TW_OK ||
+                 tw_config_parse_yaml(yaml, strlen(yaml), "checkpoint", &saved) != TW_OK))
+        saved.beta2 = saved.eps = TW_CONFIG_AUTO; /* of a build with other keys */
+    bool kept = saved.beta2 != TW_CONFIG_AUTO || saved.eps != TW_CONFIG_AUTO;
+    run->adam.beta2 = c->beta2 != TW_CONFIG_AUTO      ? c->beta2
+                      : saved.beta2 != TW_CONFIG_AUTO ? saved.beta2
+                      : resnet                        ? 0.999
+                                                      : 0.98;
+    run->adam.eps = c->eps != TW_CONFIG_AUTO      ? c->eps
+                    : saved.eps != TW_CONFIG_AUTO ? saved.eps
+                    : resnet                      ? 1e-8
+                                                  : 1e-6;
+    tw_config_free(&saved);
+    if (c->beta2 == TW_CONFIG_AUTO || c->eps == TW_CONFIG_AUTO)
+        tw_log_line(run->log, "AdamW: beta2 %g, eps %g (auto: %s)", run->adam.beta2, run->adam.eps,
+                    kept     ? "as in the resumed run"
+                    : resnet ? "the original's for a ResNet image tower"
+                             : "the original's for a ViT image tower");
+}
+
 static tw_status make_optimizer(tw_run *run) {
     const tw_config *c = run->config;
     tw_adamw_config config = {.beta1 = (float)c->beta1,
-                              .beta2 = (float)c->beta2,
-                              .eps = (float)c->eps,
+                              .beta2 = (float)run->adam.beta2,
+                              .eps = (float)run->adam.eps,
                               .weight_decay = (float)c->weight_decay,
                               .no_decay = (const char *const *)c->no_decay.items,
                               .n_no_decay = (int)c->no_decay.count,
@@ -124,6 +158,7 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     TRY(freeze(run));
     TRY(allocate(run));
     TRY(tw_run_start_load(start, run));
+    choose_adam(run, start);
     TRY(make_optimizer(run));
     if (description.image.kind == TW_RESNET && config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC)
         tw_resnet_synchronise(&run->model->resnet, run->comm);

@@ -19,7 +19,7 @@ static tw_status allocate(tw_run *run) {
                : FAIL(TW_ERR_MEMORY, "out of memory: features of the validation pool");
 }
 
-static tw_status encode(tw_run *run) {
+static tw_status encode(tw_run *run, int64_t *truncated) {
     const tw_config *c = run->config;
     tw_encode_options options = {.comm = run->comm,
                                  .batch = c->val_batch,
@@ -27,7 +27,7 @@ static tw_status encode(tw_run *run) {
                                  .prefetch = (int)c->prefetch,
                                  .on_bad = report_bad,
                                  .context = run};
-    int64_t bad, truncated, n = run->pool->n_texts;
+    int64_t bad, n = run->pool->n_texts;
     TRY(tw_encode_all_images(run->towers, run->model, run->val, &options, run->val_image, NULL, &bad));
     if (bad)
         tw_log_warning(run->log, "validation: %lld of %lld images are bad and count as never found",
@@ -36,24 +36,29 @@ static tw_status encode(tw_run *run) {
     if (!texts) return FAIL(TW_ERR_MEMORY, "out of memory");
     for (int64_t i = 0; i < n; i++) texts[i] = (tw_text){run->pool->texts[i].text, run->pool->texts[i].bytes};
     tw_status status =
-        tw_encode_texts(run->towers, run->model, run->vocab, texts, n, &options, run->val_text, &truncated);
+        tw_encode_texts(run->towers, run->model, run->vocab, texts, n, &options, run->val_text, truncated);
     free(texts);
     return status;
 }
 
-static tw_status record(tw_run *run, const tw_report_validation *v, double seconds) {
+static tw_status record(tw_run *run, const tw_report_validation *v, int64_t truncated, double seconds) {
+    char cut[64] = "";
     TRY(tw_history_add_validation(&run->history, v));
+    if (truncated)
+        snprintf(cut, sizeof cut, " (%lld cut to %d tokens)", (long long)truncated,
+                 run->model->config.context);
     tw_log_line(run->log,
                 "Validation at step %lld | text-to-image R@1 %.2f R@5 %.2f R@10 %.2f mean %.2f | "
                 "image-to-text R@1 %.2f "
-                "R@5 %.2f R@10 %.2f mean %.2f | %lld texts, %lld images | %.1f s",
+                "R@5 %.2f R@10 %.2f mean %.2f | %lld texts%s, %lld images | %.1f s",
                 (long long)v->step, v->t2i.r1, v->t2i.r5, v->t2i.r10, v->t2i.mean, v->i2t.r1, v->i2t.r5,
-                v->i2t.r10, v->i2t.mean, (long long)v->n_text, (long long)v->n_image, seconds);
-    json_t *o = json_pack("{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:I,s:f}", "event", "validation",
-                          "step", (json_int_t)v->step, "t2i_r1", v->t2i.r1, "t2i_r5", v->t2i.r5, "t2i_r10",
-                          v->t2i.r10, "t2i_mean", v->t2i.mean, "i2t_r1", v->i2t.r1, "i2t_r5", v->i2t.r5,
-                          "i2t_r10", v->i2t.r10, "i2t_mean", v->i2t.mean, "texts", (json_int_t)v->n_text,
-                          "images", (json_int_t)v->n_image, "seconds", seconds);
+                v->i2t.r10, v->i2t.mean, (long long)v->n_text, cut, (long long)v->n_image, seconds);
+    json_t *o =
+        json_pack("{s:s,s:I,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I,s:I,s:I,s:f}", "event", "validation", "step",
+                  (json_int_t)v->step, "t2i_r1", v->t2i.r1, "t2i_r5", v->t2i.r5, "t2i_r10", v->t2i.r10,
+                  "t2i_mean", v->t2i.mean, "i2t_r1", v->i2t.r1, "i2t_r5", v->i2t.r5, "i2t_r10", v->i2t.r10,
+                  "i2t_mean", v->i2t.mean, "texts", (json_int_t)v->n_text, "truncated", (json_int_t)truncated,
+                  "images", (json_int_t)v->n_image, "seconds", seconds);
     tw_status status = tw_log_record(run->log, o);
     json_decref(o);
     return status;
@@ -63,7 +68,8 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
     *is_best = false;
     double start = tw_seconds();
     TRY(allocate(run));
-    TRY(encode(run));
+    int64_t truncated = 0;
+    TRY(encode(run, &truncated));
     tw_recall found[2] = {0}, t2i, i2t;
     if (run->comm->rank == 0)
         TRY(tw_recall_pool(run->device, run->pool, run->val_image, run->val_text, run->model->config.embed,
@@ -76,7 +82,7 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
                               .i2t = {i2t.r1, i2t.r5, i2t.r10, i2t.mean},
                               .n_text = run->pool->n_texts,
                               .n_image = run->pool->n_images};
-    TRY(record(run, &v, tw_seconds() - start));
+    TRY(record(run, &v, truncated, tw_seconds() - start));
     /* `best` is the best of what training made: the start is not a checkpoint of this run. */
     *is_best = run->step > 0 && t2i.r1 > run->best_r1;
     if (*is_best) run->best_r1 = t2i.r1, run->best_step = run->step;

@@ -1,8 +1,8 @@
 #include "train/scores.h"
 
 #include "data/atomic_file.h"
+#include "data/python_float.h"
 #include "data/string_map.h"
-#include "train/formats/python_float.h"
 #include "train/recall.h"
 
 #include <jansson.h>
@@ -288,7 +288,8 @@ static void print_scores(FILE *out, const tw_scores *s) {
             mean, mean, mean, r1, r5, r10);
 }
 
-tw_status tw_scores_write(const char *path, const tw_scores *scores, const tw_scores *second) {
+tw_status tw_scores_write(const char *path, const tw_scores *scores, const tw_scores *second,
+                          int64_t truncated) {
     tw_atomic_file file;
     TRY(tw_atomic_file_open(&file, path));
     fputs("{\"success\": true, ", file.stream);
@@ -298,6 +299,7 @@ tw_status tw_scores_write(const char *path, const tw_scores *scores, const tw_sc
         print_scores(file.stream, second);
         fputs("}", file.stream);
     }
+    if (truncated) fprintf(file.stream, ", \"truncated\": %lld", (long long)truncated);
     fputs("}", file.stream);
     return tw_atomic_file_commit(&file);
 }

@@ -62,8 +62,9 @@ tw_scores tw_score(const tw_reference *reference, tw_ranking *ranking);
 
 /* Writes the original's score file, {"success": true, "score": ..., "scoreJson": {...}}, atomically. With
  * `second` (else NULL), the scores of image-to-text, they follow as a member "image_to_text" of the same
- * form. */
-tw_status tw_scores_write(const char *path, const tw_scores *scores, const tw_scores *second) TW_MUST_CHECK;
+ * form; with `truncated`, the number of texts that were longer than the context, as "truncated". */
+tw_status tw_scores_write(const char *path, const tw_scores *scores, const tw_scores *second,
+                          int64_t truncated) TW_MUST_CHECK;
 /* The original's file for predictions that cannot be scored: {"errorDetail": ..., "success": false}. */
 tw_status tw_scores_write_failure(const char *path, const char *message) TW_MUST_CHECK;
 

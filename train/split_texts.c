@@ -26,8 +26,11 @@ static tw_status no_memory(int64_t n) {
 
 /* lines: instead of path, whose images then do not matter; or NULL. */
 static tw_status from_captions(tw_split_texts *t, const char *path, tw_lines *lines, tw_log *log) {
-    const tw_captions_options options = {
-        .on_bad = report_bad, .context = log, .images_optional = lines != NULL, .lines = lines};
+    const tw_captions_options options = {.on_bad = report_bad,
+                                         .context = log,
+                                         .images_optional = lines != NULL,
+                                         .any_text = true,
+                                         .lines = lines};
     TRY(tw_captions_load(path, &options, &t->captions));
     const tw_captions *c = t->captions;
     t->texts = t->owned_texts = malloc((size_t)c->texts * sizeof *t->texts + 1);

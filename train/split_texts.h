@@ -34,9 +34,9 @@ tw_status tw_split_texts_load(const tw_dataset *dataset, const char *path, tw_lo
 typedef enum tw_texts_format { TW_TEXTS_AUTO, TW_TEXTS_JSONL, TW_TEXTS_LINES } tw_texts_format;
 
 /* Texts to encode, whose images do not matter: from a file, or from standard input if path is "-". JSON lines
- * {"text_id": 1, "text": "..."} with or without image_ids; or one text a line, whose id is the number of its
- * line, blank lines left out and counted as bad. AUTO: JSON lines if the name ends in .jsonl, or if the first
- * line begins with "{". */
+ * {"text_id": 1, "text": "..."} with or without image_ids, where a text may be empty or a number; or one text
+ * a line, whose id is the number of its line, blank lines left out and counted as bad. AUTO: JSON lines if
+ * the name ends in .jsonl, or if the first line begins with "{". */
 tw_status tw_split_texts_read(const char *path, tw_texts_format format, tw_log *log,
                               tw_split_texts *out) TW_MUST_CHECK;
 void tw_split_texts_free(tw_split_texts *texts); /* accepts one that is all zero */

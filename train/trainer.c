@@ -204,13 +204,16 @@ static tw_status log_point(tw_run *run, const tw_report_point *p) {
             epoch = run->epoch + (run->position ? 1 : 0);
     double data = run->window.waited / steps, batch = run->window.seconds / steps;
     double i2t = run->last.image_to_text, t2i = run->last.text_to_image;
+    char cut[64] = ""; /* the line is the original's but for this */
+    if (run->window.truncated)
+        snprintf(cut, sizeof cut, " | Texts Cut: %lld", (long long)run->window.truncated);
     tw_log_line(run->log,
                 "Global Steps: %lld/%lld | Train Epoch: %lld [%lld/%lld (%.0f%%)] | Loss: %.6f | "
                 "Image2Text Acc: %.2f | Text2Image Acc: %.2f | Data Time: %.3fs | Batch Time: %.3fs | LR: "
-                "%.6e | logit_scale: %.3f | Grad Norm: %.3f | Global Batch Size: %lld",
+                "%.6e | logit_scale: %.3f | Grad Norm: %.3f | Global Batch Size: %lld%s",
                 (long long)run->step, (long long)run->total_steps, (long long)epoch, (long long)seen,
                 (long long)samples, 100.0 * (double)seen / samples, p->loss, 100.0 * i2t, 100.0 * t2i, data,
-                batch, p->lr, p->logit_scale, p->grad_norm, (long long)c->batch);
+                batch, p->lr, p->logit_scale, p->grad_norm, (long long)c->batch, cut);
     json_t *o = json_pack("{s:s,s:I,s:f,s:o,s:f,s:f,s:f,s:f,s:o,s:f,s:f,s:f,s:I,s:I}", "event", "step",
                           "step", (json_int_t)run->step, "epoch", p->epoch, "loss", real_or_null(p->loss),
                           "image2text_acc", 100.0 * i2t, "text2image_acc", 100.0 * t2i, "lr", p->lr,

@@ -118,6 +118,13 @@ void tw_float_text(double value, char *text, size_t size) {
     }
 }
 
+void tw_float32_text(float value, char *text, size_t size) {
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, size, "%.*g", digits, (double)value);
+        if (strtof(text, NULL) == value) return;
+    }
+}
+
 static tw_status append(tw_string_list *list, const char *text, size_t length) {
     char **items = realloc(list->items, (list->count + 1) * sizeof *items);
     if (!items) return FAIL(TW_ERR_MEMORY, "no memory for a list of %zu items", list->count + 1);

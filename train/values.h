@@ -31,6 +31,8 @@ tw_status tw_value_choice(const char *text, const char *choices, int *value) TW_
 bool tw_choice_name(const char *choices, int position, char *name, size_t size);
 /* The shortest decimal text that reads back as the same bits. */
 void tw_float_text(double value, char *text, size_t size);
+/* The same of a float: 0.1, not the 0.10000000149011612 that it is as a double. */
+void tw_float32_text(float value, char *text, size_t size);
 
 /* Splits at commas and strips blanks around items; "" is the empty list, and an empty item is an error.
  * The list's old content is freed. */

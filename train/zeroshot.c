@@ -1,8 +1,9 @@
 #include "train/zeroshot.h"
 
 #include "data/atomic_file.h"
+#include "data/files.h"
+#include "data/python_float.h"
 #include "data/unicode.h"
-#include "train/formats/python_float.h"
 
 #include <jansson.h>
 #include <math.h>
@@ -168,8 +169,10 @@ static tw_status copy_index(const char *path, const json_t *list, int64_t images
 tw_status tw_zeroshot_index_load(const char *path, int64_t images, int64_t **out, int64_t *n) {
     json_error_t error;
     *out = NULL;
-    json_t *list = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    if (!list && error.line < 0) return FAIL(TW_ERR_NOT_FOUND, "%s", error.text);
+    FILE *file;
+    TRY(tw_open_stream(path, &file));
+    json_t *list = json_loadf(file, JSON_REJECT_DUPLICATES, &error);
+    (void)fclose(file);
     if (!list) return FAIL(TW_ERR_FORMAT, "%s:%d: %s", path, error.line, error.text);
     *n = (int64_t)json_array_size(list);
     tw_status status = TW_OK;

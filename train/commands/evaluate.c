@@ -19,6 +19,7 @@ typedef struct job {
     tw_log *log, *rank_log; /* what all ranks would say, by rank 0 alone; each rank's own */
     tw_reference *reference;
     tw_scores scores[TW_DIRECTIONS];
+    int64_t truncated; /* texts longer than the context; of a checkpoint */
 } job;
 
 static tw_status parse(int argc, char **argv, job *j, bool *help) {
@@ -187,11 +188,20 @@ static tw_status open_split(job *j, tw_dataset **dataset, tw_split_texts *texts)
     return fill_reference(j, texts);
 }
 
+static void tell_truncated(job *j, const tw_encoder *encoder, const tw_rows *texts) {
+    j->truncated = texts->truncated;
+    if (texts->truncated)
+        tw_log_warning(j->log, "%lld of %lld texts are longer than the context of %d tokens and were cut",
+                       (long long)texts->truncated, (long long)texts->n,
+                       encoder->loaded.model->config.context);
+}
+
 static tw_status score_split(job *j, tw_encoder *encoder, const tw_dataset *dataset,
                              const tw_split_texts *texts) {
     tw_rows image_rows = {0}, text_rows = {0};
     tw_status status = tw_encoder_images(encoder, dataset, &image_rows);
     if (status == TW_OK) status = tw_encoder_texts(encoder, texts, &text_rows);
+    if (status == TW_OK && !j->follows) tell_truncated(j, encoder, &text_rows);
     if (status == TW_OK && !j->follows) status = score_features(j, encoder->device, &image_rows, &text_rows);
     if (status == TW_OK && !j->follows)
         printf("%s on %s: %lld images (%.1f/s), %lld texts (%.1f/s)\n", encoder->source, j->data,
@@ -228,8 +238,9 @@ static tw_status finish(const job *j) {
         if (j->direction == BOTH || j->direction == (int)d) show(j, d);
     if (!j->output) return TW_OK;
     if (j->direction == BOTH)
-        return tw_scores_write(j->output, &j->scores[TW_TEXT_TO_IMAGE], &j->scores[TW_IMAGE_TO_TEXT]);
-    return tw_scores_write(j->output, &j->scores[j->direction], NULL);
+        return tw_scores_write(j->output, &j->scores[TW_TEXT_TO_IMAGE], &j->scores[TW_IMAGE_TO_TEXT],
+                               j->truncated);
+    return tw_scores_write(j->output, &j->scores[j->direction], NULL, j->truncated);
 }
 
 tw_status tw_command_evaluate(int argc, char **argv) {

@@ -1,8 +1,8 @@
 #include "train/formats/features_private.h"
 
 #include "data/lines.h"
+#include "data/python_float.h"
 #include "train/formats/features_line.h"
-#include "train/formats/python_float.h"
 
 #include <jansson.h>
 #include <math.h>

@@ -2,6 +2,7 @@
  * dictionary padded with spaces and ended by a line feed so that the data begin at a multiple of 64. */
 #include "train/formats/features_private.h"
 
+#include "data/files.h"
 #include "data/lines.h"
 
 #include <errno.h>
@@ -107,10 +108,8 @@ static tw_status read_stream(FILE *in, const char *path, float **values, int64_t
 
 tw_status tw_npy_read(const char *path, float **values, int64_t *n, int64_t *dim) {
     *values = NULL, *n = 0, *dim = 0;
-    FILE *in = fopen(path, "rb");
-    if (!in)
-        return FAIL(errno == ENOENT ? TW_ERR_NOT_FOUND : TW_ERR_IO, "cannot open %s: %s", path,
-                    strerror(errno));
+    FILE *in;
+    TRY(tw_open_stream(path, &in));
     tw_status status = read_stream(in, path, values, n, dim);
     fclose(in);
     return status;

@@ -1,5 +1,7 @@
 #include "train/formats/file_range.h"
 
+#include "data/files.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -7,17 +9,16 @@
 #include <unistd.h>
 
 tw_status tw_range_open(const char *path, int *fd, uint64_t *size) {
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (*fd < 0) return FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     struct stat s;
-    if (fstat(*fd, &s) == 0 && S_ISREG(s.st_mode)) {
+    if (tw_open_file(path, fd) != TW_OK) return TW_ERR_IO;
+    if (fstat(*fd, &s) == 0) {
         *size = (uint64_t)s.st_size;
         posix_fadvise(*fd, 0, 0, POSIX_FADV_SEQUENTIAL);
         return TW_OK;
     }
     close(*fd);
     *fd = -1;
-    return FAIL(TW_ERR_IO, "cannot read %s: it is not a file", path);
+    return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(errno));
 }
 
 tw_status tw_range_read(const char *path, int fd, uint64_t offset, uint64_t size, void *dst) {

@@ -1,6 +1,7 @@
 #include "train/formats/h5_private.h"
 
 #include "data/atomic_file.h"
+#include "data/files.h"
 #include "train/formats/seal.h"
 
 #include <errno.h>
@@ -238,8 +239,7 @@ tw_status tw_h5_open(const char *path, const char *kind, int version, tw_h5 **ou
     tw_h5 *f = new_file(path, kind);
     if (!f) return FAIL(TW_ERR_MEMORY, "%s: no memory to open it", path);
     tw_status status = TW_OK;
-    f->fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (f->fd < 0) status = FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    if (tw_open_file(path, &f->fd) != TW_OK) status = TW_ERR_IO;
     if (status == TW_OK) status = tw_seal_check(f->fd, path, kind);
     if (status == TW_OK) status = open_checked(f);
     if (status == TW_OK) status = check_version(f, version);

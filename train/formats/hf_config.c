@@ -46,8 +46,8 @@ static tw_status get_rate(const json_t *object, const char *key, double standard
     const json_t *value = json_object_get(object, key);
     double number = !value || json_is_null(value) ? standard : json_number_value(value);
     *out = (float)number;
-    if ((value && !json_is_null(value) && !json_is_number(value)) || !(number >= 0 && number < 1))
-        return FAIL(TW_ERR_FORMAT, "'%s' must be a number >= 0 and < 1", key);
+    if ((value && !json_is_null(value) && !json_is_number(value)) || !(number >= 0 && number <= 0.9999))
+        return FAIL(TW_ERR_FORMAT, "'%s' must be a number from 0 to 0.9999", key);
     return TW_OK;
 }
 

@@ -73,8 +73,8 @@ tw_status tw_hf_read_text(const char *folder, const char *name, size_t most, cha
     tw_status status = TW_OK;
     uint8_t *data = NULL;
     *size = 0;
-    if (stat(path, &info) == 0 && (!S_ISREG(info.st_mode) || info.st_size > (off_t)most))
-        status = FAIL(TW_ERR_FORMAT, "%s: not a regular file of at most %zu bytes", path, most);
+    if (stat(path, &info) == 0 && S_ISREG(info.st_mode) && info.st_size > (off_t)most)
+        status = FAIL(TW_ERR_FORMAT, "%s: has more than %zu bytes", path, most);
     else
         status = tw_read_file(path, &data, size);
     *text = (char *)data;

@@ -3,6 +3,7 @@
 #include "train/formats/hf_folder.h"
 #include "train/formats/hf_names.h"
 #include "train/formats/safetensors.h"
+#include "train/values.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -40,10 +41,7 @@ typedef struct writing {
 /* The nearest double that prints as short as the float does: 0.48145466, not 0.481454664 and more. */
 static json_t *short_real(float value) {
     char text[32];
-    for (int digits = 1; digits <= 9; digits++) {
-        snprintf(text, sizeof text, "%.*g", digits, (double)value);
-        if (strtof(text, NULL) == value) break;
-    }
+    tw_float32_text(value, text, sizeof text);
     return json_real(strtod(text, NULL));
 }
 

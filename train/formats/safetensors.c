@@ -1,5 +1,6 @@
 #include "train/formats/safetensors.h"
 
+#include "data/files.h"
 #include "data/lines.h"
 #include "train/formats/json_scan.h"
 #include "train/formats/read_ahead.h"
@@ -223,12 +224,7 @@ static tw_status check_layout(safetensors *s) {
 
 static tw_status load(safetensors *s) {
     struct stat info;
-    s->fd = open(s->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* NONBLOCK: a pipe must not hold us up */
-    if (s->fd < 0)
-        return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "cannot open: %s",
-                    strerror(errno));
     if (fstat(s->fd, &info) != 0) return FAIL(TW_ERR_IO, "cannot read: %s", strerror(errno));
-    if (!S_ISREG(info.st_mode)) return FAIL(TW_ERR_FORMAT, "not a regular file");
     unsigned char length[LENGTH_BYTES];
     if (info.st_size < LENGTH_BYTES + 2)
         return FAIL(TW_ERR_FORMAT, "%lld bytes are too few for a safetensors file", (long long)info.st_size);
@@ -260,7 +256,12 @@ tw_status tw_safetensors_open(const char *path, tw_weights **out) {
     s->fd = -1;
     s->path = strdup(path);
     tw_weight *items = NULL;
-    tw_status status = s->path ? load(s) : FAIL(TW_ERR_MEMORY, "no memory for a path");
+    tw_status status = s->path ? tw_open_file(path, &s->fd) : FAIL(TW_ERR_MEMORY, "no memory for a path");
+    if (status) {
+        safetensors_close(s);
+        return status;
+    }
+    status = load(s);
     if (!status) {
         items = malloc((size_t)(s->n + 1) * sizeof *items);
         if (!items) status = FAIL(TW_ERR_MEMORY, "no memory for %" PRId64 " tensors", s->n);

@@ -1,5 +1,6 @@
 #include "train/formats/seal.h"
 
+#include "data/files.h"
 #include "train/formats/read_ahead.h"
 #include "train/formats/xxhash64.h"
 
@@ -193,8 +194,8 @@ tw_status tw_seal_check(int fd, const char *path, const char *kind) {
 tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
     unsigned char seal[TW_SEAL_BYTES];
     memset(kind, 0, TW_SEAL_KIND_BYTES);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return FAIL(TW_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    int fd;
+    if (tw_open_file(path, &fd) != TW_OK) return TW_ERR_IO;
     int error = read_fully(fd, seal, sizeof seal, 0);
     close(fd);
     if (error > 0) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error));

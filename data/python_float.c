@@ -1,4 +1,4 @@
-#include "train/formats/python_float.h"
+#include "data/python_float.h"
 
 #include <float.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Numbers as Python prints them, for files that Python programs compare or diff. */
-#ifndef TW_TRAIN_FORMATS_PYTHON_FLOAT_H
-#define TW_TRAIN_FORMATS_PYTHON_FLOAT_H
+#ifndef TW_DATA_PYTHON_FLOAT_H
+#define TW_DATA_PYTHON_FLOAT_H
 
 enum { TW_PYTHON_FLOAT_BYTES = 32 };
 

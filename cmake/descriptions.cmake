@@ -1,0 +1,15 @@
+# configs/models/*.yaml inside of the library: what a weight file is taken for must not depend on the folder that the
+# program is started in, nor on one that was left behind when it was moved.
+file(GLOB descriptions CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/configs/models/*.yaml)
+set(TW_DESCRIPTIONS "")
+foreach(file IN LISTS descriptions)
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+  get_filename_component(name ${file} NAME_WLE)
+  file(READ ${file} text)
+  string(REPLACE "\\" "\\\\" text "${text}")
+  string(REPLACE "\"" "\\\"" text "${text}")
+  string(REPLACE "\n" "\\n\"\n     \"" text "${text}")
+  string(APPEND TW_DESCRIPTIONS "    {\"${name}\",\n     \"${text}\"},\n")
+endforeach()
+configure_file(cmake/descriptions.c.in ${CMAKE_BINARY_DIR}/descriptions.c @ONLY)
+target_sources(tw_train PRIVATE ${CMAKE_BINARY_DIR}/descriptions.c)
