@@ -27,6 +27,7 @@ typedef struct tw_graph tw_graph; /* captured work, launched as one */
 struct tw_device {
     tw_device_kind kind;
     const char *name;
+    void *state; /* the device's own; a copy of this struct has it too, its address says nothing */
     struct tw_op_timer *timer; /* of operations, op_timer.h; NULL: nobody asks */
     /* Device memory, aligned to 64 bytes or more; contents undefined. bytes may be 0. release accepts NULL.
      */

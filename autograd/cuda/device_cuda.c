@@ -28,7 +28,7 @@ typedef struct cuda_device {
 } cuda_device;
 
 static cuda_device *of(const tw_device *d) {
-    return (cuda_device *)d;
+    return d->state; /* d may be a copy: train/memory_need.c plans on one */
 }
 
 /* ---- errors ---- */
@@ -358,6 +358,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
     c->base = (tw_device){
         .kind = TW_CUDA,
         .name = c->name,
+        .state = c,
         .alloc = cuda_alloc,
         .release = cuda_release,
         .room = cuda_room,

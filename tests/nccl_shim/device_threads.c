@@ -205,7 +205,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 /* ---- the device ---- */
 
 static thread_device *of(const tw_device *d) {
-    return (thread_device *)(uintptr_t)d;
+    return d->state;
 }
 
 cudaStream_t tw_cuda_stream(tw_device *d, tw_queue queue) {
@@ -350,7 +350,7 @@ static void shim_graph_release(tw_device *d, tw_graph *graph) {
 
 static void shim_destroy(tw_device *d) {
     for (int q = 0; q < TW_QUEUES; q++) stream_close(&of(d)->stream[q]);
-    free(d);
+    free(of(d));
 }
 
 /* ---- the GPUs ---- */
@@ -389,6 +389,11 @@ bool tw_cuda_deterministic(const tw_device *d) {
     return true;
 }
 
+const char *tw_cuda_refusals(tw_device *d) {
+    (void)d;
+    return NULL;
+}
+
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
     int gpu = gpu_of(index);
     if (gpu < 0) return FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
@@ -415,6 +420,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
     d->base = (tw_device){
         .kind = TW_CUDA,
         .name = d->name,
+        .state = d,
         .alloc = shim_alloc,
         .release = shim_release,
         .room = shim_room,
