@@ -106,6 +106,10 @@ void tw_device_set_deterministic(tw_device *device, bool wanted) {
 bool tw_device_deterministic(const tw_device *device) {
     return tw_on_cpu(device) || tw_cuda_deterministic(device);
 }
+
+const char *tw_device_trouble(tw_device *device) {
+    return tw_on_cpu(device) ? NULL : tw_cuda_refusals(device);
+}
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     (void)threads, (void)index;
@@ -135,6 +139,11 @@ void tw_device_set_deterministic(tw_device *device, bool wanted) {
 
 bool tw_device_deterministic(const tw_device *device) {
     return tw_on_cpu(device);
+}
+
+const char *tw_device_trouble(tw_device *device) {
+    (void)device;
+    return NULL;
 }
 #endif
 

@@ -28,4 +28,8 @@ void tw_device_allow_tf32(tw_device *device, bool allowed);
 void tw_device_set_deterministic(tw_device *device, bool wanted);
 bool tw_device_deterministic(const tw_device *device);
 
+/* What the device has had to do in a slower way than it should since this was last asked, in a sentence for
+ * the log; NULL: nothing. Valid until the next call. */
+const char *tw_device_trouble(tw_device *device);
+
 #endif
