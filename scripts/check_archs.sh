@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Compiles our kernels for every GPU generation that tuwen serves and fails where one spills registers to memory.
+# Compiles our kernels for every GPU generation that tuwen serves and fails where one spills registers to memory, or
+# where a block of the size that the kernel is bound to (__launch_bounds__; 1024 threads without) would need more than
+# the 65,536 registers that a block can have: such a launch would be refused.
 #
 #     scripts/check_archs.sh [FILE.cu ...]        (all of autograd/ by default; one compiler at a time)
 #
-# Needs nvcc, but no GPU. TW_ARCHS="90 120" limits the generations.
+# Needs nvcc, but no GPU. TW_ARCHS="90 120" limits the generations. TW_VERBOSE=1 lists every kernel's registers and
+# threads.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 read -ra archs <<<"${TW_ARCHS:-80 86 89 90 120}"
@@ -19,22 +22,45 @@ trap 'rm -rf "$work"' EXIT
 
 flags=()
 for arch in "${archs[@]}"; do flags+=(-gencode "arch=compute_$arch,code=sm_$arch"); done
+
+# What is wrong with the kernels of one file, a line each; from the PTX (.entry NAME ... .maxntid THREADS) and ptxas'
+# log ("Compiling entry function 'NAME' for 'sm_90'", "N bytes spill stores", "Used N registers"). Registers go to warps
+# by 256, that is 8 a thread.
+judge() {
+    awk -v quote="'" -v verbose="${TW_VERBOSE:-0}" '
+        FILENAME ~ /\.ptx$/ {
+            if (match($0, /\.entry [A-Za-z0-9_$]+/)) entry = substr($0, RSTART + 7, RLENGTH - 7)
+            if ($1 == ".maxntid") { gsub(/[^0-9 ]/, " "); split($0, size, " "); bound[entry] = size[1] * (size[2] ? size[2] : 1) * (size[3] ? size[3] : 1) }
+            next
+        }
+        /Compiling entry function/ { split($0, part, quote); name = part[2]; arch = part[4] }
+        /spill stores/ && !/ 0 bytes spill stores, 0 bytes spill loads/ { print "  " arch ": " name ": " $0 }
+        match($0, /Used [0-9]+ registers/) {
+            registers = substr($0, RSTART + 5, RLENGTH - 15) + 0
+            threads = name in bound ? bound[name] : 1024
+            block = int((registers + 7) / 8) * 8 * int((threads + 31) / 32) * 32
+            if (verbose == 1) print arch, registers, threads, name >"/dev/stderr"
+            if (block > 65536) print "  " arch ": " name ": " registers " registers x " threads " threads = " block
+        }' "$@"
+}
+
 bad=0
 kernels=0
 for file in "${files[@]}"; do
-    if ! "$nvcc" -std=c++17 -O3 -DTW_WITH_CUDA -I. "${flags[@]}" -Xptxas -v -c "$file" -o "$work/out.o" >"$work/log" 2>&1; then
+    rm -f "$work"/*
+    if ! "$nvcc" -std=c++17 -O3 -DTW_WITH_CUDA -I. "${flags[@]}" -Xptxas -v --keep --keep-dir "$work" -c "$file" -o "$work/out.o" \
+        >"$work/log" 2>&1; then
         grep -v '^ptxas info' "$work/log"
         echo "check_archs.sh: $file does not compile for sm_${archs[*]}" >&2
         bad=$((bad + 1))
         continue
     fi
-    # "Compiling entry function 'NAME' for 'sm_90'", two lines on "0 bytes stack frame, 0 bytes spill stores, ..."
-    spills=$(awk -v quote="'" '
-        /Compiling entry function/ { split($0, part, quote); name = part[2]; arch = part[4] }
-        /spill stores/ && !/ 0 bytes spill stores, 0 bytes spill loads/ { print "  " arch ": " name ": " $0 }' "$work/log")
+    # Bounds are the same for every generation.
+    ptx=$(ls "$work"/*.ptx | head -n 1)
+    wrong=$(judge "$ptx" "$work/log")
     kernels=$((kernels + $(grep -c 'Compiling entry function' "$work/log")))
-    if [ -n "$spills" ]; then
-        printf '%s spills:\n%s\n' "$file" "$spills" >&2
+    if [ -n "$wrong" ]; then
+        printf '%s: spilled, or too many registers for a block:\n%s\n' "$file" "$wrong" >&2
         bad=$((bad + 1))
     fi
 done

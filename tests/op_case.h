@@ -81,5 +81,7 @@ void op_expect_shape(const op_value *value, int ndim, const int64_t *shape);
  * on the CPU, a stand-in of it). Returns false with a message if anything is wrong. */
 bool op_check(const tw_op_info *info, tw_op op, tw_device_kind kind, const op_case *c,
               const op_config *config, char *message, size_t size);
+/* Lets go of what checks keep from one to the next. */
+void op_check_end(void);
 
 #endif

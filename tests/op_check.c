@@ -1,5 +1,5 @@
 /* Checks of one configuration of one operation, f32 and bf16, on the CPU with 1 and 2 threads or on a CUDA
- * device:
+ * device (deterministic; where a library's graph ran, the default's too, and products with TF32):
  *
  *   shape rule; forward with and without a gradient to follow, into outputs poisoned with NaN, against the
  *   f64 reference; backward against central differences of the f64 reference, written over NaN and added to
@@ -7,9 +7,12 @@
  *
  * Values that the operation did not declare as saved, scratch, and gaps between rows are NaN when backward
  * runs; every buffer has a guard behind it; inputs must keep their bits; a repeated run must give the same
- * bits. */
+ * bits, unless the device was not asked for that. */
 #include "op_checker.h"
 
+#ifdef TW_WITH_CUDA
+#include "autograd/cuda/cuda.h"
+#endif
 #include "tw_test.h"
 
 #include <math.h>
@@ -41,7 +44,7 @@ static bool check_forward(op_checker *k, bool needs_grad) {
     op_restore_inputs(k);
     if (!op_forward(k)) return false;
     for (int o = 0; o < k->call.n_outputs; o++)
-        NEED(memcmp(before[o], k->call.output[o].data, tw_tensor_bytes(&k->call.output[o])) == 0,
+        NEED(k->loose || memcmp(before[o], k->call.output[o].data, tw_tensor_bytes(&k->call.output[o])) == 0,
              "forward: output %d has other bits the second time", o);
     op_release_from(k, first);
     return true;
@@ -79,6 +82,57 @@ static bool check_fails(op_checker *k) {
     return true;
 }
 
+/* On k->device; later passes take the first one's reference. */
+static bool check_pass(op_checker *k) {
+    k->call.device = k->device;
+    if (k->config->fails) return check_fails(k);
+    if (op_prepare(k, false) != TW_OK) return op_complain(k, "shape rule failed: %s", tw_last_error());
+    if (k->pass == 0 && !reference_values(k)) return false;
+    if (!(k->brief && k->info->has_gradient) && !check_forward(k, false)) return false;
+    if (!k->info->has_gradient) return true;
+    if (!check_forward(k, true)) return false;
+    if (k->pass == 0) op_differentiate(k);
+    return op_check_backward(k);
+}
+
+#if defined TW_WITH_CUDA && !defined TW_CUDA_SHIM
+static tw_device *gpu; /* of all configurations, for its libraries and their plans are slow to make */
+
+static bool open_gpu(op_checker *k) {
+    NEED(gpu || tw_device_cuda(0, &gpu) == TW_OK, "no device: %s", tw_last_error());
+    return true;
+}
+
+static bool check_once(op_checker *k, const char *way, bool deterministic, bool tf32) {
+    k->way = way, k->loose = !deterministic, k->tf32 = tf32, k->brief = k->pass > 0;
+    k->device = gpu;
+    tw_cuda_set_deterministic(gpu, deterministic);
+    tw_cuda_set_tf32(gpu, tf32);
+    bool ok = check_pass(k);
+    k->device = NULL;
+    k->pass++;
+    return ok;
+}
+
+static bool check_gpu(op_checker *k) {
+    if (!open_gpu(k)) return false;
+    int64_t graphs = tw_cuda_graph_runs(gpu);
+    if (!check_once(k, "deterministic", true, false)) return false;
+    if (k->config->fails) return true;
+    bool has_graph = tw_cuda_graph_runs(gpu) > graphs,
+         has_product = k->call.op == TW_OP_linear || k->call.op == TW_OP_conv2d;
+    if (has_graph && !check_once(k, "by default", false, false)) return false;
+    return k->coarse || !has_product || check_once(k, "TF32", false, true);
+}
+
+void op_check_end(void) {
+    tw_device_free(gpu);
+    gpu = NULL;
+}
+#else
+void op_check_end(void) {}
+#endif
+
 static tw_status make_device(tw_device_kind kind, int threads, tw_device **out) {
 #ifdef TW_WITH_CUDA
     if (kind == TW_CUDA) return tw_device_cuda(0, out);
@@ -87,35 +141,30 @@ static tw_status make_device(tw_device_kind kind, int threads, tw_device **out) 
     return tw_device_cpu(threads, out);
 }
 
-static bool check_pass(op_checker *k, tw_device_kind kind) {
-    for (k->threads = 1; k->threads <= 2; k->threads++) {
-        NEED(make_device(kind, k->threads, &k->device) == TW_OK, "no device: %s", tw_last_error());
-        k->call.device = k->device;
+static bool check_twice(op_checker *k, tw_device_kind kind) {
+    static const char *const ways[] = {"1 thread", "2 threads"};
+    for (k->pass = 0; k->pass < 2; k->pass++) {
+        k->way = ways[k->pass];
+        NEED(make_device(kind, k->pass + 1, &k->device) == TW_OK, "no device: %s", tw_last_error());
 #ifdef TW_CUDA_SHIM
-        k->slow = true, k->brief = k->threads == 2;
+        k->slow = true, k->brief = k->pass == 1;
 #endif
-        bool ok = false;
-        if (k->config->fails) {
-            ok = check_fails(k);
-        } else if (op_prepare(k, false) != TW_OK) {
-            ok = op_complain(k, "shape rule failed: %s", tw_last_error());
-        } else {
-            ok = k->threads == 2 || reference_values(k);
-            ok = ok && ((k->brief && k->info->has_gradient) || check_forward(k, false));
-            if (ok && k->info->has_gradient) {
-                ok = check_forward(k, true);
-                if (ok && k->threads == 1) op_differentiate(k);
-                ok = ok && op_check_backward(k);
-            }
+        bool ok = check_pass(k);
 #ifdef TW_CUDA_SHIM
-            ok = ok && op_agree(k);
+        ok = ok && (k->config->fails || op_agree(k));
 #endif
-        }
         tw_device_free(k->device);
         k->device = NULL;
         if (!ok) return false;
     }
     return true;
+}
+
+static bool check_kind(op_checker *k, tw_device_kind kind) {
+#if defined TW_WITH_CUDA && !defined TW_CUDA_SHIM
+    if (kind == TW_CUDA) return check_gpu(k);
+#endif
+    return check_twice(k, kind);
 }
 
 bool op_check(const tw_op_info *info, tw_op op, tw_device_kind kind, const op_case *c,
@@ -135,7 +184,7 @@ bool op_check(const tw_op_info *info, tw_op op, tw_device_kind kind, const op_ca
             if (config->input[i].present) k->n_inputs = i + 1;
         }
         k->call.n_inputs = k->n_inputs;
-        ok = check_pass(k, kind);
+        ok = check_kind(k, kind);
         op_release_from(k, 0);
         free(k);
     }

@@ -209,7 +209,8 @@ static bool check_variant(op_checker *k, op_variant v, bool repeat) {
     if (!op_run_backward(k, v, base)) return false;
     for (int i = 0; i < k->n_inputs; i++)
         if (before[i].data)
-            NEED(memcmp(before[i].data, k->call.input_grad[i].data, tw_tensor_bytes(&before[i])) == 0,
+            NEED(k->loose ||
+                     memcmp(before[i].data, k->call.input_grad[i].data, tw_tensor_bytes(&before[i])) == 0,
                  "backward: the gradient of input %d has other bits the second time", i);
     op_release_from(k, first);
     return true;

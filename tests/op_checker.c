@@ -13,8 +13,9 @@ bool op_complain(op_checker *k, const char *format, ...) {
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    snprintf(k->message, k->size, "%s, '%s' (%s, %s, %d threads): %s", k->info->name, k->config->name,
-             k->coarse ? "bf16" : "f32", k->device ? k->device->name : "no device", k->threads, text);
+    snprintf(k->message, k->size, "%s, '%s' (%s, %s, %s): %s", k->info->name, k->config->name,
+             k->coarse ? "bf16" : "f32", k->device ? k->device->name : "no device", k->way ? k->way : "",
+             text);
     return false;
 }
 double op_uniform(op_checker *k) {
@@ -182,7 +183,8 @@ tw_status op_prepare(op_checker *k, bool needs_grad) {
 
 double op_tolerance(const op_checker *k) {
     if (k->coarse) return k->c->bf16_tolerance > 0 ? k->c->bf16_tolerance : 1e-2;
-    return k->c->f32_tolerance > 0 ? k->c->f32_tolerance : 1e-5;
+    double tolerance = k->c->f32_tolerance > 0 ? k->c->f32_tolerance : 1e-5;
+    return k->tf32 ? fmax(tolerance, 1e-3) : tolerance;
 }
 
 bool op_close_enough(const op_checker *k, const void *got, tw_dtype dtype, const double *expected, int64_t n,
@@ -222,7 +224,7 @@ tw_status op_run(op_checker *k, bool backward) {
     for (int i = 0; i < k->n_inputs; i++)
         if (k->in[i].v) bytes[i] = op_input_bytes(k, i);
 #ifdef TW_CUDA_SHIM /* the second time nothing is aligned to more than its elements */
-    return op_run_on_device(call, backward, bytes, (size_t)k->threads - 1);
+    return op_run_on_device(call, backward, bytes, (size_t)k->pass);
 #else
     return op_run_on_device(call, backward, bytes, 0);
 #endif

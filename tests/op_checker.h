@@ -12,11 +12,14 @@ typedef struct op_checker {
     const tw_op_info *info;
     const op_case *c;
     const op_config *config;
-    bool bf16;   /* the pass in which OP_FLOAT is bf16 */
-    bool coarse; /* some input is bf16 */
-    int threads;
-    bool slow;  /* a fiber a thread: variants are repeated once only, and */
-    bool brief; /* the second time only what then differs is run: alignment, products that fuse nothing */
+    bool bf16;       /* the pass in which OP_FLOAT is bf16 */
+    bool coarse;     /* some input is bf16 */
+    int pass;        /* from 0 */
+    const char *way; /* of running in this pass, for messages */
+    bool slow;       /* a fiber a thread: variants are repeated once only */
+    bool brief;      /* a later pass of which only what then differs is run */
+    bool loose;      /* bits need not be the same each time */
+    bool tf32;       /* products of f32 may round to TF32 */
     tw_device *device;
     tw_call call;
     int n_inputs;

@@ -110,6 +110,10 @@ bool tw_device_deterministic(const tw_device *device) {
 bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
     return !tw_on_cpu(device) && tw_cuda_choice_text(device, i, text, size);
 }
+
+const char *tw_device_trouble(tw_device *device) {
+    return tw_on_cpu(device) ? NULL : tw_cuda_refusals(device);
+}
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     (void)threads, (void)index;
@@ -144,6 +148,11 @@ bool tw_device_deterministic(const tw_device *device) {
 bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
     (void)device, (void)i, (void)text, (void)size;
     return false;
+}
+
+const char *tw_device_trouble(tw_device *device) {
+    (void)device;
+    return NULL;
 }
 #endif
 

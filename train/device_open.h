@@ -30,5 +30,8 @@ bool tw_device_deterministic(const tw_device *device);
 
 /* What the device measured to choose between two ways to a result: line i, from 0 on; false: no more yet. */
 bool tw_device_choice(tw_device *device, int i, char *text, size_t size);
+/* What the device has had to do in a slower way than it should since this was last asked, in a sentence for
+ * the log; NULL: nothing. Valid until the next call. */
+const char *tw_device_trouble(tw_device *device);
 
 #endif

@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "train/comm_open.h"
+#include "train/device_open.h"
 #include "train/run.h"
 #include "train/signals.h"
 
@@ -128,6 +129,8 @@ static tw_status queue_update(tw_run *run, int64_t global) {
     const char *trouble = tw_graphs_trouble(graphs);
     if (trouble) tw_log_warning(run->log, "a part of the step is not captured as a CUDA graph: %s", trouble);
     tell_choices(run);
+    const char *slow = tw_device_trouble(run->device);
+    if (slow) tw_log_warning(run->log, "%s", slow);
     return collect(run, run->config->profile);
 }
 

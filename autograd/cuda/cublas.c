@@ -188,32 +188,45 @@ static tw_status find_plan(cublas *l, const plan_key *key, plan **out) {
     return TW_OK;
 }
 
+static cublasStatus_t multiply(tw_device *d, const cublas *l, const plan *p,
+                               const tw_cuda_product_args *args) {
+    const float one = 1.0f, beta = args->c ? 1.0f : 0.0f;
+    return cublasLtMatmul(l->handle, p->product, &one, args->b.data, p->a, args->a.data, p->b, &beta,
+                          args->c ? args->c : args->out, p->c, args->out, p->out, &p->algorithm, l->workspace,
+                          WORKSPACE, tw_cuda_stream(d, TW_QUEUE_COMPUTE));
+}
+
+/* *done is false where the library has no product with what args->fused asks for. What its heuristic has
+ * proposed it may still refuse when it is to run: nothing was queued then, and it is not asked again. */
+static tw_status run_fused(tw_device *d, cublas *l, const plan_key *key, const tw_cuda_product_args *args,
+                           bool *done) {
+    plan *p;
+    *done = false;
+    TRY(find_plan(l, key, &p));
+    if (!p->supported) return TW_OK;
+    TRY(set_attribute(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->vector, sizeof args->vector));
+    cublasStatus_t s = multiply(d, l, p, args);
+    p->supported = s != CUBLAS_STATUS_NOT_SUPPORTED && s != CUBLAS_STATUS_INVALID_VALUE;
+    *done = p->supported;
+    return p->supported ? status_of(s, "a product") : TW_OK;
+}
+
 tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *args, bool *fused) {
     bool done;
     *fused = false;
     TRY(tw_cuda_product_simple(d, args, &done));
     if (done) return TW_OK;
-    cudaStream_t stream = tw_cuda_stream(d, TW_QUEUE_COMPUTE);
     cublas *l;
     plan *p;
     TRY(open_cublas(d, &l));
     plan_key key = key_of(d, args);
+    if (key.fused) TRY(run_fused(d, l, &key, args, fused));
+    if (*fused) return TW_OK;
+    key.fused = TW_FUSED_NOTHING;
     TRY(find_plan(l, &key, &p));
-    if (!p->supported && key.fused) {
-        key.fused = TW_FUSED_NOTHING;
-        TRY(find_plan(l, &key, &p));
-    }
     if (!p->supported)
         return FAIL(TW_ERR_UNSUPPORTED, "cuBLASLt has no product (%lld,%lld) x (%lld,%lld) of %s",
                     (long long)key.m, (long long)key.k, (long long)key.k, (long long)key.n,
                     tw_dtype_name(args->type));
-    if (key.fused)
-        TRY(set_attribute(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->vector, sizeof args->vector));
-    const float one = 1.0f, beta = args->c ? 1.0f : 0.0f;
-    LT_TRY(cublasLtMatmul(l->handle, p->product, &one, args->b.data, p->a, args->a.data, p->b, &beta,
-                          args->c ? args->c : args->out, p->c, args->out, p->out, &p->algorithm, l->workspace,
-                          WORKSPACE, stream),
-           "a product");
-    *fused = key.fused != TW_FUSED_NOTHING;
-    return TW_OK;
+    return status_of(multiply(d, l, p, args), "a product");
 }

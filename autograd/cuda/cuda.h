@@ -33,6 +33,12 @@ bool tw_cuda_deterministic(const tw_device *d);
  * line feed; false: there are no more. d is a CUDA device. */
 bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size);
 
+/* Which graphs cuDNN has refused since this was last asked, in a sentence with its reasons for the first few:
+ * our own kernels run in their place. NULL: none. Valid until the next call. d is a CUDA device. */
+const char *tw_cuda_refusals(tw_device *d);
+/* How many graphs cuDNN has run, or added to what is captured, on the device so far. */
+int64_t tw_cuda_graph_runs(tw_device *d);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,6 +1,8 @@
 /* The plans of a device by cuDNN: making, keeping and running them. */
+#include "autograd/cuda/cuda.h"
 #include "autograd/cuda/cudnn_backend.h"
 #include "autograd/cuda/device_cuda.h"
+#include "autograd/cuda/dnn_notes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +25,7 @@ struct tw_dnn_plan {
 typedef struct cudnn {
     cudnnHandle_t handle; /* NULL: the library cannot be used */
     bool opened, allowed;
+    tw_dnn_notes notes;
     tw_dnn_plan *buckets[BUCKETS];
 } cudnn;
 
@@ -57,8 +60,10 @@ static tw_status open_library(tw_device *d, cudnn *l) {
     if (l->opened) return TW_OK;
     TRY(tw_cudnn_check_version(cudnnGetVersion()));
     l->opened = true;
-    if (cudnnCreate(&l->handle) != CUDNN_STATUS_SUCCESS) {
+    cudnnStatus_t made = cudnnCreate(&l->handle);
+    if (made != CUDNN_STATUS_SUCCESS) {
         l->handle = NULL;
+        tw_dnn_notes_refusal(&l->notes, NULL, cudnnGetErrorString(made));
         return TW_OK;
     }
     return tw_cudnn_status(cudnnSetStream(l->handle, stream), "choosing cuDNN's stream");
@@ -67,6 +72,16 @@ static tw_status open_library(tw_device *d, cudnn *l) {
 void tw_dnn_allow(tw_device *d, bool allowed) {
     cudnn *l = state_of(d);
     if (l) l->allowed = allowed;
+}
+
+const char *tw_cuda_refusals(tw_device *d) {
+    cudnn *l = state_of(d);
+    return l ? tw_dnn_notes_tell(&l->notes) : NULL;
+}
+
+int64_t tw_cuda_graph_runs(tw_device *d) {
+    const cudnn *l = state_of(d);
+    return l ? l->notes.runs : 0;
 }
 
 static unsigned hash(const tw_dnn_key *key) {
@@ -116,6 +131,7 @@ tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe descr
             return status;
         }
         p->usable = status == TW_OK; /* what the library refuses is kept, so as not to ask again */
+        if (!p->usable) tw_dnn_notes_refusal(&l->notes, &g, tw_last_error());
         p->next = *bucket;
         *bucket = p;
     }
@@ -149,5 +165,6 @@ tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_
     if (status == TW_OK)
         status = tw_cudnn_status(cudnnBackendExecute(l->handle, plan->plan, pack), "running a graph");
     tw_cudnn_release(&own, 0);
+    l->notes.runs += status == TW_OK;
     return status;
 }

@@ -78,6 +78,7 @@ typedef struct tw_dnn_rules {
 } tw_dnn_rules;
 
 typedef struct tw_dnn_graph {
+    const char *name; /* what it computes, for messages; NULL: nobody said */
     tw_dnn_tensor tensor[TW_DNN_TENSORS];
     tw_dnn_node node[TW_DNN_NODES];
     int tensors, nodes;
@@ -114,8 +115,8 @@ typedef void (*tw_dnn_describe)(const tw_dnn_key *key, tw_dnn_graph *g); /* *g i
 typedef struct tw_dnn_plan tw_dnn_plan;
 
 /* The key's plan, described and built when it is first asked for (up to seconds); NULL where the library is
- * missing, is turned off or has no kernel for the graph: callers have kernels of their own. The device owns
- * it. A library that is too old is TW_ERR_UNSUPPORTED. */
+ * missing, is turned off or has no kernel for the graph (which tw_cuda_refusals, cuda.h, then tells): callers
+ * have kernels of their own. The device owns it. A library that is too old is TW_ERR_UNSUPPORTED. */
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe,
                       tw_dnn_plan **out) TW_MUST_CHECK;
 /* Bytes of device memory that a run needs. */

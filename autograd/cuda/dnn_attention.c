@@ -225,6 +225,7 @@ static void backward(work *w) {
 
 void tw_dnn_attention_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     work w = start(g, key);
+    g->name = w.a.backward ? "attention's gradient" : "attention";
     if (w.a.backward)
         backward(&w);
     else

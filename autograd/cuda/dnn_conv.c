@@ -38,6 +38,9 @@ void tw_dnn_conv_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     int x = channels_last(g, TW_DNN_CONV_IMAGE, v.type, v.batch, v.in, v.height, v.width);
     int w = channels_last(g, TW_DNN_CONV_WEIGHT, v.type, v.out, v.in, v.kernel, v.kernel);
     int y = channels_last(g, TW_DNN_CONV_RESULT, v.type, v.batch, v.out, height, width);
+    g->name = v.direction == TW_DNN_CONV     ? "convolution"
+              : v.direction == TW_DNN_CONV_X ? "a convolution's gradient of its image"
+                                             : "a convolution's gradient of its weights";
     g->rules = (tw_dnn_rules){v.deterministic, v.true_f32, MOST_SCRATCH};
     tw_dnn_node *n = v.direction == TW_DNN_CONV_X   ? tw_dnn_add(g, TW_DNN_CONV_X, y, w, TW_DNN_NONE, x)
                      : v.direction == TW_DNN_CONV_W ? tw_dnn_add(g, TW_DNN_CONV_W, y, x, TW_DNN_NONE, w)

@@ -29,6 +29,7 @@ void tw_dnn_norm_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     uint32_t bits = (uint32_t)n[7];
     float eps;
     memcpy(&eps, &bits, sizeof eps);
+    g->name = "batch norm";
     g->rules.deterministic = n[8] != 0;
     int x = image(g, n, TW_DNN_NORM_X, type), y = image(g, n, TW_DNN_NORM_Y, type);
     int normed = residual || relu ? image(g, n, TW_DNN_INSIDE, TW_DNN_F32) : y, sum = normed;

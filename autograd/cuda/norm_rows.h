@@ -182,7 +182,8 @@ static inline tw_norm_rows tw_norm_rows_of(const tw_call *c, int gain, float eps
                         (float *)c->scratch, tw_tensor_rows(y), tw_tensor_cols(y)};
 }
 
-template <class Args, int PACKS> __global__ void tw_norm_forward_kernel(Args a, tw_layout l) {
+template <class Args, int PACKS>
+__global__ void __launch_bounds__(TW_FORWARD_THREADS) tw_norm_forward_kernel(Args a, tw_layout l) {
     __shared__ float shared[TW_GROUP_SHARED];
     tw_group at = tw_group_here(l, a.d);
     int64_t row = (int64_t)blockIdx.x * l.groups + at.group;
@@ -193,7 +194,8 @@ template <class Args, int PACKS> __global__ void tw_norm_forward_kernel(Args a, 
     a.template store<PACKS>(at, row, v);
 }
 
-template <class Args, int PACKS> __global__ void tw_norm_backward_kernel(Args a, tw_layout l) {
+template <class Args, int PACKS>
+__global__ void __launch_bounds__(tw_backward_threads(PACKS)) tw_norm_backward_kernel(Args a, tw_layout l) {
     __shared__ float shared[TW_GROUP_SHARED], columns[TW_COLUMN_SHARED];
     tw_group at = tw_group_here(l, a.d);
     float gain[PACKS][TW_PACK], dgain[PACKS][TW_PACK] = {}, dbias[PACKS][TW_PACK] = {};

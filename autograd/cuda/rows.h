@@ -174,12 +174,21 @@ static inline tw_layout tw_layout_forward(int64_t d) {
     return tw_layout{1, (packs + 7) / 8, 8};
 }
 
+constexpr int TW_FORWARD_THREADS = 4 * TW_WARP; /* at most, as rows are no wider than tw_check_width says */
+
 /* Backward, where every thread also keeps sums of its columns: as few packs as a block's threads allow. More
- * packs take more registers, of which a block has 65,536: 120 a thread with 1 pack, 160 with 2, 252 with 4.
- */
+ * packs take more registers, of which a block has 65,536: a kernel of PACKS packs is bound to
+ * tw_backward_threads(PACKS), which leaves 128 a thread with 1 pack, 170 with 2, 255 with 4. */
+constexpr int tw_backward_threads(int packs) {
+    return TW_WARP * (packs == 1   ? TW_MAX_GROUP_WARPS
+                      : packs == 2 ? TW_MAX_GROUP_WARPS - 4
+                                   : TW_MAX_GROUP_WARPS - 8);
+}
+
 static inline tw_layout tw_layout_backward(int64_t rows, int64_t d) {
-    int packs = 1, most = TW_MAX_GROUP_WARPS, warps = 1, groups = 1;
-    for (;; packs *= 2, most -= 4) {
+    int packs = 1, most = 0, warps = 1, groups = 1;
+    for (;; packs *= 2) {
+        most = tw_backward_threads(packs) / TW_WARP;
         warps = (int)((d + packs * TW_GROUP_COLUMNS - 1) / (packs * TW_GROUP_COLUMNS));
         if (warps <= most || packs == 4) break;
     }

@@ -99,7 +99,7 @@ TW_DEVICE void deliver(const attention_args &a, const place &at, int part, int64
         if (k * TW_WARP + at.lane < a.width) tw_put_one(a.dqkv, to + k * TW_WARP + at.lane, v[k]);
 }
 
-__global__ void attention_forward(attention_args a) {
+__global__ void __launch_bounds__(THREADS) attention_forward(attention_args a) {
     __shared__ float q[WARPS][WIDEST + 1], tile[TILE][WIDEST + 1];
     place at = place_here(a);
     int64_t i = at.first + at.warp;
@@ -134,7 +134,7 @@ __global__ void attention_forward(attention_args a) {
 
 /* The gradient of queries, and dots for that of keys and values. Two passes over the keys: the sum of p g,
  * which each query's slopes need, and then the slopes. */
-__global__ void attention_backward_q(attention_args a) {
+__global__ void __launch_bounds__(THREADS) attention_backward_q(attention_args a) {
     __shared__ float q[WARPS][WIDEST + 1], g[WARPS][WIDEST + 1], k_tile[TILE][WIDEST + 1],
         v_tile[TILE][WIDEST + 1];
     place at = place_here(a);
@@ -164,7 +164,7 @@ __global__ void attention_backward_q(attention_args a) {
 }
 
 /* The gradients of keys and values; 0 for those that no one sees. */
-__global__ void attention_backward_kv(attention_args a) {
+__global__ void __launch_bounds__(THREADS) attention_backward_kv(attention_args a) {
     __shared__ float k[WARPS][WIDEST + 1], v[WARPS][WIDEST + 1], q_tile[TILE][WIDEST + 1],
         g_tile[TILE][WIDEST + 1];
     place at = place_here(a);

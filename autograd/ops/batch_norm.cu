@@ -66,7 +66,7 @@ TW_DEVICE double total_of(const norm_args &a, int64_t blocks, int which, int64_t
 
 /* ---- forward ---- */
 
-__global__ void statistics_partial(norm_args a) {
+__global__ void __launch_bounds__(THREADS) statistics_partial(norm_args a) {
     __shared__ float shared[TW_PACK * THREADS];
     place at = place_here(a.d);
     float origin[TW_PACK], sum[TW_PACK] = {}, square[TW_PACK] = {}, v[TW_PACK];
@@ -103,7 +103,7 @@ TW_DEVICE void load_rule(const norm_args &a, int64_t col, float *mean, float *sc
     for (int e = 0; e < TW_PACK; e++) scale[e] = gain[e] * (1.0f / sqrtf(variance[e] + a.eps));
 }
 
-__global__ void normalise(norm_args a) {
+__global__ void __launch_bounds__(THREADS) normalise(norm_args a) {
     place at = place_here(a.d);
     float mean[TW_PACK], scale[TW_PACK], bias[TW_PACK], v[TW_PACK], other[TW_PACK] = {};
     load_rule(a, at.col, mean, scale);
@@ -134,7 +134,7 @@ TW_DEVICE void load_gradient(const norm_args &a, int64_t row, int64_t col, float
 }
 
 /* Sums of g (x - mean) and of g; the residual's gradient on the way. */
-__global__ void gradient_partial(norm_args a) {
+__global__ void __launch_bounds__(THREADS) gradient_partial(norm_args a) {
     __shared__ float shared[TW_PACK * THREADS];
     place at = place_here(a.d);
     float mean[TW_PACK], slope[TW_PACK] = {}, level[TW_PACK] = {}, g[TW_PACK], x[TW_PACK];
@@ -175,7 +175,7 @@ __global__ void finish_gradient(norm_args a, int64_t blocks, column_grads to) {
                    share != 0.0f ? share * (to.running_variance[i] - unbiased * a.variance[i]) : 0.0f);
 }
 
-__global__ void input_gradient(norm_args a) {
+__global__ void __launch_bounds__(THREADS) input_gradient(norm_args a) {
     place at = place_here(a.d);
     float mean[TW_PACK], scale[TW_PACK], slope[TW_PACK], level[TW_PACK], g[TW_PACK], x[TW_PACK];
     load_rule(a, at.col, mean, scale);

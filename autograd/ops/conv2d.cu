@@ -76,7 +76,7 @@ struct w_product {
 };
 
 /* A block has TILE rows (x) and columns (y) of the result and part z of the sum. */
-template <class P> __global__ void conv_product(conv_args a) {
+template <class P> __global__ void __launch_bounds__(THREADS) conv_product(conv_args a) {
     __shared__ float left[DEPTH][TILE + 1], right[DEPTH][TILE + 1];
     int64_t row = (int64_t)blockIdx.x * TILE, col = (int64_t)blockIdx.y * TILE, begin = blockIdx.z * a.part;
     int64_t end = begin + a.part < a.k ? begin + a.part : a.k;

@@ -37,7 +37,7 @@ TW_DEVICE int32_t worst_of(const float *g, int64_t n) {
     return (int32_t)(bad < (double)INFINITY ? bad : large);
 }
 
-__global__ void gradient_rule_forward(rule_args a) {
+__global__ void __launch_bounds__(THREADS) gradient_rule_forward(rule_args a) {
     double square = 0.0, bad = (double)INFINITY;
     for (int64_t u = threadIdx.x; u < a.n; u += THREADS) {
         float norm = a.norms[a.places ? (int64_t)a.places[u] : u];

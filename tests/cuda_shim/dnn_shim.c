@@ -1,7 +1,9 @@
 /* Graphs for the shim: each operation of a graph in order, on the host, in f64, rounded to the type of what
  * it writes. It promises as little as the library might: what matmul is told not to count is NaN within the
- * graph and left as it is in memory. Every second device has no plans, so that own kernels are tested too. */
-#include "autograd/cuda/dnn.h"
+ * graph and left as it is in memory. Every second device has no plans, so that own kernels are tested too.
+ * TW_SHIM_REFUSES=1 in the environment: it has a kernel for no graph. */
+#include "autograd/cuda/cuda.h"
+#include "autograd/cuda/dnn_notes.h"
 #include "device_shim.h"
 
 #include <math.h>
@@ -11,17 +13,17 @@
 struct tw_dnn_plan {
     struct tw_dnn_plan *next;
     tw_dnn_key key;
-    bool refused;
     tw_dnn_graph graph;
+    bool refused;
 };
 
 static tw_dnn_plan *plans; /* of all devices, until the program ends */
 static bool allowed = true;
-static int runs;
-static bool (*refuses)(const tw_dnn_graph *g);
+static tw_dnn_notes notes;
+static bool (*rule)(const tw_dnn_graph *g);
 
-void tw_shim_refuse_graphs(bool (*rule)(const tw_dnn_graph *g)) {
-    refuses = rule;
+void tw_shim_refuse_graphs(bool (*refuses)(const tw_dnn_graph *g)) {
+    rule = refuses;
 }
 
 void tw_dnn_allow(tw_device *d, bool allow) {
@@ -30,23 +32,41 @@ void tw_dnn_allow(tw_device *d, bool allow) {
 }
 
 int tw_shim_graph_runs(void) {
-    return runs;
+    return (int)notes.runs;
+}
+
+const char *tw_cuda_refusals(tw_device *d) {
+    (void)d;
+    return tw_dnn_notes_tell(&notes);
+}
+
+int64_t tw_cuda_graph_runs(tw_device *d) {
+    (void)d;
+    return notes.runs;
+}
+
+static bool is_refused(const tw_dnn_graph *g) {
+    const char *all = getenv("TW_SHIM_REFUSES");
+    return (all && *all == '1') || (rule && rule(g));
 }
 
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
     *out = NULL;
     if (!allowed || !tw_shim_device_fuses(d)) return TW_OK;
-    tw_dnn_plan *p = plans;
-    while (p && memcmp(&p->key, key, sizeof *key) != 0) p = p->next;
-    *out = p && !p->refused ? p : NULL;
-    if (p) return TW_OK;
-    p = calloc(1, sizeof *p);
+    tw_dnn_plan *found = plans;
+    while (found && memcmp(&found->key, key, sizeof *key) != 0) found = found->next;
+    if (found) {
+        *out = found->refused ? NULL : found;
+        return TW_OK;
+    }
+    tw_dnn_plan *p = calloc(1, sizeof *p);
     if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
     p->key = *key;
     describe(key, &p->graph);
     p->next = plans;
-    p->refused = refuses && refuses(&p->graph);
+    p->refused = is_refused(&p->graph);
     plans = p;
+    if (p->refused) tw_dnn_notes_refusal(&notes, &p->graph, "the shim was told to refuse it");
     *out = p->refused ? NULL : p;
     return p->graph.full ? FAIL(TW_ERR_ARGUMENT, "a graph of too many parts") : TW_OK;
 }
@@ -385,7 +405,7 @@ tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_
             return FAIL(TW_ERR_ARGUMENT, "slot %d has no memory on a 16-byte boundary", at);
         if (at >= 0) w.slot[at] = slot[at];
     }
-    runs++;
+    notes.runs++;
     TRY(tw_shim_work(d, run_work, &w, sizeof w));
     tw_status status = last;
     last = TW_OK;

@@ -61,6 +61,21 @@ same "resumed" "$work/c/latest" "$work/d/latest"
 holds "train a ResNet" "$shim" train --model tiny-rn --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" \
     --output "$work/rn" --batch 4 --max_steps 2 --warmup 1 --log_interval 1 --threads 1 --report false --device cuda
 
+# The plan of memory asks the device for its graphs: attention's where texts are not packed, a ResNet's.
+holds "micro_batch auto with graphs" train "$shim" "$work/auto" --device cuda --micro_batch auto --precision bf16 --pack_text false
+grep -q "micro_batch auto: 10 of a rank's 10 pairs" "$work/out" && ok || fail "micro_batch auto did not choose the whole batch"
+holds "micro_batch auto of a ResNet" "$shim" train --model tiny-rn --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" \
+    --output "$work/rn_auto" --batch 4 --max_steps 2 --warmup 1 --threads 1 --report false --device cuda --micro_batch auto \
+    --precision bf16
+
+# What the library refuses is said, once, and own kernels do it.
+holds "train without graphs of the library" env TW_SHIM_REFUSES=1 "$shim" train --model tiny-rn --train_data "$data/lmdb/train" \
+    --vocab "$data/vocab.txt" --output "$work/refused" --batch 4 --max_steps 3 --warmup 1 --threads 1 --report false --device cuda \
+    --precision bf16
+said=$(grep -c 'graphs that cuDNN refused; .*told to refuse it' "$work/refused/log.jsonl")
+[ "$said" = 1 ] && ok || fail "the log tells $said times that graphs were refused"
+grep -q 'graphs that cuDNN refused' "$work/rn/log.jsonl" && fail "graphs were refused that nobody refused" || ok
+
 # Steps whose gradient is not finite are found one step late, and end the run all the same.
 holds "poison" "$build/tests/tool_checkpoint_poison" "$work/cpu/latest" "$work/poisoned.h5" text_projection
 refuses "skipped steps end the run" 1 "2 steps in a row had a gradient that is not finite" train "$shim" "$work/bad" --device cuda \
