@@ -26,6 +26,11 @@ void tw_pickle_allow(tw_pickle *p, const tw_pickle_global *globals, size_t count
     p->global_count = count;
 }
 
+void tw_pickle_allow_classes(tw_pickle *p, const char *module, uint8_t tag) {
+    p->class_module = module;
+    p->class_tag = tag;
+}
+
 void tw_pickle_limit(tw_pickle *p, size_t bytes) {
     p->max_bytes = bytes;
 }

@@ -4,7 +4,9 @@
  *
  * A kind of file that needs names ("collections.OrderedDict") lists them (tw_pickle_allow). They and calls of
  * them become values too: a record of what the file says, which its reader may interpret. Nothing is ever
- * called, and a name that is not in the list is refused with the name and its position.
+ * called, and a name that is not in the list is refused with the name and its position. A kind of file whose
+ * writer makes up names (TorchScript: a class a module) allows the classes of one module
+ * (tw_pickle_allow_classes): their objects are attributes by name, nothing more.
  *
  * What a hostile file can cost is bounded: no recursion here, values are acyclic and nested at most
  * TW_PICKLE_MAX_DEPTH deep, and a walk over the result visits at most `max_values` values even if parts are
@@ -33,7 +35,8 @@ typedef enum tw_pickle_kind {
     TW_PICKLE_DICT,
     /* Only with tw_pickle_allow: */
     TW_PICKLE_GLOBAL,     /* a name of the list; bytes: the name without its module */
-    TW_PICKLE_OBJECT,     /* items: the called GLOBAL, its arguments (TUPLE), its state if it was given one */
+    TW_PICKLE_OBJECT,     /* items: the called GLOBAL, its arguments (TUPLE), its state if it was given one;
+                           * of an allowed class no arguments, and the state is a DICT */
     TW_PICKLE_PERSISTENT, /* items: the identifier of something outside the pickle */
 } tw_pickle_kind;
 
@@ -81,6 +84,10 @@ typedef struct tw_pickle_global {
 
 /* From now on allows these `count` names (kept by reference), calls of them and binary persistent ids. */
 void tw_pickle_allow(tw_pickle *pickle, const tw_pickle_global *globals, size_t count);
+/* Beside them any name of `module` (kept by reference) and of modules below it is a class from now on: a
+ * GLOBAL with this tag, of which NEWOBJ without arguments makes an OBJECT and BUILD with a dict sets the
+ * attributes. */
+void tw_pickle_allow_classes(tw_pickle *pickle, const char *module, uint8_t tag);
 /* Memory the parser may hold, in bytes (about; 0: no limit). More is TW_ERR_UNSUPPORTED. */
 void tw_pickle_limit(tw_pickle *pickle, size_t bytes);
 /* Where the last pickle that was read ended: the position after its STOP. */

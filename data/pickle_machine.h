@@ -11,7 +11,9 @@ struct tw_pickle {
     uint32_t max_values;
     size_t max_bytes, bytes; /* allocated at most (0: no limit) and so far */
     const tw_pickle_global *globals;
-    size_t global_count; /* 0: only plain data */
+    size_t global_count;      /* 0: only plain data */
+    const char *class_module; /* whose classes are allowed; NULL: none's */
+    uint8_t class_tag;
     tw_pickle_block *blocks, *current;
     size_t used; /* of current */
     tw_pickle_value **stack;

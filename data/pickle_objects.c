@@ -42,18 +42,28 @@ static tw_status refused_name(const tw_pickle *p, const char *module, size_t mod
                 n, p->op_at);
 }
 
+static tw_status push_name(tw_pickle *p, uint8_t tag, const char *name, size_t size) {
+    tw_pickle_value *v = NULL;
+    TRY(tw_pickle_make(p, TW_PICKLE_GLOBAL, &v));
+    v->tag = tag;
+    v->bytes.data = name;
+    v->bytes.size = size;
+    return tw_pickle_push(p, v);
+}
+
+static bool is_class_module(const tw_pickle *p, const char *module, size_t size) {
+    size_t n = p->class_module ? strlen(p->class_module) : 0;
+    return n > 0 && size >= n && memcmp(module, p->class_module, n) == 0 && (size == n || module[n] == '.');
+}
+
 static tw_status push_global(tw_pickle *p, const char *module, size_t module_size, const char *name,
                              size_t name_size) {
+    if (is_class_module(p, module, module_size)) return push_name(p, p->class_tag, name, name_size);
     for (size_t i = 0; i < p->global_count; i++) {
         const tw_pickle_global *g = &p->globals[i];
         if (strlen(g->module) != module_size || memcmp(g->module, module, module_size) != 0) continue;
         if (strlen(g->name) != name_size || memcmp(g->name, name, name_size) != 0) continue;
-        tw_pickle_value *v = NULL;
-        TRY(tw_pickle_make(p, TW_PICKLE_GLOBAL, &v));
-        v->tag = g->tag;
-        v->bytes.data = g->name;
-        v->bytes.size = name_size;
-        return tw_pickle_push(p, v);
+        return push_name(p, g->tag, g->name, name_size);
     }
     return refused_name(p, module, module_size, name, name_size);
 }
@@ -117,6 +127,9 @@ static tw_status reduce(tw_pickle *p) {
     TRY(tw_pickle_need(p, 2));
     tw_pickle_value *callable = p->stack[p->height - 2], *args = p->stack[p->height - 1];
     const tw_pickle_global *g = callable->kind == TW_PICKLE_GLOBAL ? global_of(p, callable) : NULL;
+    if (callable->kind == TW_PICKLE_GLOBAL && !g)
+        return FAIL(TW_ERR_UNSUPPORTED, "pickle: a call of a class of %s at byte %zu is refused",
+                    p->class_module, p->op_at);
     if (!g) return tw_pickle_damaged(p, "REDUCE calls what is no name");
     if (g->use == TW_PICKLE_CONSTANT)
         return FAIL(TW_ERR_UNSUPPORTED, "pickle: a call of '%s.%s' at byte %zu is refused", g->module,
@@ -133,10 +146,36 @@ static tw_status reduce(tw_pickle *p) {
     return tw_pickle_push(p, v);
 }
 
+/* NEWOBJ: an object of an allowed class, without attributes yet. */
+static tw_status new_object(tw_pickle *p) {
+    if (!p->class_module) return refused(p, 0x81);
+    TRY(tw_pickle_need(p, 2));
+    const tw_pickle_value *class = p->stack[p->height - 2], *args = p->stack[p->height - 1];
+    if (class->kind != TW_PICKLE_GLOBAL || class->tag != p->class_tag)
+        return FAIL(TW_ERR_UNSUPPORTED, "pickle: NEWOBJ of what is no class of %s at byte %zu is refused",
+                    p->class_module, p->op_at);
+    if (args->kind != TW_PICKLE_TUPLE || args->items.size != 0)
+        return tw_pickle_damaged(p, "NEWOBJ with arguments");
+    tw_pickle_value *v = NULL;
+    TRY(tw_pickle_make(p, TW_PICKLE_OBJECT, &v));
+    v->tag = p->class_tag;
+    TRY(tw_pickle_fill(p, v, p->height - 2));
+    return tw_pickle_push(p, v);
+}
+
+static tw_status set_attributes(tw_pickle *p, tw_pickle_value *object) {
+    if (p->stack[p->height - 1]->kind != TW_PICKLE_DICT)
+        return FAIL(TW_ERR_UNSUPPORTED, "pickle: BUILD with a %s, a dict of attributes is read, at byte %zu",
+                    tw_pickle_kind_name(p->stack[p->height - 1]->kind), p->op_at);
+    if (object->items.size > 2) return tw_pickle_damaged(p, "a second state");
+    return tw_pickle_fill(p, object, p->height - 1);
+}
+
 /* BUILD: gives an object a state. */
 static tw_status set_state(tw_pickle *p) {
     TRY(tw_pickle_need(p, 2));
     tw_pickle_value *v = p->stack[p->height - 2];
+    if (v->kind == TW_PICKLE_OBJECT && p->class_module && v->tag == p->class_tag) return set_attributes(p, v);
     bool made = v->kind == TW_PICKLE_OBJECT || (v->kind == TW_PICKLE_DICT && v->tag);
     const tw_pickle_global *g = made ? global_of(p, v) : NULL;
     if (!g || !g->takes_state)
@@ -171,6 +210,8 @@ tw_status tw_pickle_object(tw_pickle *p, unsigned char op) {
         return reduce(p);
     case 'b':
         return set_state(p);
+    case 0x81:
+        return new_object(p);
     case 'Q':
         return persistent(p);
     default:

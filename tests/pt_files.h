@@ -27,8 +27,13 @@ static inline const char *pt_path(void) {
     return path;
 }
 
-/* An archive of torch.save with this pickle and one storage, "0", of the floats 1, 2, 3, 4. */
-static inline const char *pt_archive(const char *pickle, size_t size) {
+/* In TorchScript's archives: an object of a class, and one with attributes. */
+#define NEW(class) "c__torch__\n" class "\n)\x81"
+#define MODULE(attributes) NEW("M") "}(" attributes "ub"
+
+/* An archive with this pickle and one storage, "0", of the floats 1, 2, 3, 4: of torch.save, or of
+ * torch.jit.save (with a program that no reader may look at). */
+static inline const char *pt_archive_of(bool script, const char *pickle, size_t size) {
     static const float storage[] = {1, 2, 3, 4};
     const char *path = pt_path();
     tw_zip_writer *zip;
@@ -39,10 +44,18 @@ static inline const char *pt_archive(const char *pickle, size_t size) {
     TW_ASSERT_OK(tw_zip_writer_add(zip, "a/data.pkl", pickle, size));
     TW_ASSERT_OK(tw_zip_writer_add(zip, "a/byteorder", "little", 6));
     TW_ASSERT_OK(tw_zip_writer_add(zip, "a/data/0", storage, sizeof storage));
+    if (script) {
+        TW_ASSERT_OK(tw_zip_writer_add(zip, "a/code/__torch__.py", "import os", 9));
+        TW_ASSERT_OK(tw_zip_writer_add(zip, "a/constants.pkl", "cos\nsystem\n.", 12));
+    }
     TW_ASSERT_OK(tw_zip_writer_add(zip, "a/version", "3\n", 2));
     TW_ASSERT_OK(tw_zip_writer_finish(zip));
     tw_zip_writer_free(zip);
     return path;
+}
+
+static inline const char *pt_archive(const char *pickle, size_t size) {
+    return pt_archive_of(false, pickle, size);
 }
 
 /* From here on this process (Check runs each test in one of its own) gets no more memory than a file of

@@ -555,8 +555,51 @@ START_TEST(reads_and_refuses_configurations) {
 }
 END_TEST
 
+/* One tower's config.json is the tower's part of a whole one's. */
+START_TEST(reads_configurations_of_towers) {
+    static const char *const types[] = {"clip_vision_model", "chinese_clip_vision_model"};
+    tw_hf_config config;
+    char path[160], text[256];
+    mkdir(temp_path("t"), 0777);
+    strcpy(path, temp_path("t"));
+    for (int i = 0; i < 2; i++) {
+        snprintf(text, sizeof text,
+                 "{\"model_type\":\"%s\",\"image_size\":336,\"patch_size\":14,\"num_attention_heads\":16,"
+                 "\"projection_dim\":768}",
+                 types[i]);
+        write_text("t/config.json", text);
+        TW_ASSERT_OK(tw_hf_config_read(path, &config));
+        ck_assert(config.has_image && !config.has_text);
+        ck_assert(config.resolution == 336 && config.patch == 14 && config.image_heads == 16);
+        ck_assert_int_eq(config.embed, 768);
+    }
+    write_text("t/config.json", "{\"model_type\":\"clip_vision_model\",\"hidden_act\":\"gelu\"}");
+    TW_ASSERT_FAILS(tw_hf_config_read(path, &config), TW_ERR_UNSUPPORTED, "'hidden_act' is 'gelu'");
+    write_text("t/config.json", "{\"model_type\":\"clip_vision_model\",\"projection_dim\":-1}");
+    TW_ASSERT_FAILS(tw_hf_config_read(path, &config), TW_ERR_FORMAT, "'projection_dim'");
+    write_text("t/config.json", "{\"model_type\":\"clip_text_model\"}");
+    TW_ASSERT_FAILS(tw_hf_config_read(path, &config), TW_ERR_UNSUPPORTED, "model_type 'clip_text_model'");
+    write_text("t/config.json", "{\"model_type\":\"chinese_clip_text_model\",\"num_attention_heads\":4}");
+    TW_ASSERT_OK(tw_hf_config_read(path, &config));
+    ck_assert(!config.has_image && config.has_text);
+    ck_assert_int_eq(config.text_heads, 4);
+    /* transformers 5 keeps the pixels' statistics in the whole processor's file */
+    write_text("t/config.json", "{\"model_type\":\"clip\",\"projection_dim\":640,\"vision_config\":{}}");
+    write_text("t/processor_config.json",
+               "{\"image_processor\":{\"image_mean\":[0.5,0.25,0.125],\"image_std\":[1,1,1]}}");
+    TW_ASSERT_OK(tw_hf_config_read(path, &config));
+    ck_assert_int_eq(config.embed, 640);
+    ck_assert_float_eq(config.pixel_mean[2], 0.125f);
+    write_text("t/processor_config.json", "{\"image_processor\":{\"image_mean\":[0.5]}}");
+    TW_ASSERT_FAILS(tw_hf_config_read(path, &config), TW_ERR_FORMAT, "t/processor_config.json: 'image_mean'");
+    write_text("t/preprocessor_config.json", "{\"image_mean\":[0.25,0.25,0.25]}"); /* the older file counts */
+    TW_ASSERT_OK(tw_hf_config_read(path, &config));
+    ck_assert_float_eq(config.pixel_mean[0], 0.25f);
+}
+END_TEST
+
 TW_TEST_MAIN("hf", names_go_both_ways, reads_one_file, reads_shards_in_half_precision, reads_a_bin,
              reads_shards_of_bins, folder_to_folder_is_bit_identical, half_precision_stays,
              projections_of_every_type_are_transposed, writing_spares_what_is_there,
              refuses_what_has_no_hugging_face_form, refuses_wrong_folders, prefers_safetensors,
-             refuses_incomplete_projections, reads_and_refuses_configurations)
+             refuses_incomplete_projections, reads_and_refuses_configurations, reads_configurations_of_towers)

@@ -123,6 +123,28 @@ START_TEST(reads_one_tower) {
 }
 END_TEST
 
+START_TEST(reads_a_tower_without_projection) {
+    tw_model_config c = described("micro");
+    memory_weights m = weights_of(&c, TW_WEIGHT_F32);
+    memory_remove(&m, "visual.proj");
+    tw_weights *w = memory_open(&m);
+    tw_dual_encoder *model = make_model(&c, TW_F32);
+    TW_ASSERT_OK(tw_params_initialise(model->params, 1));
+    tw_param *proj = tw_params_find(model->params, "visual.proj");
+    float *before = malloc((size_t)proj->count * sizeof *before);
+    TW_ASSERT_OK(tw_params_get(model->params, proj, before));
+    tw_load_report report;
+    TW_ASSERT_OK(tw_model_load(model, w, TW_PART_IMAGE, &report));
+    ck_assert(report.no_projection);
+    expect_pattern(model, tw_params_find(model->params, "visual.conv1.weight"));
+    ck_assert_mem_eq(proj->value.data, before, (size_t)proj->count * sizeof *before);
+    TW_ASSERT_FAILS(tw_model_load(model, w, TW_PART_ALL, NULL), TW_ERR_SHAPE, "1 missing (visual.proj)");
+    free(before);
+    tw_dual_encoder_free(model);
+    tw_weights_close(w);
+}
+END_TEST
+
 static void expect_refused(void (*spoil)(memory_weights *m), const char *message) {
     tw_model_config c = described("tiny");
     memory_weights m = weights_of(&c, TW_WEIGHT_F32);
@@ -170,4 +192,4 @@ START_TEST(names_what_does_not_fit) {
 END_TEST
 
 TW_TEST_MAIN("model_load", reads_every_type, resizes_positions, resizes_an_attention_pool, reads_one_tower,
-             names_what_does_not_fit)
+             reads_a_tower_without_projection, names_what_does_not_fit)

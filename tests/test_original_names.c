@@ -112,6 +112,36 @@ START_TEST(reads_a_bert_by_itself) {
 }
 END_TEST
 
+/* transformers 5 saves a CLIPVisionModel without "vision_model." */
+START_TEST(reads_an_image_tower_by_itself) {
+    memory_weights m = {0};
+    memory_add(&m, "embeddings.class_embedding", TW_WEIGHT_F32, "4");
+    memory_add(&m, "embeddings.patch_embedding.weight", TW_WEIGHT_F32, "4,3,2,2");
+    memory_add(&m, "pre_layrnorm.weight", TW_WEIGHT_F32, "4");
+    memory_add(&m, "encoder.layers.0.self_attn.q_proj.bias", TW_WEIGHT_F32, "4");
+    memory_add(&m, "encoder.layers.0.self_attn.k_proj.bias", TW_WEIGHT_F32, "4");
+    memory_add(&m, "encoder.layers.0.self_attn.v_proj.bias", TW_WEIGHT_F32, "4");
+    memory_add(&m, "encoder.layers.0.mlp.fc1.bias", TW_WEIGHT_F32, "16");
+    memory_add(&m, "post_layernorm.bias", TW_WEIGHT_F32, "4");
+    tw_original o;
+    TW_ASSERT_OK(tw_original_open(memory_open(&m), &o));
+    ck_assert(o.hugging_face && !o.module);
+    ck_assert_int_eq(tw_weights_count(o.weights), 6);
+    static const char *const names[] = {"visual.class_embedding",
+                                        "visual.conv1.weight",
+                                        "visual.ln_pre.weight",
+                                        "visual.ln_post.bias",
+                                        "visual.transformer.resblocks.0.mlp.c_fc.bias",
+                                        "visual.transformer.resblocks.0.attn.in_proj_bias"};
+    for (int i = 0; i < 6; i++) ck_assert_msg(tw_weights_find(o.weights, names[i]) >= 0, "%s", names[i]);
+    float bias[12];
+    TW_ASSERT_OK(tw_weights_read_f32(o.weights, tw_weights_find(o.weights, names[5]), bias, 12));
+    for (int i = 0; i < 4; i++)
+        ck_assert(bias[4 + i] == memory_value("encoder.layers.0.self_attn.k_proj.bias", i));
+    tw_original_close(&o);
+}
+END_TEST
+
 START_TEST(refuses_two_tensors_of_one_name) {
     memory_weights m = {0};
     tw_original o;
@@ -137,5 +167,5 @@ START_TEST(reads_hugging_face_names) {
 END_TEST
 
 TW_TEST_MAIN("original_names", strips_module, keeps_module_that_not_all_have, reads_flash_attention_names,
-             refuses_unequal_thirds, reads_a_bert_by_itself, refuses_two_tensors_of_one_name,
-             reads_hugging_face_names)
+             refuses_unequal_thirds, reads_a_bert_by_itself, reads_an_image_tower_by_itself,
+             refuses_two_tensors_of_one_name, reads_hugging_face_names)

@@ -195,6 +195,27 @@ START_TEST(knows_towers_alone) {
 }
 END_TEST
 
+START_TEST(knows_a_tower_without_projection) {
+    tw_model_config want = described("ViT-B-16"), got = {.embed = 640};
+    memory_weights m = weights_of(&want, TW_WEIGHT_F32);
+    memory_remove(&m, "visual.proj");
+    tw_weights *w = memory_open(&m);
+    TW_ASSERT_OK(tw_recognise_image(w, 0, &got));
+    ck_assert_int_eq(got.embed, 640);
+    ck_assert_int_eq(got.image.layers, 12);
+    got = (tw_model_config){0};
+    TW_ASSERT_FAILS(tw_recognise_image(w, 0, &got), TW_ERR_FORMAT, "no tensor visual.proj");
+    tw_weights_close(w);
+    m = weights_of(&want, TW_WEIGHT_F32); /* one that is there counts */
+    w = memory_open(&m);
+    got.embed = 640;
+    TW_ASSERT_OK(tw_recognise_image(w, 0, &got));
+    ck_assert_int_eq(got.embed, 512);
+    tw_weights_close(w);
+}
+END_TEST
+
 TW_TEST_MAIN("recognise", knows_the_family, knows_its_own_small_models, no_file_that_lies_about_has_a_say,
              built_in_descriptions_are_the_files, counts_what_has_no_name, counts_a_resnet,
-             says_when_heads_cannot_be_told, refuses_what_does_not_fit_together, knows_towers_alone)
+             says_when_heads_cannot_be_told, refuses_what_does_not_fit_together, knows_towers_alone,
+             knows_a_tower_without_projection)

@@ -45,6 +45,11 @@ static bool in_part(const char *name, tw_model_part part) {
     return true;
 }
 
+/* A tower may be published without its projection (CLIPVisionModel), which then starts random. */
+static bool may_lack(const char *name, tw_model_part part) {
+    return part == TW_PART_IMAGE && strcmp(name, "visual.proj") == 0;
+}
+
 static bool same_shape(const tw_param *p, const tw_weight *t) {
     if (p->ndim == t->ndim) {
         for (int i = 0; i < p->ndim; i++)
@@ -76,7 +81,7 @@ tw_status tw_model_fits(const tw_dual_encoder *model, const tw_weights *w, tw_mo
         const tw_weight *t = at < 0 ? NULL : tw_weights_at(w, at);
         char is[96], wanted[96];
         if (!t) {
-            note(&missing, "%s", p->name);
+            if (!may_lack(p->name, part)) note(&missing, "%s", p->name);
         } else if (!same_shape(p, t) && !can_resize(p, t)) {
             shape_text(t->ndim, t->shape, is, sizeof is);
             shape_text(p->ndim, p->shape, wanted, sizeof wanted);
@@ -149,6 +154,8 @@ tw_status tw_model_load(tw_dual_encoder *model, tw_weights *w, tw_model_part par
     if (!report) report = &own;
     *report = (tw_load_report){0};
     TRY(tw_model_fits(model, w, part, &report->ignored));
+    report->no_projection =
+        tw_params_find(model->params, "visual.proj") && tw_weights_find(w, "visual.proj") < 0;
     for (int64_t i = 0; i < tw_weights_count(w); i++) {
         const tw_weight *t = tw_weights_at(w, i);
         tw_param *p = in_part(t->name, part) ? tw_params_find(model->params, t->name) : NULL;

@@ -8,13 +8,14 @@
 /* Which of the model's parameters are to be filled. */
 typedef enum tw_model_part {
     TW_PART_ALL,
-    TW_PART_IMAGE, /* visual.*; everything else in the file is of no interest */
+    TW_PART_IMAGE, /* visual.*; everything else in the file is of no interest; visual.proj may be missing */
     TW_PART_TEXT,  /* bert.*; likewise */
 } tw_model_part;
 
 typedef struct tw_load_report {
-    int64_t tensors; /* filled */
-    int64_t ignored; /* known not to be part of a model (tw_name_is_ignored), or of another part */
+    int64_t tensors;    /* filled */
+    int64_t ignored;    /* known not to be part of a model (tw_name_is_ignored), or of another part */
+    bool no_projection; /* of the image tower: the parameter was left as it was */
     int64_t resized_from, resized_to; /* the positional grid's sides; 0: it was not resized */
     char text[256];                   /* "positional grid resized from 14 x 14 to 24 x 24 ..."; "" */
 } tw_load_report;

@@ -82,11 +82,27 @@ static bool replace(char name[NAME_BYTES], const char *from, const char *to) {
     return true;
 }
 
-/* A file's name to the original's, but for a stacked tensor's parts. */
-static void rename_one(const char *given, bool module, char name[NAME_BYTES]) {
-    if (module && begins(given, "module.")) given += strlen("module.");
-    bool bare = begins(given, "embeddings.") || begins(given, "encoder.layer.") || begins(given, "pooler.");
-    snprintf(name, NAME_BYTES, "%s%s", bare ? "bert." : "", given);
+/* Names of a file: where those of a tower saved by itself belong, and "module.". */
+typedef struct name_style {
+    bool module, vision;
+} name_style;
+
+static const char *bare_prefix(const char *name, bool vision) {
+    static const char *const of_vision[] = {"embeddings.", "encoder.layers.", "pre_layrnorm.",
+                                            "post_layernorm."},
+                             *const of_bert[] = {"embeddings.", "encoder.layer.", "pooler."};
+    for (int i = 0; vision && i < 4; i++)
+        if (begins(name, of_vision[i])) return "vision_model.";
+    for (int i = 0; !vision && i < 3; i++)
+        if (begins(name, of_bert[i])) return "bert.";
+    return "";
+}
+
+/* A file's name to the original's, but for a stacked tensor's parts; an image tower's from Hugging Face to
+ * the one it has in a whole model there. */
+static void rename_one(const char *given, name_style style, char name[NAME_BYTES]) {
+    if (style.module && begins(given, "module.")) given += strlen("module.");
+    snprintf(name, NAME_BYTES, "%s%s", bare_prefix(given, style.vision), given);
     if (begins(name, "visual.")) {
         if (!replace(name, ".attn.Wqkv.weight", ".attn.in_proj_weight"))
             (void)replace(name, ".attn.Wqkv.bias", ".attn.in_proj_bias");
@@ -137,15 +153,15 @@ static bool is_stacked(const char *name) {
 
 /* How many tensors there will be, and the bytes of their names: a file of many short names, made to harm,
  * must not cost more than what it lists. */
-static tw_status measure(const tw_weights *file, bool module, size_t *n, size_t *bytes) {
+static tw_status measure(const tw_weights *file, name_style style, size_t *n, size_t *bytes) {
     *n = *bytes = 0;
     for (int64_t i = 0; i < tw_weights_count(file); i++) {
         const tw_weight *t = tw_weights_at(file, i);
         char name[NAME_BYTES];
-        if (strlen(t->name) + strlen("bert.") >= NAME_BYTES)
+        if (strlen(t->name) + strlen("vision_model.") >= NAME_BYTES)
             return FAIL(TW_ERR_FORMAT, "%s: the tensor name '%.40s...' is too long", tw_weights_path(file),
                         t->name);
-        rename_one(t->name, module, name);
+        rename_one(t->name, style, name);
         size_t parts = is_stacked(name) ? 3 : 1;
         *n += parts;
         *bytes += parts * (strlen(name) + 2); /* "query" is longer than "Wqkv" by one */
@@ -153,11 +169,11 @@ static tw_status measure(const tw_weights *file, bool module, size_t *n, size_t 
     return TW_OK;
 }
 
-static tw_status list_names(const tw_weights *file, bool module, name_list *list) {
+static tw_status list_names(const tw_weights *file, name_style style, name_list *list) {
     for (int64_t i = 0; i < tw_weights_count(file); i++) {
         const tw_weight *t = tw_weights_at(file, i);
         char name[NAME_BYTES];
-        rename_one(t->name, module, name);
+        rename_one(t->name, style, name);
         if (is_stacked(name))
             TRY(add_thirds(list, file, i, name));
         else
@@ -176,10 +192,10 @@ static bool all_begin_with_module(const tw_weights *file) {
     return n > 0 && begins(tw_weights_at(file, 0)->name, "module.");
 }
 
-static tw_status make_view(tw_weights *file, bool module, tw_weights **out) {
+static tw_status make_view(tw_weights *file, name_style style, tw_weights **out) {
     static const tw_weights_source source = {.read = renamed_read, .close = renamed_close};
     size_t n, bytes;
-    tw_status status = measure(file, module, &n, &bytes);
+    tw_status status = measure(file, style, &n, &bytes);
     if (status != TW_OK) {
         tw_weights_close(file);
         return status;
@@ -190,7 +206,7 @@ static tw_status make_view(tw_weights *file, bool module, tw_weights **out) {
                       .origins = malloc((n + 1) * sizeof *list.origins)};
     if (!r || !list.items || !list.names || !list.origins)
         status = FAIL(TW_ERR_MEMORY, "%s: no memory for %zu names", tw_weights_path(file), n);
-    if (status == TW_OK) status = list_names(file, module, &list);
+    if (status == TW_OK) status = list_names(file, style, &list);
     if (status == TW_OK) {
         *r = (renamed){.file = file, .origins = list.origins, .stacked = -1};
         list.origins = NULL;
@@ -207,9 +223,13 @@ static tw_status make_view(tw_weights *file, bool module, tw_weights **out) {
 }
 
 tw_status tw_original_open(tw_weights *file, tw_original *out) {
-    *out = (tw_original){.module = all_begin_with_module(file), .hugging_face = tw_hf_is_named(file)};
-    if (out->hugging_face) return tw_hf_as_original(file, &out->weights);
-    return make_view(file, out->module, &out->weights);
+    /* An image tower by itself, as transformers 5 saves it; before that it said "vision_model.". */
+    bool vision = tw_weights_find(file, "embeddings.class_embedding") >= 0;
+    *out =
+        (tw_original){.module = all_begin_with_module(file), .hugging_face = tw_hf_is_named(file) || vision};
+    if (!out->hugging_face) return make_view(file, (name_style){.module = out->module}, &out->weights);
+    if (vision) TRY(make_view(file, (name_style){.vision = true}, &file));
+    return tw_hf_as_original(file, &out->weights);
 }
 
 void tw_original_close(tw_original *o) {

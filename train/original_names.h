@@ -5,6 +5,7 @@
  *   bert....attention.self.Wqkv.{weight,bias}         bert....attention.self.{query,key,value}.{weight,bias}
  *   bert....attention.self.out_proj.{weight,bias}     bert....attention.output.dense.{weight,bias}
  *   embeddings.*, encoder.layer.*, pooler.*           bert.*        (a BertModel saved by itself)
+ *   embeddings.*, encoder.layers.*, pre_layrnorm.*, post_layernorm.*   vision_model.*   (a CLIPVisionModel's)
  *   ....LayerNorm.{gamma,beta}                        ....LayerNorm.{weight,bias}
  *   vision_model.*, text_model.*, ...                 as hf_names.h says
  *

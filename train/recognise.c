@@ -52,16 +52,17 @@ static tw_status square_side(const tw_weights *w, const tw_weight *positions, in
 }
 
 static tw_status recognise_vit(const tw_weights *w, int heads, tw_model_config *out) {
-    const tw_weight *conv, *positions, *proj;
+    const tw_weight *conv, *positions, *proj = NULL;
     int64_t side;
     TRY(need(w, "visual.conv1.weight", 4, "image tower", &conv));
     TRY(need(w, "visual.positional_embedding", 2, "image tower", &positions));
-    TRY(need(w, "visual.proj", 2, "image tower", &proj));
+    if (out->embed == 0 || tw_weights_find(w, "visual.proj") >= 0)
+        TRY(need(w, "visual.proj", 2, "image tower", &proj));
     TRY(square_side(w, positions, &side));
     int64_t width = conv->shape[0], patch = conv->shape[2];
     out->image.kind = TW_VIT;
     if (conv->shape[1] != 3 || conv->shape[3] != patch || positions->shape[1] != width ||
-        proj->shape[0] != width)
+        (proj && proj->shape[0] != width))
         return FAIL(TW_ERR_FORMAT,
                     "%s: visual.conv1.weight, visual.positional_embedding and visual.proj do not belong to "
                     "one image tower",
@@ -69,7 +70,7 @@ static tw_status recognise_vit(const tw_weights *w, int heads, tw_model_config *
     if (side * patch > LARGEST_SIDE)
         return FAIL(TW_ERR_FORMAT, "%s: %lld places of %lld pixels a side are too many", tw_weights_path(w),
                     (long long)side, (long long)patch);
-    out->embed = (int)proj->shape[1];
+    if (proj) out->embed = (int)proj->shape[1];
     out->image.resolution = (int)(side * patch);
     out->image.patch = (int)patch;
     out->image.width = (int)width;

@@ -22,7 +22,8 @@ enum { TW_FAMILY_CONTEXT = 52 };
  * tensor: a tower is missing, shapes contradict each other; TW_ERR_CONFIG: the heads cannot be told. */
 tw_status tw_recognise_model(const tw_weights *w, tw_known_heads heads, tw_model_config *out) TW_MUST_CHECK;
 /* One tower alone: the image tower with its projection's width in out->embed, or the text tower. The rest of
- * *out is left as it was. */
+ * *out is left as it was; out->embed too, unless it is 0, where the file has no projection
+ * (CLIPVisionModel's, for one). */
 tw_status tw_recognise_image(const tw_weights *w, int heads, tw_model_config *out) TW_MUST_CHECK;
 tw_status tw_recognise_text(const tw_weights *w, int heads, tw_model_config *out) TW_MUST_CHECK;
 

@@ -99,6 +99,7 @@ static tw_status config_of_parts(const tw_run_start *start, const tw_config *con
     if (described) TRY(tw_model_config_load(config->model, out));
     if (described) return TW_OK; /* loading compares shapes */
     const tw_model_source *image = &start->image, *text = &start->text;
+    out->embed = image->hf_config.embed; /* for a tower without projection */
     TRY(tw_recognise_image(image->original.weights, image->hf_config.image_heads, out));
     return tw_recognise_text(text->original.weights, text->hf_config.text_heads, out);
 }
@@ -134,6 +135,9 @@ static tw_status load_part(const tw_model_source *s, tw_model_part part, tw_run 
     tw_log_line(run->log, "%s from %s: %lld tensors in %.1f s", what[part], s->path,
                 (long long)report.tensors, tw_seconds() - start);
     if (*report.text) tw_log_warning(run->log, "%s", report.text);
+    if (part == TW_PART_IMAGE && report.no_projection)
+        tw_log_warning(run->log, "%s has no projection to the space of the features: it starts random",
+                       s->path);
     return TW_OK;
 }
 

@@ -103,7 +103,7 @@ static tw_status put_description(const tw_model_config *config, json_t *o) {
 
 /* A file with one tower, for training from parts, or with neither. */
 static void put_parts(const tw_model_source *s, json_t *o) {
-    tw_model_config c = {.name = "custom"};
+    tw_model_config c = {.name = "custom", .embed = s->hf_config.embed};
     char *why = strdup(tw_last_error());
     const tw_weights *w = s->original.weights;
     if (tw_recognise_image(w, s->hf_config.image_heads, &c) == TW_OK)

@@ -69,6 +69,7 @@ static tw_status read_image(const json_t *vision, tw_hf_config *out) {
     TRY(need(vision, "quick_gelu", 1e-5));
     TRY(get_int(vision, "image_size", 224, MAX_SIDE, &out->resolution));
     TRY(get_int(vision, "patch_size", 32, MAX_SIDE, &out->patch));
+    TRY(get_int(vision, "projection_dim", 512, MAX_SIDE, &out->embed));
     return get_int(vision, "num_attention_heads", 12, MAX_HEADS, &out->image_heads);
 }
 
@@ -86,15 +87,22 @@ static const json_t *tower(const json_t *root, const char *key, const char *old_
     return json_is_object(old) ? old : json_object_get(root, key);
 }
 
+static bool is(const char *type, const char *name) {
+    return strcmp(type, name) == 0;
+}
+
 static tw_status read_towers(const json_t *root, tw_hf_config *out) {
     const char *type = json_string_value(json_object_get(root, "model_type"));
     if (!type) return FAIL(TW_ERR_FORMAT, "'model_type' is missing or not a string");
-    if (strcmp(type, "bert") == 0) return read_text(root, out);
-    bool chinese = strcmp(type, "chinese_clip") == 0;
-    if (!chinese && strcmp(type, "clip") != 0)
-        return FAIL(TW_ERR_UNSUPPORTED, "model_type '%.64s' is none of chinese_clip, clip and bert", type);
+    if (is(type, "bert") || is(type, "chinese_clip_text_model")) return read_text(root, out);
+    if (is(type, "clip_vision_model") || is(type, "chinese_clip_vision_model")) return read_image(root, out);
+    bool chinese = is(type, "chinese_clip");
+    if (!chinese && !is(type, "clip"))
+        return FAIL(TW_ERR_UNSUPPORTED,
+                    "model_type '%.64s' is none of chinese_clip, clip and bert, nor of their towers", type);
     tw_status status = read_image(tower(root, "vision_config", "vision_config_dict"), out);
     if (status) return tw_fail_context(status, "vision_config");
+    TRY(get_int(root, "projection_dim", 512, MAX_SIDE, &out->embed));
     if (!chinese) return TW_OK;
     status = read_text(tower(root, "text_config", "text_config_dict"), out);
     return status ? tw_fail_context(status, "text_config") : TW_OK;
@@ -125,15 +133,19 @@ static tw_status read_pixels(const char *folder, tw_hf_config *out) {
     json_t *root;
     memcpy(out->pixel_mean, CLIP_MEAN, sizeof CLIP_MEAN);
     memcpy(out->pixel_std, CLIP_STD, sizeof CLIP_STD);
-    tw_status status = load_json(folder, "preprocessor_config.json", &root);
+    const char *name = "preprocessor_config.json";
+    tw_status status = load_json(folder, name, &root);
+    /* Since transformers 5 a processor is saved whole, the image processor a part of it. */
+    if (status == TW_ERR_NOT_FOUND) status = load_json(folder, name = "processor_config.json", &root);
     if (status == TW_ERR_NOT_FOUND) return TW_OK;
     TRY(status);
-    status = get_three(root, "image_mean", out->pixel_mean);
-    if (!status) status = get_three(root, "image_std", out->pixel_std);
+    const json_t *part = json_object_get(root, "image_processor"), *pixels = part ? part : root;
+    status = get_three(pixels, "image_mean", out->pixel_mean);
+    if (!status) status = get_three(pixels, "image_std", out->pixel_std);
     for (int c = 0; c < 3 && !status; c++)
         if (!(out->pixel_std[c] > 0)) status = FAIL(TW_ERR_FORMAT, "'image_std' must be above 0");
     json_decref(root);
-    return status ? tw_fail_context(status, "%s/preprocessor_config.json", folder) : TW_OK;
+    return status ? tw_fail_context(status, "%s/%s", folder, name) : TW_OK;
 }
 
 tw_status tw_hf_config_read(const char *folder, tw_hf_config *out) {

@@ -20,8 +20,9 @@ tw_status tw_hf_folder_open(const char *folder, tw_weights **out) TW_MUST_CHECK;
 /* What config.json says that shapes do not tell. */
 typedef struct tw_hf_config {
     bool has_image, has_text; /* a text model alone has no image tower, and the reverse; then its part is 0 */
-    int resolution, patch, image_heads;
-    float pixel_mean[3], pixel_std[3]; /* preprocessor_config.json's, or CLIP's if there is none */
+    int resolution, patch, image_heads, embed; /* embed: the projection's width */
+    float pixel_mean[3],
+        pixel_std[3]; /* preprocessor_config.json's or processor_config.json's; else CLIP's */
     int text_heads;
     float hidden_dropout, attention_dropout;
 } tw_hf_config;
@@ -29,10 +30,10 @@ typedef struct tw_hf_config {
 /* True where pixels are normalised as CLIP does, to 1e-4. */
 bool tw_pixels_are_clips(const float mean[3], const float std[3]);
 
-/* Reads config.json of a folder of model type chinese_clip, clip (its image tower) or bert; what it does not
- * say has transformers' default. TW_ERR_NOT_FOUND: no config.json. TW_ERR_FORMAT, TW_ERR_UNSUPPORTED, naming
- * file and key: bad JSON, a value out of range, another model type, or an activation or epsilon that the
- * towers of layers/ do not have. */
+/* Reads config.json of a folder of model type chinese_clip, clip (its image tower), clip_vision_model,
+ * chinese_clip_vision_model, bert or chinese_clip_text_model; what it does not say has transformers' default.
+ * TW_ERR_NOT_FOUND: no config.json. TW_ERR_FORMAT, TW_ERR_UNSUPPORTED, naming file and key: bad JSON, a value
+ * out of range, another model type, or an activation or epsilon that the towers of layers/ do not have. */
 tw_status tw_hf_config_read(const char *folder, tw_hf_config *out) TW_MUST_CHECK;
 
 /* Writes what ChineseCLIPModel.from_pretrained and ChineseCLIPProcessor.from_pretrained load, and what gives

@@ -130,17 +130,14 @@ static tw_status find_pickle(tw_pt *pt, int64_t *out, size_t *prefix_size) {
     return FAIL(TW_ERR_FORMAT, "%s: a zip archive without data.pkl, so not written by torch.save", pt->path);
 }
 
-static tw_status refuse_torchscript(const tw_pt *pt, const char *prefix, size_t prefix_size) {
+/* torch.jit.save's archives have the module's program beside its tensors; it is left where it is. */
+static bool is_torchscript(const tw_pt *pt, const char *prefix, size_t prefix_size) {
     bool is = find_record(pt, prefix, prefix_size, "constants.pkl") >= 0;
     for (int64_t i = 0; i < tw_zip_count(pt->zip) && !is; i++) {
         const char *name = tw_zip_name(pt->zip, i);
         is = strncmp(name, prefix, prefix_size) == 0 && strncmp(name + prefix_size, "code/", 5) == 0;
     }
-    if (!is) return TW_OK;
-    return FAIL(TW_ERR_UNSUPPORTED,
-                "%s: a TorchScript archive (as OpenAI CLIP's), which holds a program; in Python, "
-                "torch.save(torch.jit.load(path).state_dict(), other_path) makes a file that is read",
-                pt->path);
+    return is;
 }
 
 static tw_status check_byte_order(tw_pt *pt, const char *prefix, size_t prefix_size) {
@@ -183,7 +180,7 @@ static tw_status read_zip(tw_pt *pt) {
     TRY(tw_zip_open(pt->path, &pt->zip));
     TRY(find_pickle(pt, &entry, &prefix_size));
     const char *prefix = tw_zip_name(pt->zip, entry);
-    TRY(refuse_torchscript(pt, prefix, prefix_size));
+    pt->script = is_torchscript(pt, prefix, prefix_size);
     TRY(check_byte_order(pt, prefix, prefix_size));
     if (tw_zip_size(pt->zip, entry) >
         pt->file_size) /* a compressed one: refused before memory is taken for it */
@@ -192,7 +189,9 @@ static tw_status read_zip(tw_pt *pt) {
     void *pickle = malloc(size + 1);
     if (!pickle) return no_memory(pt);
     tw_status status = tw_zip_read(pt->zip, entry, 0, size, pickle);
-    if (!status) status = tw_torch_read(pt->path, pickle, size, tw_pt_memory(pt->file_size), &pt->dict);
+    if (!status)
+        status = tw_torch_read(pt->path, pickle, size, tw_pt_memory(pt->file_size),
+                               pt->script ? TW_TORCH_SCRIPTED : TW_TORCH_SAVED, &pt->dict);
     free(pickle);
     TRY(status);
     pt->where = malloc(((size_t)pt->dict->storage_count + 1) * sizeof *pt->where);
@@ -258,6 +257,6 @@ tw_status tw_pt_open(const char *path, tw_weights **out) {
         return status;
     }
     tw_weights_note note = pt->dict->note;
-    note.kind = pt->zip ? "PyTorch zip" : "PyTorch legacy";
+    note.kind = pt->script ? "TorchScript archive" : pt->zip ? "PyTorch zip" : "PyTorch legacy";
     return tw_weights_create(path, &note, pt->dict->items, pt->dict->count, &source, pt, out);
 }

@@ -112,7 +112,8 @@ static tw_status read_pickles(tw_pt *pt, const unsigned char *data, size_t size)
     tw_pickle_limit(p, tw_pt_memory(pt->file_size) / 4);
     tw_status status = check_system(pt, p, data, size, &at);
     if (!status)
-        status = tw_torch_read(pt->path, data + at, size - at, tw_pt_memory(pt->file_size), &pt->dict);
+        status = tw_torch_read(pt->path, data + at, size - at, tw_pt_memory(pt->file_size), TW_TORCH_SAVED,
+                               &pt->dict);
     if (!status) {
         at += pt->dict->end;
         status = read_plain(pt, p, data, size, &at, &keys);

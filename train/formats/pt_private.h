@@ -12,6 +12,7 @@ typedef struct tw_pt {
     tw_torch_dict *dict;
     int64_t *where; /* of each storage: the zip's entry, or the byte in a legacy file */
     uint64_t file_size;
+    bool script;          /* a TorchScript archive */
     tw_zip *zip;          /* NULL: legacy */
     int fd;               /* legacy: the file; else -1 */
     tw_read_ahead *ahead; /* legacy: from the first storage that is read on */

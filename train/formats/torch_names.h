@@ -18,6 +18,8 @@ enum {
     TW_TORCH_NUMPY_VALUE, /* numpy's scalar: (dtype, bytes); a cosine schedule leaves one as "lr" */
     TW_TORCH_NUMPY_DTYPE, /* numpy.dtype: ("f8", False, True) with state (3, "<", ...) */
     TW_TORCH_DTYPE,       /* torch.float32 ... */
+    TW_TORCH_PLAIN,       /* TorchScript's lists and typed values: ([...]) or (value, "its type") */
+    TW_TORCH_MODULE,      /* a class of TorchScript's __torch__, with attributes; not in the list below */
     TW_TORCH_STORAGE = 64 /* + tw_weight_type: torch.FloatStorage ... */
 };
 

@@ -186,6 +186,36 @@ static tw_status walk(reader *r, const tw_pickle_value *v) {
     return TW_OK;
 }
 
+/* A module of TorchScript, with attributes (an object without any is no module). */
+static bool is_module(const tw_pickle_value *v) {
+    return v->kind == TW_PICKLE_OBJECT && v->tag == TW_TORCH_MODULE && v->items.size == 3;
+}
+
+static tw_status walk_module(reader *r, const tw_pickle_value *module) {
+    const tw_pickle_value *attributes = module->items.data[2];
+    size_t name_size = r->name_size;
+    for (size_t i = 0; i < attributes->items.size; i += 2) {
+        const tw_pickle_value *child = attributes->items.data[i + 1];
+        bool is_tensor = tw_torch_is_tensor(child);
+        if (!is_tensor && !is_module(child)) continue;
+        TRY(append_key(r, attributes->items.data[i]));
+        TRY(is_tensor ? add_tensor(r, child) : walk_module(r, child));
+        r->name_size = name_size;
+    }
+    return TW_OK;
+}
+
+static tw_status read_modules(reader *r, const tw_pickle_value *root) {
+    if (!is_module(root))
+        return FAIL(TW_ERR_FORMAT, "%s: a TorchScript archive that holds a %s, a module was expected",
+                    r->path, tw_torch_is_tensor(root) ? "tensor" : tw_pickle_kind_name(root->kind));
+    r->d->note.epoch = r->d->note.step = -1;
+    TRY(walk_module(r, root));
+    if (r->d->count == 0)
+        return FAIL(TW_ERR_FORMAT, "%s: the modules of this TorchScript archive have no tensor", r->path);
+    return find_storages(r, root);
+}
+
 /* ---- what stands beside the tensors ---- */
 
 static double number_or_nan(const tw_pickle_value *v) {
@@ -285,7 +315,17 @@ static tw_status read_root(reader *r, const tw_pickle_value *root) {
     return find_storages(r, root);
 }
 
-tw_status tw_torch_read(const char *path, const void *data, size_t size, size_t memory, tw_torch_dict **out) {
+/* What the interpreter says, with what to do about it. */
+static tw_status refused(const char *path, tw_status status) {
+    char why[512];
+    if (status != TW_ERR_UNSUPPORTED || !strstr(tw_last_error(), "the name '"))
+        return tw_fail_context(status, "%s", path);
+    snprintf(why, sizeof why, "%s", tw_last_error());
+    return FAIL(status, "%s: %s (read are state dicts: save model.state_dict(), not the model)", path, why);
+}
+
+tw_status tw_torch_read(const char *path, const void *data, size_t size, size_t memory,
+                        tw_torch_origin origin, tw_torch_dict **out) {
     *out = NULL;
     reader r = {.path = path, .d = calloc(1, sizeof *r.d), .left = memory / 2};
     tw_pickle *pickle = NULL;
@@ -294,20 +334,14 @@ tw_status tw_torch_read(const char *path, const void *data, size_t size, size_t 
     tw_status status = tw_pickle_new(MAX_VALUES, &pickle);
     if (!status) {
         tw_pickle_allow(pickle, tw_torch_names, tw_torch_name_count);
+        if (origin == TW_TORCH_SCRIPTED) tw_pickle_allow_classes(pickle, "__torch__", TW_TORCH_MODULE);
         tw_pickle_limit(pickle, memory / 2);
         status = tw_pickle_read(pickle, data, size, &root);
-        if (status == TW_ERR_UNSUPPORTED && strstr(tw_last_error(), "the name '")) {
-            char why[512];
-            snprintf(why, sizeof why, "%s", tw_last_error());
-            status = FAIL(status, "%s: %s (read are state dicts: save model.state_dict(), not the model)",
-                          path, why);
-        } else if (status) {
-            tw_fail_context(status, "%s", path);
-        }
+        if (status) status = refused(path, status);
     }
     if (!status) {
         r.d->end = tw_pickle_end(pickle);
-        status = read_root(&r, root);
+        status = origin == TW_TORCH_SCRIPTED ? read_modules(&r, root) : read_root(&r, root);
     }
     tw_pickle_free(pickle);
     tw_string_map_free(&r.keys);

@@ -4,7 +4,12 @@
  * Understood: a dict with "state_dict" (or "model_state_dict", "model", "module") and "epoch", "step",
  * "name", "optimizer" beside it; or a bare dict of tensors. Inside the state dict, dicts, lists and tuples
  * may be nested: names are joined by '.'. Values that are no tensors are passed over there. Names that a
- * pickle may mention are the list in torch_names.c; every other one is refused, nothing is ever run. */
+ * pickle may mention are the list in torch_names.c; every other one is refused, nothing is ever run.
+ *
+ * Or what torch.jit.save puts there: a tree of modules, objects of classes that the archive's program
+ * defines. A module's attributes that are modules or tensors are its children; a parameter, a buffer and any
+ * other tensor look alike there, so a name here may be one that state_dict() does not have. The program, and
+ * values of other kinds, are passed over. */
 #ifndef TW_TRAIN_FORMATS_TORCH_PICKLE_H
 #define TW_TRAIN_FORMATS_TORCH_PICKLE_H
 
@@ -34,11 +39,14 @@ typedef struct tw_torch_dict {
     void *memory;
 } tw_torch_dict;
 
+/* What the pickle is from: a file of torch.save, or a TorchScript archive. */
+typedef enum tw_torch_origin { TW_TORCH_SAVED, TW_TORCH_SCRIPTED } tw_torch_origin;
+
 /* Interprets the pickle at data[0]. memory: about how many bytes the result and the work may take. All that
  * *out holds is its own; messages begin with `path`. TW_ERR_FORMAT: damaged, or without tensors, or a tensor
  * that lies outside its storage; TW_ERR_UNSUPPORTED: names or types that are not read. */
 tw_status tw_torch_read(const char *path, const void *data, size_t size, size_t memory,
-                        tw_torch_dict **out) TW_MUST_CHECK;
+                        tw_torch_origin origin, tw_torch_dict **out) TW_MUST_CHECK;
 void tw_torch_free(tw_torch_dict *dict); /* accepts NULL */
 
 #endif

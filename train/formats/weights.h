@@ -57,9 +57,10 @@ typedef struct tw_weights_group {
 
 /* What a training checkpoint says besides its tensors. */
 typedef struct tw_weights_note {
-    const char *kind;    /* "PyTorch zip", "PyTorch legacy", "safetensors", "Hugging Face folder" */
-    const char *name;    /* the run's name; NULL if not said */
-    int64_t epoch, step; /* -1: not said */
+    const char *kind; /* "PyTorch zip", "PyTorch legacy", "TorchScript archive", "safetensors", "Hugging Face
+                         folder" */
+    const char *name; /* the run's name; NULL if not said */
+    int64_t epoch, step;            /* -1: not said */
     const tw_weights_group *groups; /* the optimizer's; NULL if there are none */
     int64_t group_count;
 } tw_weights_note;
