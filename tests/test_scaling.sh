@@ -71,8 +71,8 @@ assert near(run([[post, work(3), wait]] * 2, [Collective(1, 0, 0.25)], cores=2),
 # Constants come back from steps that were made with them.
 model = costs.load_model("small")
 measured = dict(zeroed=2e-10, normed=2e-10, updated=1.2e-9, reduced=6e-10, gathered=3e-10, call=2e-5, pace=0.1,
-                slower={"compute": 1.1, "memory": 1.2})
-true = Cores(2, {"small": 2e-11}, 4e-10, 0.08, **measured)
+                memory=1.2)
+true = Cores(2, {"small": 2e-11}, 1.1, 4e-10, **measured)
 rows = [dict(model="small", ranks=r, threads=t, batch=n, micro=m, bucket=0, use="calibrate", rounds=5, steps=100,
              spread=0, seconds=true.seconds(Step(model, r, n, m), t))
         for r, t, n, m in ((1, 1, 8, 0), (1, 1, 48, 0), (1, 1, 48, 8), (1, 2, 16, 0), (1, 2, 96, 0), (2, 1, 16, 0),
@@ -82,7 +82,7 @@ for r, n in ((1, 128), (2, 32), (4, 64), (4, 128), (3, 100)):
     a, b = (c.seconds(Step(model, r, n), max(1, 2 // r)) for c in (true, found))
     assert abs(b / a - 1) < 0.03, (r, n, a, b)
 assert true.seconds(Step(model, 1, 128, micro=32), 2) > 1.1 * true.seconds(Step(model, 1, 128), 2)  # forward twice
-wide = Cores(4, {"small": 2e-11}, 4e-10, 0.08, **{**measured, "pace": 1.0})  # with cores that nobody computes on
+wide = Cores(4, {"small": 2e-11}, 1.0, 4e-10, **{**measured, "pace": 1.0})  # with cores that nobody computes on
 assert wide.seconds(Step(model, 2, 16, bucket=1 << 20), 1) < 0.99 * wide.seconds(Step(model, 2, 16), 1)  # more is hidden
 
 # A wrong prediction is noticed, and so are measurements that prove nothing.
