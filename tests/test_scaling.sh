@@ -53,13 +53,13 @@ run = lambda *a, **k: Simulation(*a, shared=Shared(**k) if k else None).run()
 slow = {"compute": 1.5, "memory": 2.0}
 assert near(run([[work(2)]], [], cores=2), 2)
 assert near(run([[work(2)]], [], cores=2, threads=2), 1)
-assert near(run([[work(2)]], [], cores=2, threads=2, serial=0.5), 1.5)
+assert near(run([[work(2)]], [], cores=2, threads=2, slower=slow), 1.5)
 assert near(run([[work(1)]] * 4, [], cores=2), 2)                                       # oversubscribed
 assert near(run([[work(1)], [work(3)]], [], cores=1), 4)                                # 2 s shared, then alone
 assert near(run([[work(2)]], [], cores=2, slower=slow), 2)                              # a neighbour costs, ...
 assert near(run([[work(2)]] * 2, [], cores=2, slower=slow), 3)
 assert near(run([[work(2)], [work(2, "memory")]], [], cores=2, slower=slow), 3 + 0.5)   # ... until it is done
-assert near(run([[work(2, "memory")]], [], cores=2, threads=2, serial=0.5, slower=slow), 2)
+assert near(run([[work(2, "memory")]], [], cores=2, threads=2, slower=slow), 2)
 assert near(run([[post, work(3), wait]], [Collective(0, 2)]), 3)                        # hidden
 assert near(run([[post, work(1), wait]], [Collective(0, 2)]), 2)                        # not all of it
 assert near(run([[post, post, wait, work(1)]], [Collective(0, 2), Collective(0, 2)]), 5)  # one after the other
