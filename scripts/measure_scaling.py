@@ -32,13 +32,12 @@ PLAN += [("small", 1, 1, 48, 8, 0, "check"), ("small", 1, 2, 96, 24, 0, "check")
          ("small", 2, 1, 96, 24, 4096, "check"), ("small", 4, 1, 96, 0, 1024, "check"),
          ("small", 4, 1, 96, 12, 4096, "check")]
 PARTS = [(1, 1), (1, 2), (2, 1)]  # of bench_step_parts, ranks and threads
-PAIRS = [("small", 32)]  # one rank of one thread alone, and two that know nothing of each other
 
 
 @dataclass
 class Run:
     """Something to measure, and what each round gave."""
-    kind: str              # "step", "parts", "alone" or "together"
+    kind: str              # "step" or "parts"
     what: tuple
     rounds: list = field(default_factory=list)   # name -> figures; a step's are (seconds, reference) that count
     references: list = field(default_factory=list)
@@ -85,15 +84,9 @@ class Bench:
         """name -> figures of one round."""
         if run.kind == "step":
             return {"step": self.steps(run)}
-        if run.kind == "parts":
-            ranks, threads = run.what
-            words = self.finish(self.start("bench_step_parts", ["small", 9, threads], ranks)).split(":")[1].split()
-            return {name: [float(x)] for name, x in zip(words[::2], words[1::2])}
-        model, batch = run.what
-        processes = [self.start("bench_step", [model, batch, STEPS, "f32", 1])
-                     for _ in range(2 if run.kind == "together" else 1)]
-        outs = [self.finish(p) for p in processes]
-        return {"step": [float(out.split(": ")[1].split()[0]) for out in outs]}
+        ranks, threads = run.what
+        words = self.finish(self.start("bench_step_parts", ["small", 9, threads], ranks)).split(":")[1].split()
+        return {name: [float(x)] for name, x in zip(words[::2], words[1::2])}
 
 
 def steal():
@@ -142,8 +135,6 @@ def row_of(run, reference):
 def document(args, runs):
     parts = {f"{r.what[0]} x {r.what[1]}": {name: round(median_of(r, name), 4) for name in r.rounds[0]}
              for r in runs if r.kind == "parts"}
-    both = {(r.kind, r.what): round(median_of(r, "step"), 5) for r in runs if r.kind in ("alone", "together")}
-    pairs = [{"model": m, "batch": b, **{k: both[k, (m, b)] for k in ("alone", "together")}} for m, b in PAIRS]
     groups = {}
     for r in runs:
         if r.kind == "step":
@@ -152,7 +143,7 @@ def document(args, runs):
     shown = {f"{r} x {t}": {"median": round(references[r, t], 6), "tenths": [round(x, 6) for x in
                             statistics.quantiles(groups[r, t], n=10)]} for r, t in sorted(groups)}
     return {"machine": args.machine, "cores": len(os.sched_getaffinity(0)), "references": shown, "parts": parts,
-            "pairs": pairs, "rows": [row_of(r, references[r.what[1:3]]) for r in runs if r.kind == "step"]}
+            "rows": [row_of(r, references[r.what[1:3]]) for r in runs if r.kind == "step"]}
 
 
 def write(path, data):
@@ -187,7 +178,6 @@ def main():
     args = parser.parse_args()
     deadline = time.monotonic() + 60 * args.minutes
     runs = [Run("step", row) for row in PLAN[:args.only]] + [Run("parts", p) for p in PARTS]
-    runs += [Run(kind, p) for p in PAIRS for kind in ("alone", "together")]
     prefer_us()
     measure_all(Bench(args.build), runs, args.rounds, deadline)
     short = [r for r in runs if not r.is_done(args.rounds)]

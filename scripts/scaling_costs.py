@@ -30,7 +30,6 @@ def read_description(name):
 class Segment:
     """A run of the trainable slab, and what of a pair's FLOPs it takes part in."""
     weights: int    # elements
-    products: int   # of them in matrices that activations are multiplied by: tables are only looked up
     flops: float    # executed, forward and backward of one pair
 
 
@@ -40,7 +39,6 @@ class Model:
     embed: int
     context: int
     parameters: int
-    products: int          # weights in products
     nominal_flops: float   # towers, forward and backward of one pair: every layer for every token of the context
     pair_flops: float      # what is executed: texts without padding, of the last layers what token 0 needs
     segments: list         # in the order in which backward finishes them: from the slab's end to its start
@@ -59,26 +57,25 @@ def last_layer_flops(tokens, width, ffn, passes=3):
 
 def layer_segments(layers, tokens, width, ffn, weights):
     """Of a tower's layers, the last one first."""
-    products = 4 * width * width + 2 * width * ffn
-    last = [Segment(weights, products, last_layer_flops(tokens, width, ffn))]
-    return last + [Segment(weights, products, layer_flops(tokens, width, ffn)) for _ in range(layers - 1)]
+    last = [Segment(weights, last_layer_flops(tokens, width, ffn))]
+    return last + [Segment(weights, layer_flops(tokens, width, ffn)) for _ in range(layers - 1)]
 
 
 def text_segments(t, embed, tokens):
     h, f = t["hidden"], t["intermediate"]
     tables = (t["vocabulary"] + t["positions"] + t["types"]) * h + 2 * h
-    head = Segment(h * embed + 1, h * embed, 6 * h * embed)  # and logit_scale
+    head = Segment(h * embed + 1, 6 * h * embed)  # and logit_scale
     layers = layer_segments(t["layers"], tokens, h, f, 4 * h * h + 2 * h * f + 9 * h + f)
-    return [head] + layers + [Segment(tables, 0, 0.0)]
+    return [head] + layers + [Segment(tables, 0.0)]
 
 
 def image_segments(i, embed, mask_ratio):
     d, p, n = i["width"], i["patch"], (i["resolution"] // i["patch"]) ** 2
     kept = int(n * (1 - mask_ratio))
     patches = 2 * 2 * kept * 3 * p ** 2 * d  # no gradient into the pixels
-    head = Segment(d * embed + 2 * d, d * embed, 6 * d * embed)
+    head = Segment(d * embed + 2 * d, 6 * d * embed)
     layers = layer_segments(i["layers"], kept + 1, d, 4 * d, 12 * d * d + 13 * d)
-    start = Segment(3 * p * p * d + d + (n + 1) * d + 2 * d, 3 * p * p * d, patches)
+    start = Segment(3 * p * p * d + d + (n + 1) * d + 2 * d, patches)
     return [head] + layers + [start], i["layers"] * layer_flops(kept + 1, d, 4 * d) + patches
 
 
@@ -94,12 +91,12 @@ def load_model(name, vocabulary=21128, mask_ratio=0.0, tokens=None):
             raise SystemExit(f"{name}: the cost of this ResNet is not known")
         image_flops = RESNET_IMAGE_GFLOP * 1e9
         weights = RESNET_PARAMETERS - sum(s.weights for s in text)
-        image = [Segment(weights, weights, image_flops)]
+        image = [Segment(weights, image_flops)]
     else:
         image, image_flops = image_segments(i, embed, mask_ratio)
     segments = text + image
     return Model(name, embed, c["context_length"], sum(s.weights for s in segments),
-                 sum(s.products for s in segments), nominal + image_flops, sum(s.flops for s in segments), segments)
+                 nominal + image_flops, sum(s.flops for s in segments), segments)
 
 
 def bucket_sizes(parameters, ranks, size):

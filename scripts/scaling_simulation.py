@@ -22,11 +22,9 @@ class Collective:
 
 @dataclass
 class Shared:
-    """Cores that all ranks share. Computing has `threads` threads, and a share `serial` of it runs on one of them.
-    slower: how many times as long work of each kind takes while all cores are busy."""
+    """Cores that all ranks share; a rank's work has `threads` threads. slower: how many times as long work of each kind takes while all cores are busy."""
     cores: int
     threads: int = 1
-    serial: float = 0.0
     slower: dict = field(default_factory=dict)
 
     def divide(self, wanted):
@@ -41,8 +39,7 @@ class Shared:
         """Of work that `got` so many cores, in seconds of a lone core a second."""
         slower = self.slower.get(kind, 1.0)
         factor = 1 + (slower - 1) * max(0.0, busy - 1) / max(1, self.cores - 1)
-        serial = self.serial if kind == "compute" and self.threads > 1 else 0.0
-        return got / self.threads / (serial + (1 - serial) / self.threads * factor)
+        return got / factor
 
 
 class Simulation:

@@ -52,10 +52,7 @@ class Gpus:
     def loss(self, flops):
         return flops / LOSS_PRODUCTS
 
-    def per_pass(self, model):
-        return 0.0
-
-    def agreement(self, ranks):
+    def per_step(self, model, ranks):
         return AGREEMENT * 3
 
     def zero(self, weights):

@@ -73,18 +73,18 @@ def program_of(step, machine, own, sizes):
     micro = step.micro if 0 < step.micro < own else own
     parts = max(1, math.ceil(own / micro)) if own else 1
     last = own - (parts - 1) * micro if own else 0  # pairs of the one part that needs no second forward
-    pair, one_pass = machine.towers(m, 1), machine.per_pass(m)  # a pass: forward one, backward two
+    pair = machine.towers(m, 1)
     loss_forward, loss_backward = (machine.loss(f) for f in costs.loss_flops(m, own, step.batch))
     post = (lambda phase: [("post", phase)]) if ranks > 1 else (lambda phase: [])
     wait = (lambda phase: [("wait", phase)]) if ranks > 1 else (lambda phase: [])
-    p = [("compute", "step", machine.agreement(ranks)), ("memory", "step", machine.zero(m.parameters))]
-    p += [("compute", "features", pair * own / 3 + parts * one_pass)]
+    p = [("compute", "step", machine.per_step(m, ranks)), ("memory", "step", machine.zero(m.parameters))]
+    p += [("compute", "features", pair * own / 3)]
     p += post("features") + wait("features") + [("compute", "loss", loss_forward)]
     p += post("columns") + wait("columns") + post("columns") + wait("columns")
     p += [("compute", "loss", loss_backward)] + post("loss") + wait("loss")
-    tail = pair * micro * 2 / 3 + 2 * one_pass  # of the first part, which is the last to go back
-    again = pair * (own - last) / 3 + (parts - 1) * one_pass
-    p += [("compute", "backward", pair * (own - micro) * 2 / 3 + (parts - 1) * 2 * one_pass + again)]
+    tail = pair * micro * 2 / 3  # of the first part, which is the last to go back
+    again = pair * (own - last) / 3
+    p += [("compute", "backward", pair * (own - micro) * 2 / 3 + again)]
     p += last_backward(step, tail, sizes, post)
     p += wait("gradients") + [("memory", "norm", machine.norm(m.parameters / ranks))] + post("norm") + wait("norm")
     for n in sizes:
@@ -97,12 +97,12 @@ def program_of(step, machine, own, sizes):
 
 @dataclass
 class Cores:
-    """A machine whose ranks are processes on its cores. `flop`, `weights` and `serial` are fitted by calibrate; the
+    """A machine whose ranks are processes on its cores. `flop`, `contention` and `weights` are fitted by calibrate; the
     rest is measured (measured_figures)."""
     cores: int
     flop: dict                # seconds of a core for a FLOP of a model's towers
-    weights: float = 0.0      # ... for a weight of the products in a pass over a micro-batch
-    serial: float = 0.0       # share of computing that runs on one thread, where there are several
+    contention: float = 1.0   # how many times as long a core computes while all others do
+    weights: float = 0.0      # seconds of a core for a weight in each step, of each rank: to the caches and back
     zeroed: float = 0.0       # seconds of a core for a weight whose gradient is zeroed,
     normed: float = 0.0       # ... goes into the norm,
     updated: float = 0.0      # ... is updated
@@ -110,7 +110,7 @@ class Cores:
     gathered: float = 0.0     # ... in an all-gather or all-to-all
     call: float = 0.0         # seconds of a collective of no data
     pace: float = 1.0         # share of a core that a rank's thread takes for a collective that nobody waits for
-    slower: dict = field(default_factory=dict)  # of Shared
+    memory: float = 1.0       # as contention, of zeroing, norm and update
 
     def towers(self, model, pairs):
         return self.flop[model.name] * model.pair_flops * pairs
@@ -118,11 +118,8 @@ class Cores:
     def loss(self, flops):
         return min(self.flop.values()) * flops
 
-    def per_pass(self, model):
-        return self.weights * model.products
-
-    def agreement(self, ranks):
-        return self.call if ranks > 1 else 0.0
+    def per_step(self, model, ranks):
+        return self.weights * model.parameters + (self.call if ranks > 1 else 0.0)
 
     def zero(self, weights):
         return self.zeroed * weights
@@ -141,21 +138,20 @@ class Cores:
 
     def simulation(self, step, threads):
         programs, collectives = step_programs(step, self, False)
-        return Simulation(programs, collectives, Shared(self.cores, threads, self.serial, self.slower))
+        slower = {"compute": self.contention, "memory": self.memory}
+        return Simulation(programs, collectives, Shared(self.cores, threads, slower=slower))
 
     def seconds(self, step, threads):
         return self.simulation(step, threads).run()
 
 
 def measured_figures(data):
-    """What is not fitted: figures of bench_step_parts, and what two runs of one rank at once take instead of one."""
+    """What is not fitted: figures of bench_step_parts."""
     one, two, ranks = (data["parts"][k] for k in ("1 x 1", "1 x 2", "2 x 1"))
     memory = 2 * (two["zero"] + two["norm"] + two["adamw"]) / (one["zero"] + one["norm"] + one["adamw"])
-    both = [p["together"] / p["alone"] for p in data["pairs"]]
     return dict(zeroed=one["zero"] * 1e-9, normed=one["norm"] * 1e-9, updated=one["adamw"] * 1e-9,
                 reduced=ranks["reduce"] * 1e-9, gathered=ranks["gather"] * 1e-9, call=ranks["call"] * 1e-6,
-                pace=min(1.0, ranks["reduce"] / ranks["hidden"]),
-                slower={"compute": max(1.0, sum(both) / len(both)), "memory": max(1.0, memory)})
+                pace=min(1.0, ranks["reduce"] / ranks["hidden"]), memory=max(1.0, memory))
 
 
 def step_of(row):
@@ -167,10 +163,10 @@ def calibrate(rows, cores, measured):
     """Least squares on the logarithms, a constant at a time, by golden steps: few constants, smooth, no library."""
     models = sorted({r["model"] for r in rows})
     steps = [(step_of(r), r["threads"], r["seconds"]) for r in rows]
-    values = {**{f"flop {m}": 1e-11 for m in models}, "weights": 1e-10, "serial": 0.02}
+    values = {**{f"flop {m}": 1e-11 for m in models}, "contention": 1.1, "weights": 1e-10}
 
     def machine(v):
-        return Cores(cores, {m: v[f"flop {m}"] for m in models}, v["weights"], v["serial"], **measured)
+        return Cores(cores, {m: v[f"flop {m}"] for m in models}, v["contention"], v["weights"], **measured)
 
     def error(v):
         return sum(math.log(machine(v).seconds(s, t) / measured_s) ** 2 for s, t, measured_s in steps)
@@ -181,7 +177,7 @@ def calibrate(rows, cores, measured):
         for key in values:
             for factor in (width, 1 / width):
                 trial = {**values, key: values[key] * factor}
-                if trial["serial"] > 0.9:
+                if trial["contention"] < 1:
                     continue
                 now = error(trial)
                 if now < best - 1e-12:
@@ -241,8 +237,8 @@ def check(args):
     lines, worst = comparison(data, machine)
     print(data["machine"])
     print("fitted: " + ", ".join(f"flop {m} {v:.3g}" for m, v in machine.flop.items()) +
-          f", weights {machine.weights:.3g}, serial {machine.serial:.3g}; slower: " +
-          ", ".join(f"{k} {v:.3f}" for k, v in machine.slower.items()) + f"; pace {machine.pace:.3f}")
+          f", contention {machine.contention:.3f}, weights {machine.weights:.3g}; measured: memory's contention "
+          f"{machine.memory:.3f}, pace of hidden collectives {machine.pace:.3f}")
     print("\n".join(lines))
     print(f"largest error of a prediction: {100 * worst:.1f} %")
     table = "\n".join(lines) + f"\n\nLargest error of a prediction: {100 * worst:.1f} %.\n"

@@ -216,7 +216,7 @@ static tw_status run(bench *b, int argc, char **argv) {
     if (r.bucket < 0) return FAIL(TW_ERR_ARGUMENT, "BUCKET must be 0 or more KiB");
     TRY(open_bench(b, &r));
     TRY(make_data(b, b->own, r.tokens));
-    double *seconds = calloc((size_t)(r.steps + 1), (1 + REFERENCES) * sizeof *seconds);
+    double *seconds = calloc((size_t)r.steps + 1, (1 + REFERENCES) * sizeof *seconds);
     if (!seconds) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = time_steps(b, &r, seconds, seconds + r.steps + 1);
     free(seconds);
