@@ -36,9 +36,10 @@ ends() {
     [ -n "$2" ] || ours=0
     (sleep $((timeout_s + slack)); kill -9 $job) 2>/dev/null &
     local guard=$!
+    disown $guard
     wait $job
     code=$?
-    kill $guard 2>/dev/null
+    kill -9 $guard 2>/dev/null # TERM, just after it began, would have it run this shell's trap: its end and all of $work
     for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
     count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
     if [ $code = 0 ]; then fail "$1: exit code 0"
