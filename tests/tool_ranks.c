@@ -62,8 +62,7 @@ static tw_status misbehave(tw_comm *c, float *x) {
 }
 
 static tw_status run(tw_comm *c, const char *folder, bool early) {
-    float *x = calloc(N, sizeof *x);
-    if (!x) return FAIL(TW_ERR_MEMORY, "out of memory");
+    static float x[N];
     if (!early) TRY(tw_announce(folder, c->rank));
     bool together = strcmp(how, "idle") == 0 || strcmp(how, "finalize") == 0;
     double start = tw_seconds();
