@@ -40,7 +40,7 @@ typedef struct tw_param {
     int64_t offset;   /* elements from the start of the gradient slab */
     uint64_t given;   /* of masters in shares: a hash of the f32 values last set, of which no rank has all */
     tw_tensor value;  /* what operations read: f32, or the bf16 copy */
-    tw_tensor master; /* f32; value itself unless that is a bf16 copy: then data NULL if frozen or in shares */
+    tw_tensor master; /* f32; value itself, but for a bf16 copy's: data NULL if frozen or in shares */
     tw_tensor grad;   /* f32; data NULL if frozen or not training */
 } tw_param;
 
