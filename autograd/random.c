@@ -2,6 +2,8 @@
 
 #include <math.h>
 
+enum { PARALLEL_FROM = 1 << 16 }; /* elements that pay for waking threads */
+
 void tw_random_words(const tw_draw *d, uint32_t first, int64_t blocks, uint32_t *out) {
     const tw_draw draw = *d;
 #pragma omp simd
@@ -32,6 +34,8 @@ uint64_t tw_random_below(const tw_draw *d, uint32_t element, uint64_t n) {
 
 void tw_random_normal(const tw_draw *d, float mean, float std, float *out, int64_t n) {
     const double two_pi = 6.283185307179586;
+    /* Elements do not depend on each other: the bits are the same for any number of threads. */
+#pragma omp parallel for if (n >= PARALLEL_FROM)
     for (int64_t i = 0; i < n; i += 2) {
         uint32_t w[4];
         tw_random4(d, (uint32_t)(i / 2), w);
@@ -43,6 +47,7 @@ void tw_random_normal(const tw_draw *d, float mean, float std, float *out, int64
 }
 
 void tw_random_uniform(const tw_draw *d, float low, float high, float *out, int64_t n) {
+#pragma omp parallel for if (n >= PARALLEL_FROM)
     for (int64_t i = 0; i < n; i++)
         out[i] = low + (high - low) * (float)(tw_random_u32(d, (uint32_t)i) >> 8) * 0x1p-24f;
 }

@@ -55,7 +55,7 @@ tw_status tw_adamw_queue(tw_adamw *adamw, tw_step *step) TW_MUST_CHECK;
 /* Device memory that a queued step leaves, valid until the next one; download it behind the step. */
 const tw_gradient_found *tw_adamw_found(const tw_adamw *adamw);
 /* Collective where the gradient was not finite. What a host copy of it says, and the counter of steps up to
- * it. Which rank brought it is not known any more: -1 of several. */
+ * it. */
 tw_status tw_adamw_collect(tw_adamw *adamw, const tw_gradient_found *host,
                            tw_gradient_report *report) TW_MUST_CHECK;
 

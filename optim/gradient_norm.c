@@ -3,7 +3,6 @@
 #include "autograd/op.h"
 #include "autograd/ops/split_math.h"
 
-#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 
@@ -16,7 +15,9 @@ struct tw_gradient_norm {
     tw_device *device;
     tw_comm *comm;
     const tw_partition *partition;
-    tw_segment *device_units;      /* this rank's units, in the order of its pieces */
+    tw_segment *device_units; /* this rank's units, in the order of its pieces */
+    tw_segment *device_rest;  /* (n_rest) where the slab keeps this rank's own part of the sum */
+    int64_t n_rest;
     int64_t n_units, *unit_counts; /* of the slab; (ranks) */
     int32_t *unit_at, *device_at;  /* (n_units) where the norm of the slab's unit u is after the gather; the
                                       device's is NULL with one rank, where that is u */
@@ -46,6 +47,28 @@ static void make_units(tw_gradient_norm *a, tw_segment *own) {
     }
 }
 
+/* Beside this rank's pieces: before and behind each. */
+static tw_status make_rest(tw_gradient_norm *a) {
+    tw_device *d = a->device;
+    const tw_partition *p = a->partition;
+    tw_segment *rest = calloc(2 * (size_t)p->count + 1, sizeof *rest);
+    if (!rest) return FAIL(TW_ERR_MEMORY, "out of memory: the gradient's norms");
+    for (int i = 0; i < p->count; i++) {
+        const tw_bucket *b = &p->buckets[i];
+        int64_t end = b->own + b->own_count;
+        if (b->own > b->offset)
+            rest[a->n_rest++] = (tw_segment){.offset = b->offset, .count = b->own - b->offset};
+        if (b->offset + b->count > end)
+            rest[a->n_rest++] = (tw_segment){.offset = end, .count = b->offset + b->count - end};
+    }
+    size_t bytes = (size_t)a->n_rest * sizeof *rest;
+    tw_status status = d->alloc(d, bytes, (void **)&a->device_rest);
+    if (status == TW_OK) status = d->upload(d, TW_QUEUE_COMPUTE, a->device_rest, rest, bytes);
+    if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    free(rest);
+    return status;
+}
+
 static tw_status allocate(tw_gradient_norm *a) {
     tw_device *d = a->device;
     const tw_partition *p = a->partition;
@@ -57,6 +80,7 @@ static tw_status allocate(tw_gradient_norm *a) {
     TRY(d->alloc(d, sizeof *a->found, (void **)&a->found));
     TRY(d->zero(d, TW_QUEUE_COMPUTE, a->found, sizeof *a->found));
     if (p->ranks > 1 || p->count > 1) TRY(d->alloc(d, n * sizeof *a->device_at, (void **)&a->device_at));
+    TRY(make_rest(a));
     tw_segment *own = calloc(n, sizeof *own);
     tw_status status = TW_OK;
     if (!a->unit_counts || !a->unit_at || !own)
@@ -90,6 +114,7 @@ tw_status tw_gradient_norm_create(tw_params *params, tw_device *device, tw_comm 
 void tw_gradient_norm_free(tw_gradient_norm *a) {
     if (!a) return;
     a->device->release(a->device, a->device_units);
+    a->device->release(a->device, a->device_rest);
     a->device->release(a->device, a->device_norms);
     a->device->release(a->device, a->device_at);
     a->device->release(a->device, a->found);
@@ -117,6 +142,7 @@ static tw_status gather_norms(tw_gradient_norm *a) {
 tw_status tw_gradient_norm_queue(tw_gradient_norm *a, const tw_gradient_rule_config *rule, tw_step *record) {
     tw_gradient_rule_attr attr = {
         .record = record, .clip = rule->clip, .beta1 = rule->beta1, .beta2 = rule->beta2, .unit = UNIT};
+    attr.rest = a->device_rest, attr.n_rest = a->n_rest;
     const int64_t one = 1;
     TRY(gather_norms(a));
     tw_call call = {.op = TW_OP_gradient_rule, .device = a->device, .attr = &attr, .n_inputs = 4};
@@ -141,35 +167,11 @@ tw_status tw_gradient_norm_set_steps(tw_gradient_norm *a, int64_t steps) {
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
-/* Whether what this rank added to the others' pieces, which is still in its slab, is all finite. */
-static tw_status own_part_is_finite(tw_gradient_norm *a, int32_t *finite) {
-    tw_device *d = a->device;
-    const tw_partition *p = a->partition;
-    const float *slab = tw_params_gradients(a->params);
-    float *host = malloc((size_t)(p->bucket < p->elements ? p->bucket : p->elements) * sizeof *host + 1);
-    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = TW_OK;
-    *finite = 1;
-    for (int k = 0; status == TW_OK && k < p->count; k++) {
-        const tw_bucket *b = &p->buckets[k];
-        status = d->download(d, TW_QUEUE_COMPUTE, host, slab + b->offset, (size_t)b->count * sizeof *host);
-        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
-        for (int64_t i = 0; status == TW_OK && i < b->count; i++) {
-            bool own = b->offset + i >= b->own && b->offset + i < b->own + b->own_count;
-            if (!own && !isfinite(host[i])) *finite = 0;
-        }
-    }
-    free(host);
-    return status;
-}
-
 /* Which rank brought it: of the owner's own part only the sum is left, so it is blamed when no other is. */
-static tw_status find_rank(tw_gradient_norm *a, int owner, tw_gradient_report *report) {
+static tw_status find_rank(tw_gradient_norm *a, int owner, int32_t finite, tw_gradient_report *report) {
     const tw_partition *p = a->partition;
-    int32_t finite;
     report->rank = owner;
     if (p->ranks == 1) return TW_OK;
-    TRY(own_part_is_finite(a, &finite));
     int32_t *all = calloc((size_t)p->ranks, sizeof *all);
     if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = a->comm->gather_all(a->comm, &finite, sizeof finite, all);
@@ -202,19 +204,14 @@ tw_status tw_gradient_norm_report(tw_gradient_norm *a, const tw_gradient_found *
     *report = (tw_gradient_report){.norm = tw_joined(host->norm), .rank = -1};
     if (host->unit < 0) return TW_OK;
     TRY(name_offender(a, host, report, &owner));
-    if (a->partition->ranks == 1) report->rank = 0;
-    return TW_OK;
+    return find_rank(a, owner, host->own_finite, report);
 }
 
 tw_status tw_gradient_norm_measure(tw_gradient_norm *a, tw_gradient_report *report) {
     tw_device *d = a->device;
     tw_gradient_found found;
-    int owner;
     TRY(tw_gradient_norm_queue(a, &(tw_gradient_rule_config){0}, NULL));
     TRY(d->download(d, TW_QUEUE_COMPUTE, &found, a->found, sizeof found));
     TRY(d->sync(d, TW_QUEUE_COMPUTE));
-    *report = (tw_gradient_report){.norm = tw_joined(found.norm), .rank = -1};
-    if (found.unit < 0) return TW_OK;
-    TRY(name_offender(a, &found, report, &owner));
-    return find_rank(a, owner, report);
+    return tw_gradient_norm_report(a, &found, report);
 }

@@ -21,6 +21,7 @@ typedef struct tw_gradient_found {
     float norm[3];         /* split, see autograd/ops/split_math.h */
     int32_t unit, element; /* the first unit whose norm is not finite, -1: none; what spoils it. Only right on
                               the rank that owns the unit */
+    int32_t own_finite;    /* what this rank added to the others' pieces is all finite */
     int32_t steps;         /* of Adam, that changed weights */
 } tw_gradient_found;
 
@@ -48,8 +49,7 @@ tw_status tw_gradient_norm_queue(tw_gradient_norm *n, const tw_gradient_rule_con
                                  tw_step *record) TW_MUST_CHECK;
 /* Device memory that the last call leaves, valid until the next. */
 const tw_gradient_found *tw_gradient_norm_found(const tw_gradient_norm *n);
-/* Collective where the gradient is not finite. What a host copy of it says; the rank is not known any more,
- * -1 of several. */
+/* Collective where the gradient is not finite. What a host copy of it says. */
 tw_status tw_gradient_norm_report(tw_gradient_norm *n, const tw_gradient_found *host,
                                   tw_gradient_report *report) TW_MUST_CHECK;
 /* Sets the device's count of Adam's steps. */

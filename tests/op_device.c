@@ -55,13 +55,19 @@ static tw_status call_to_device(mirrors *m, tw_call *c, bool backward, const siz
     return constant_to_device(m, (const void **)&c->step, sizeof *c->step);
 }
 
-/* The segments of adamw and finite_norm are device memory too. */
-static tw_status attr_to_device(mirrors *m, tw_call *c, tw_adamw_attr *adamw, tw_finite_norm_attr *norm) {
+/* The segments of adamw, finite_norm and gradient_rule are device memory too. */
+static tw_status attr_to_device(mirrors *m, tw_call *c, tw_adamw_attr *adamw, tw_finite_norm_attr *norm,
+                                tw_gradient_rule_attr *rule) {
     if (c->op == TW_OP_adamw) {
         *adamw = *(const tw_adamw_attr *)c->attr;
         c->attr = adamw;
         return constant_to_device(m, (const void **)&adamw->segments,
                                   (size_t)adamw->count * sizeof *adamw->segments);
+    }
+    if (c->op == TW_OP_gradient_rule) {
+        *rule = *(const tw_gradient_rule_attr *)c->attr;
+        c->attr = rule;
+        return constant_to_device(m, (const void **)&rule->rest, (size_t)rule->n_rest * sizeof *rule->rest);
     }
     if (c->op != TW_OP_finite_norm) return TW_OK;
     *norm = *(const tw_finite_norm_attr *)c->attr;
@@ -77,8 +83,9 @@ tw_status op_run_on_device(const tw_call *call, bool backward, const size_t inpu
     tw_call c = *call;
     tw_adamw_attr adamw;
     tw_finite_norm_attr norm;
+    tw_gradient_rule_attr rule;
     tw_status status = call_to_device(&m, &c, backward, input_bytes, shift);
-    if (status == TW_OK) status = attr_to_device(&m, &c, &adamw, &norm);
+    if (status == TW_OK) status = attr_to_device(&m, &c, &adamw, &norm, &rule);
     if (status == TW_OK) status = backward ? tw_op_backward(&c) : tw_op_forward(&c);
     if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
     for (int i = 0; status == TW_OK && i < m.count; i++)

@@ -237,6 +237,16 @@ START_TEST(all_ranks_skip_together) {
 }
 END_TEST
 
+/* What is queued and read later says the same. */
+static void check_queued(tw_gradient_norm *norm, const tw_gradient_report *expected) {
+    tw_gradient_report report;
+    TW_ASSERT_OK(tw_gradient_norm_queue(norm, &(tw_gradient_rule_config){0}, NULL));
+    tw_gradient_found found = *tw_gradient_norm_found(norm); /* the CPU's memory */
+    TW_ASSERT_OK(tw_gradient_norm_report(norm, &found, &report));
+    ck_assert_str_eq(report.offender, expected->offender);
+    ck_assert_int_eq(report.rank, expected->rank);
+}
+
 /* A loss that is not finite spoils every rank's part: no rank is named. */
 static void spoil_all(tw_comm *c, void *argument) {
     job *j = argument;
@@ -251,6 +261,7 @@ static void spoil_all(tw_comm *c, void *argument) {
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, j->first);
     ck_assert_int_eq(report.rank, c->ranks == 1 ? 0 : -1);
+    check_queued(norm, &report);
     /* Finite, but its square is not: only the sum shows it, and the largest element's owner is named. */
     for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = 0;
     int64_t large = t.p[1]->offset + 700;
@@ -258,6 +269,15 @@ static void spoil_all(tw_comm *c, void *argument) {
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, "a.bias");
     ck_assert_int_eq(report.rank, tw_partition_owner_of(partition, large));
+    check_queued(norm, &report);
+    /* One rank's part alone, as it is behind the reduction: the sum with its owner, its own part with it. */
+    int bad = c->ranks - 1, owner = tw_partition_owner_of(partition, large);
+    for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = 0;
+    if (c->rank == bad || c->rank == owner) tw_params_gradients(set)[large] = NAN;
+    TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
+    ck_assert_str_eq(report.offender, "a.bias");
+    ck_assert_int_eq(report.rank, bad);
+    check_queued(norm, &report);
     tw_gradient_norm_free(norm);
     tw_partition_free(partition);
     tw_params_free(set);

@@ -1,6 +1,6 @@
 /* The graphs of autograd/cuda/dnn_*.h as cuDNN sees them, without a GPU: it accepts them as graphs, and has
  * engines for them on every GPU whose properties were captured (scripts/gpu_check.sh --stage tests) into
- * tests/data/device_properties. */
+ * tests/data/device_properties, and on that of the file TW_DEVICE_PROPERTIES. */
 #include "tw_test.h"
 
 #ifndef TW_WITH_CUDA
@@ -132,14 +132,16 @@ static void add_all(void) {
     add_attention("T 52, d 64, dropout", 128, 16, 52, 64, false, 0.1f);
 }
 
-/* Describes a case's graph and makes it cuDNN's. */
-static cudnnBackendDescriptor_t lower(const graph_case *c, tw_dnn_graph *g, tw_cudnn_descriptors *all) {
+/* Describes a case's graph, with f32 inside if it is to be wide, and makes it cuDNN's. */
+static cudnnBackendDescriptor_t lower(const graph_case *c, bool wide, tw_dnn_graph *g,
+                                      tw_cudnn_descriptors *all) {
     cudnnBackendDescriptor_t graph = NULL;
     memset(g, 0, sizeof *g);
     *all = (tw_cudnn_descriptors){0};
     c->describe(&c->key, g);
+    if (wide) (void)tw_dnn_widen(g);
     tw_status status = tw_cudnn_lower(g, NULL, all, &graph);
-    ck_assert_msg(status == TW_OK, "%s: %s", c->name, tw_last_error());
+    ck_assert_msg(status == TW_OK, "%s%s: %s", c->name, wide ? ", f32 inside" : "", tw_last_error());
     return graph;
 }
 
@@ -157,8 +159,8 @@ START_TEST(graphs_are_accepted) {
     if (!library_is_whole()) TW_SKIP("cuDNN cannot load its parts");
     TW_ASSERT_OK(tw_cudnn_check_version(cudnnGetVersion()));
     add_all();
-    for (int i = 0; i < n_cases; i++) {
-        (void)lower(&cases[i], &g, &all);
+    for (int i = 0; i < 2 * n_cases; i++) {
+        (void)lower(&cases[i / 2], i % 2 != 0, &g, &all);
         tw_cudnn_release(&all, 0);
     }
     ck_assert_int_gt(n_cases, 0);
@@ -210,23 +212,33 @@ static cudnnBackendDescriptor_t read_properties(const char *path) {
     return device;
 }
 
-static void check_engines(const char *path) {
-    tw_cudnn_place place = {.properties = read_properties(path)};
+/* How many engines a graph has on a GPU; *why says what was wrong with the last try. */
+static int engines(const graph_case *c, bool wide, tw_cudnn_place place, char *why, size_t size) {
     tw_dnn_graph g;
     tw_cudnn_descriptors all;
+    cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], graph = lower(c, wide, &g, &all);
+    int count = 0;
+    for (int fallback = 0; fallback < 2 && count == 0; fallback++) {
+        int before = all.count;
+        tw_status status = tw_cudnn_propose(&g, graph, fallback, place, &all, config, &count);
+        snprintf(why, size, "%s", status == TW_OK ? "none is proposed" : tw_last_error());
+        if (count == 0) tw_cudnn_release(&all, before);
+    }
+    tw_cudnn_release(&all, 0);
+    return count;
+}
+
+static void check_engines(const char *path) {
+    tw_cudnn_place place = {.properties = read_properties(path)};
     for (int i = 0; i < n_cases; i++) {
-        cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], graph = lower(&cases[i], &g, &all);
-        int count = 0;
-        for (int fallback = 0; fallback < 2 && count == 0; fallback++) {
-            int before = all.count;
-            tw_status status = tw_cudnn_propose(&g, graph, fallback, place, &all, config, &count);
-            if (cases[i].needed)
-                ck_assert_msg(status == TW_OK, "%s: %s: %s", path, cases[i].name, tw_last_error());
-            if (count == 0) tw_cudnn_release(&all, before);
-        }
-        if (!cases[i].needed) printf("%s: %s: %d engines\n", path, cases[i].name, count);
-        ck_assert_msg(count > 0 || !cases[i].needed, "%s: %s has no engine", path, cases[i].name);
-        tw_cudnn_release(&all, 0);
+        char why[512], wide_why[512];
+        const graph_case *c = &cases[i];
+        int count = engines(c, false, place, why, sizeof why), wide = count;
+        if (count == 0) wide = engines(c, true, place, wide_why, sizeof wide_why);
+        if (!c->needed || count == 0)
+            printf("%s: %s: %d engines, %d with f32 inside\n", path, c->name, count, wide);
+        ck_assert_msg(wide > 0 || !c->needed, "%s: %s has no engine: %s; with f32 inside: %s", path, c->name,
+                      why, wide_why);
     }
     (void)cudnnBackendDestroyDescriptor(place.properties);
 }
@@ -234,12 +246,18 @@ static void check_engines(const char *path) {
 START_TEST(captured_gpus_have_engines) {
     static const char folder[] = TW_SOURCE_DIR "/tests/data/device_properties";
     DIR *dir = opendir(folder);
+    const char *one = getenv("TW_DEVICE_PROPERTIES");
     int files = 0;
-    if (!dir) TW_SKIP("no GPU's properties were captured yet (scripts/gpu_check.sh --stage tests)");
+    if (!dir && !one) TW_SKIP("no GPU's properties were captured yet (scripts/gpu_check.sh --stage tests)");
     /* Engines that are compiled when they are first needed ask for the driver, or its stub. */
     void *driver = dlopen("libcuda.so.1", RTLD_NOW);
     add_all();
-    for (struct dirent *e = readdir(dir); driver && e; e = readdir(dir)) {
+    if (one) {
+        ck_assert_msg(driver, "%s: there is no libcuda.so.1 to judge it by", one);
+        check_engines(one);
+        files++;
+    }
+    for (struct dirent *e = dir ? readdir(dir) : NULL; driver && e; e = readdir(dir)) {
         char path[1024];
         size_t n = strlen(e->d_name);
         if (n < 5 || strcmp(e->d_name + n - 5, ".json") != 0) continue;
@@ -247,7 +265,7 @@ START_TEST(captured_gpus_have_engines) {
         check_engines(path);
         files++;
     }
-    closedir(dir);
+    if (dir) closedir(dir);
     if (driver) dlclose(driver);
     if (!driver) TW_SKIP("there is no libcuda.so.1, not even the toolkit's stub");
     if (!files) TW_SKIP("no GPU's properties were captured yet (scripts/gpu_check.sh --stage tests)");

@@ -4,6 +4,7 @@
 #include "golden_file.h"
 #include "optim/adamw.h"
 #include "optim/schedule.h"
+#include "test_device.h"
 #include "train/model_file.h"
 #include "train/step.h"
 
@@ -63,7 +64,7 @@ static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, c
     r->ids = golden_i32(r->file, "main/batch/ids", n * context);
     r->lengths = calloc((size_t)n, sizeof *r->lengths);
     for (int64_t i = 0; i < n * context; i++) r->lengths[i / context] += r->ids[i] != 0;
-    TW_ASSERT_OK(tw_device_cpu(2, &r->device));
+    TW_ASSERT_OK(tw_test_device(2, &r->device));
     TW_ASSERT_OK(tw_comm_self(r->device, &r->comm));
     TW_ASSERT_OK(tw_dual_encoder_create(&r->config, &r->model));
     int matched;
@@ -129,10 +130,11 @@ static void check_gradients(const rig *r, const char *group, double tol) {
     for (int i = 0; i < n; i++) {
         const tw_param *p = tw_params_at(r->model->params, i);
         if (p->statistic) continue;
-        float *g = golden_of(r, group, p);
-        d[i] = distance(p->grad.data, g, p->count, &norm[i]);
+        float *g = golden_of(r, group, p), *got = tw_test_take(r->device, p->grad.data, (size_t)p->count * 4);
+        d[i] = distance(got, g, p->count, &norm[i]);
         all += norm[i] * norm[i];
         free(g);
+        free(got);
     }
     double floor = (tol > 1e-4 ? 5e-2 : 1e-7) * sqrt(all);
     for (int i = 0; i < n; i++)

@@ -148,20 +148,35 @@ static tw_status make_optimizer(tw_run *run) {
                                  &config, &run->adamw);
 }
 
+/* Refuses here what the first step would, after minutes of loading. A GPU's only rank has all statistics. */
+static tw_status synchronise(tw_run *run) {
+    bool sync =
+        run->model->config.image.kind == TW_RESNET && run->config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC;
+    if (!sync) return TW_OK;
+    if (tw_on_cpu(run->device)) {
+        tw_resnet_synchronise(&run->model->resnet, run->comm);
+        return TW_OK;
+    }
+    if (run->comm->ranks == 1) return TW_OK;
+    return FAIL(
+        TW_ERR_UNSUPPORTED,
+        "batch_norm: sync over ranks is computed on CPUs only: use batch_norm: train (each rank's own "
+        "statistics; a larger batch a rank makes up for it), or --device cpu");
+}
+
 static tw_status make_model(tw_run *run, const tw_run_start *start) {
     const tw_config *config = run->config;
     TRY(tw_run_start_vocab(start, config, &run->vocab));
     tw_model_config description;
     TRY(describe_model(run, start, &description));
     TRY(tw_dual_encoder_create(&description, &run->model));
+    TRY(synchronise(run));
     tw_dual_encoder_save(run->model, config->last_block_token, config->pack_text);
     TRY(freeze(run));
     TRY(allocate(run));
     TRY(tw_run_start_load(start, run));
     choose_adam(run, start);
     TRY(make_optimizer(run));
-    if (description.image.kind == TW_RESNET && config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC)
-        tw_resnet_synchronise(&run->model->resnet, run->comm);
     TRY(tw_run_choose_micro_batch(run));
     TRY(tw_towers_create(run->model, run->device, tw_run_recompute(run), TW_U8, &run->towers));
     TRY(tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition, run->micro_batch,

@@ -239,14 +239,30 @@ static tw_status queue_loss(void *context) {
     return tw_contrastive_run(((const work *)context)->s->loss);
 }
 
+static tw_status zero_gradients(tw_stepper *s) {
+    double start, end;
+    TRY(look(s, &start));
+    TRY(tw_params_zero_gradients(s->model->params));
+    TRY(look(s, &end));
+    s->times.backward = end - start;
+    return TW_OK;
+}
+
+/* The step's first input is there: what the device does from here on is no waiting for data. */
+static tw_status begin_work(tw_stepper *s) {
+    if (s->ready) return TW_OK;
+    s->ready = true;
+    if (s->results) TRY(tw_step_results_ready(s->results));
+    return zero_gradients(s);
+}
+
 /* Its draws belong to the samples: repeated, it gives the same features. */
 static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     const tw_tower_tape *t;
     TRY(tw_towers_get_texts(s->towers, TW_TOWERS_TRAIN, part_size(c, part),
                             c->samples->lengths + part * c->micro, &t));
     TRY(bring_inputs(s, c, part, t));
-    if (s->results && !s->ready) TRY(tw_step_results_ready(s->results));
-    s->ready = true;
+    TRY(begin_work(s));
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
     work w = {s, t};
@@ -254,11 +270,11 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
-    double start, end;
+    double start, end, zeroed = s->times.backward;
     TRY(look(s, &start));
     TRY(run_forward(s, c, part, out));
     TRY(look(s, &end));
-    s->times.forward += end - start;
+    s->times.forward += end - start - (s->times.backward - zeroed);
     if (s->profile) s->times.text += end - s->image_end;
     return TW_OK;
 }
@@ -299,15 +315,6 @@ static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) 
     return TW_OK;
 }
 
-static tw_status zero_gradients(tw_stepper *s) {
-    double start, end;
-    TRY(look(s, &start));
-    TRY(tw_params_zero_gradients(s->model->params));
-    TRY(look(s, &end));
-    s->times.backward = end - start;
-    return TW_OK;
-}
-
 static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape **t) {
     for (int64_t part = 0; part < c->parts; part++) {
         TRY(forward(s, c, part, t));
@@ -345,10 +352,9 @@ static tw_status run(tw_stepper *s, const cut *c, double *loss) {
     const tw_tower_tape *t = NULL;
     if (s->results) TRY(tw_step_results_begin(s->results));
     TRY(send_next(s, c));
-    TRY(zero_gradients(s));
     TRY(tw_contrastive_begin(s->loss, s->counts));
     TRY(make_features(s, c, &t));
-    if (s->results && !s->ready) TRY(tw_step_results_ready(s->results)); /* nothing was to be brought */
+    TRY(begin_work(s)); /* nothing was to be brought */
     TRY(find_loss(s));
     TRY(find_gradients(s, c, t));
     if (!loss) return TW_OK;

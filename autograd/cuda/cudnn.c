@@ -4,6 +4,7 @@
 #include "autograd/cuda/device_cuda.h"
 #include "autograd/cuda/dnn_notes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -108,6 +109,21 @@ static tw_status build(cudnn *l, tw_dnn_plan *p, const tw_dnn_graph *g) {
     return tw_cudnn_choose(g, graph, l->handle, &p->all, &p->plan, &p->scratch);
 }
 
+/* As it was described, or else with f32 inside. Of what is refused either way the first reason is noted. */
+static tw_status build_either(cudnn *l, tw_dnn_plan *p, tw_dnn_graph *g) {
+    char why[512];
+    tw_status status = build(l, p, g);
+    if (status == TW_OK || status == TW_ERR_MEMORY) return status;
+    snprintf(why, sizeof why, "%s", tw_last_error());
+    if (tw_dnn_widen(g)) {
+        tw_cudnn_release(&p->all, 0);
+        p->count = 0;
+        status = build(l, p, g);
+    }
+    if (status != TW_OK && status != TW_ERR_MEMORY) tw_dnn_notes_refusal(&l->notes, g, why);
+    return status;
+}
+
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
     cudnn *l = state_of(d);
     *out = NULL;
@@ -125,13 +141,12 @@ tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe descr
         if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
         p->key = *key;
         describe(key, &g);
-        tw_status status = build(l, p, &g);
+        tw_status status = build_either(l, p, &g);
         if (status == TW_ERR_MEMORY) {
             free_plan(p);
             return status;
         }
         p->usable = status == TW_OK; /* what the library refuses is kept, so as not to ask again */
-        if (!p->usable) tw_dnn_notes_refusal(&l->notes, &g, tw_last_error());
         p->next = *bucket;
         *bucket = p;
     }

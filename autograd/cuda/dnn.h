@@ -101,6 +101,9 @@ int tw_dnn_inside(tw_dnn_graph *g, tw_dnn_type type, const int64_t dim[4]);
 tw_dnn_node *tw_dnn_add(tw_dnn_graph *g, tw_dnn_op op, int a, int b, int c, int out);
 /* Adds an operation of one element whose f32 result, shaped as a, lives within the graph. */
 int tw_dnn_apply(tw_dnn_graph *g, tw_dnn_op op, int a, int b);
+/* Makes f32 of every bf16 tensor that lives within the graph: another way to say the same, which engines may
+ * know where they do not know the first. False: there was none. */
+bool tw_dnn_widen(tw_dnn_graph *g);
 /* Elements from the tensor's first to its last. */
 int64_t tw_dnn_extent(const tw_dnn_tensor *t);
 

@@ -52,6 +52,17 @@ int tw_dnn_apply(tw_dnn_graph *g, tw_dnn_op op, int a, int b) {
     return out;
 }
 
+bool tw_dnn_widen(tw_dnn_graph *g) {
+    bool changed = false;
+    for (int i = 0; i < g->tensors; i++) {
+        tw_dnn_tensor *t = &g->tensor[i];
+        if (t->slot != TW_DNN_INSIDE || t->type != TW_DNN_BF16) continue;
+        t->type = TW_DNN_F32;
+        changed = true;
+    }
+    return changed;
+}
+
 int64_t tw_dnn_extent(const tw_dnn_tensor *t) {
     int64_t last = 0;
     for (int i = 0; i < 4; i++) {

@@ -125,7 +125,9 @@ typedef struct tw_gradient_rule_attr {
     struct tw_step *record; /* device memory, gets the optimizer's factors; NULL: none does */
     float clip;             /* largest norm; 0: no clipping */
     float beta1, beta2;
-    int unit; /* elements of a unit; the last one may have fewer */
+    int unit;               /* elements of a unit; the last one may have fewer */
+    const tw_segment *rest; /* device memory: where the gradients are this rank's own part of the sum */
+    int64_t n_rest;
 } tw_gradient_rule_attr;
 
 typedef struct tw_contrastive_sums_attr {

@@ -5,10 +5,10 @@
 
 /* What the norms of a gradient's units say. inputs: norms (n) f32; places (n) i32?, where the norm of unit u
  * is (absent: at u); gradients (m) f32, the slab that the units cut; steps (1) i32, Adam's steps so far, in
- * place. outputs: norm (3) f32, of the whole, split (split_math.h); found (2) i32: the first unit whose norm
- * is not finite and in it the first element that is not finite (or the largest, if its square overflowed);
- * -1, 0 where all is finite. The factors of the step are written into attr->record, unless that is NULL: then
- * `steps` stays as well.
+ * place. outputs: norm (3) f32, of the whole, split (split_math.h); found (3) i32: the first unit whose norm
+ * is not finite and in it the first element that is not finite (or the largest, if its square overflowed),
+ * and whether all in attr->rest is finite; -1, 0, 1 where every norm is. The factors of the step are written
+ * into attr->record, unless that is NULL: then `steps` stays as well.
  *
  * Squares are added in f64: here in the units' order, on a GPU in an order that is fixed as well. */
 
@@ -16,7 +16,7 @@ enum { NORMS, PLACES, GRADIENTS, STEPS };
 
 tw_status tw_gradient_rule_shape(tw_call *c) {
     const tw_gradient_rule_attr *attr = c->attr;
-    const int64_t one = 1, split = TW_SPLIT, two = 2;
+    const int64_t one = 1, split = TW_SPLIT, three = 3;
     int64_t n = tw_present(&c->input[NORMS]) ? tw_tensor_count(&c->input[NORMS]) : 0;
     int64_t m = tw_present(&c->input[GRADIENTS]) ? tw_tensor_count(&c->input[GRADIENTS]) : 0;
     TRY(tw_call_check_f32(c, NORMS, "norms", 1, &n));
@@ -27,7 +27,7 @@ tw_status tw_gradient_rule_shape(tw_call *c) {
         return FAIL(TW_ERR_SHAPE, "gradient_rule: %lld elements in units of %d are not %lld units",
                     (long long)m, attr->unit, (long long)n);
     tw_call_output(c, 0, TW_F32, 1, &split);
-    tw_call_output(c, 1, TW_I32, 1, &two);
+    tw_call_output(c, 1, TW_I32, 1, &three);
     return TW_OK;
 }
 
@@ -40,6 +40,13 @@ static int32_t worst_of(const float *g, int64_t n) {
     return (int32_t)worst;
 }
 
+static bool rest_is_finite(const tw_gradient_rule_attr *attr, const float *g) {
+    for (int64_t s = 0; s < attr->n_rest; s++)
+        for (int64_t i = 0; i < attr->rest[s].count; i++)
+            if (!isfinite(g[attr->rest[s].offset + i])) return false;
+    return true;
+}
+
 tw_status tw_gradient_rule_forward_cpu(const tw_call *c) {
     const tw_gradient_rule_attr *attr = c->attr;
     const float *norms = c->input[NORMS].data, *g = c->input[GRADIENTS].data;
@@ -47,7 +54,7 @@ tw_status tw_gradient_rule_forward_cpu(const tw_call *c) {
     int64_t n = tw_tensor_count(&c->input[NORMS]), m = tw_tensor_count(&c->input[GRADIENTS]);
     int32_t *found = c->output[1].data;
     double square = 0;
-    found[0] = -1, found[1] = 0;
+    found[0] = -1, found[1] = 0, found[2] = 1;
     for (int64_t u = 0; u < n; u++) {
         double norm = (double)norms[places ? places[u] : u];
         square += norm * norm;
@@ -57,6 +64,7 @@ tw_status tw_gradient_rule_forward_cpu(const tw_call *c) {
     if (found[0] >= 0) {
         int64_t at = (int64_t)found[0] * attr->unit;
         found[1] = worst_of(g + at, m - at < attr->unit ? m - at : attr->unit);
+        found[2] = rest_is_finite(attr, g);
     }
     tw_gradient_rule(attr, sqrt(square), found[0] >= 0, c->input[STEPS].data);
     return TW_OK;

@@ -37,6 +37,17 @@ TW_DEVICE int32_t worst_of(const float *g, int64_t n) {
     return (int32_t)(bad < (double)INFINITY ? bad : large);
 }
 
+/* One block reads all of it, which takes a while; but no step comes of it. */
+TW_DEVICE bool rest_is_finite(const rule_args &a) {
+    double bad = 0.0;
+    for (int64_t s = 0; s < a.attr.n_rest; s++) {
+        const float *g = a.gradients + a.attr.rest[s].offset;
+        for (int64_t i = threadIdx.x; i < a.attr.rest[s].count; i += THREADS)
+            if (!(fabsf(g[i]) < INFINITY)) bad = 1.0;
+    }
+    return tw_block_max(bad) == 0.0;
+}
+
 __global__ void __launch_bounds__(THREADS) gradient_rule_forward(rule_args a) {
     double square = 0.0, bad = (double)INFINITY;
     for (int64_t u = threadIdx.x; u < a.n; u += THREADS) {
@@ -48,15 +59,18 @@ __global__ void __launch_bounds__(THREADS) gradient_rule_forward(rule_args a) {
     bad = first_of(bad, bad < (double)INFINITY);
     bool is_bad = bad < (double)INFINITY;
     int32_t element = 0;
+    bool finite = true;
     if (is_bad) {
         int64_t at = (int64_t)bad * a.attr.unit;
         element = worst_of(a.gradients + at, a.m - at < a.attr.unit ? a.m - at : a.attr.unit);
+        finite = rest_is_finite(a);
     }
     if (threadIdx.x != 0) return;
     double norm = sqrt(square);
     tw_split(norm, a.norm);
     a.found[0] = is_bad ? (int32_t)bad : -1;
     a.found[1] = element;
+    a.found[2] = finite;
     tw_gradient_rule(&a.attr, norm, is_bad, a.steps);
 }
 

@@ -3,7 +3,8 @@
  *
  *     bench_step_gpu [name=value ...]
  *       model=ViT-B-16  batch=128 (0: the largest that fits)  steps=20  precision=bf16|f32|tf32
- *       recompute=none|block  graphs=1  text_length=0 (the whole context)  profile=0  micro=0 (all at once)
+ *       recompute=none|light|block  graphs=1  text_length=0 (the whole context)  profile=0  micro=0 (all at
+ * once)
  *
  * profile=1 adds milliseconds a step of every operation, from a second run without graphs. On the CPU too
  * (TW_DEVICE=cpu, the default of tests/test_device.h), to see that it runs. */
@@ -98,20 +99,33 @@ static tw_recompute recompute_of(const bench *b) {
     return is(b->r.recompute, "block") ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
 }
 
-/* The largest multiple of 32 up to 4096 whose plan fits, beside inputs, loss and the libraries' workspaces.
- */
+/* Bytes of a step of `batch` pairs: activations, inputs and loss. */
+static tw_status bytes_of(const bench *b, int64_t batch, double *out) {
+    size_t activations;
+    double side = b->model->config.image.resolution, embed = b->model->config.embed;
+    TRY(tw_memory_of_step(b->model, b->device, recompute_of(b), batch, &activations));
+    *out = (double)activations + (double)batch * (2 * side * side * 3 + 8 * embed * 4);
+    return TW_OK;
+}
+
+/* The largest multiple of 32 up to 4096 whose plan fits beside the libraries' workspaces. Halved, as a plan
+ * of each batch that is tried is made and kept by the libraries. */
 static tw_status choose_batch(bench *b) {
+    enum { UNIT = 32, MOST = 4096 };
     b->batch = b->r.batch;
     if (b->batch) return TW_OK;
-    double left = (double)b->device->room(b->device) * 0.95 - 600e6;
-    double side = b->model->config.image.resolution, embed = b->model->config.embed;
-    for (int64_t at = 4096; at >= 32 && !b->batch; at -= 32) {
-        size_t bytes;
-        TRY(tw_memory_of_step(b->model, b->device, recompute_of(b), at, &bytes));
-        double pairs = (double)at, other = pairs * (2 * side * side * 3 + 8 * embed * 4);
-        if ((double)bytes + other < left) b->batch = at;
+    double left = (double)b->device->room(b->device) * 0.95 - 600e6, bytes;
+    int64_t good = 0, bad = MOST / UNIT + 1;
+    while (bad - good > 1) {
+        int64_t at = good + (bad - good) / 2;
+        TRY(bytes_of(b, at * UNIT, &bytes));
+        if (bytes < left)
+            good = at;
+        else
+            bad = at;
     }
-    return b->batch ? TW_OK : FAIL(TW_ERR_MEMORY, "not even 32 pairs fit");
+    b->batch = good * UNIT;
+    return b->batch ? TW_OK : FAIL(TW_ERR_MEMORY, "not even %d pairs fit", UNIT);
 }
 
 static tw_status open_step(bench *b) {
@@ -123,16 +137,28 @@ static tw_status open_step(bench *b) {
     return tw_stepper_capture(b->stepper, b->r.graphs != 0);
 }
 
+/* Bytes that have nothing in common, in rounded-up whole blocks of 16. */
+static void fill_pixels(uint8_t *pixels, int64_t bytes) {
+    enum { CHUNK = 1 << 16 };
+    const tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST};
+    int64_t blocks = (bytes + 15) / 16;
+#pragma omp parallel for
+    for (int64_t at = 0; at < blocks; at += CHUNK) {
+        int64_t n = blocks - at < CHUNK ? blocks - at : CHUNK;
+        tw_random_words(&draw, (uint32_t)at, n, (uint32_t *)(void *)(pixels + 16 * at));
+    }
+}
+
 static tw_status make_data(bench *b) {
     const tw_model_config *c = &b->model->config;
     int64_t side = c->image.resolution, bytes = b->batch * side * side * 3, tokens = b->batch * c->context;
     int32_t length = b->r.text_length ? (int32_t)b->r.text_length : (int32_t)c->context;
     tw_device *d = b->device;
-    TRY(d->pinned_alloc(d, (size_t)bytes, (void **)&b->pixels));
+    TRY(d->pinned_alloc(d, (size_t)bytes + 15, (void **)&b->pixels));
     TRY(d->pinned_alloc(d, (size_t)tokens * sizeof *b->ids, (void **)&b->ids));
     TRY(d->pinned_alloc(d, (size_t)b->batch * sizeof *b->lengths, (void **)&b->lengths));
-    tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST};
-    for (int64_t i = 0; i < bytes; i++) b->pixels[i] = (uint8_t)(tw_random_u32(&draw, (uint32_t)i) >> 24);
+    const tw_draw draw = {.seed = 2, .purpose = TW_DRAW_TEST};
+    fill_pixels(b->pixels, bytes);
     for (int64_t i = 0; i < tokens; i++) {
         int64_t t = i % c->context;
         uint64_t words = (uint64_t)c->text.vocabulary - 1;
@@ -222,24 +248,35 @@ static tw_status profile(bench *b, json_t *out) {
     return TW_OK;
 }
 
+/* What this program has asked the device for, which is less than what it took. */
+static double allocated(const bench *b) {
+    return (double)(tw_params_bytes(b->model->params) + tw_adamw_bytes(b->adamw) +
+                    tw_towers_bytes(b->towers) + tw_stepper_bytes(b->stepper));
+}
+
+static json_t *figures(const bench *b, const double *ms) {
+    double median = ms[b->r.steps / 2], used = (double)b->room - (double)b->device->room(b->device);
+    const tw_dual_encoder *m = b->model;
+    bool first_token_only = !m->text.whole_last_block;
+    return json_pack(
+        "{s:s,s:s,s:I,s:I,s:I,s:b,s:b,s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:I}", "program", "tuwen",
+        "model", b->r.model, "batch", (json_int_t)b->batch, "context", (json_int_t)m->config.context,
+        "text_length", (json_int_t)(b->r.text_length ? b->r.text_length : m->config.context), "packed",
+        !m->padded_text, "first_token_only", first_token_only, "precision", b->r.precision, "recompute",
+        b->r.recompute, "device", b->device->name, "graphs", b->r.graphs != 0, "step_ms", median,
+        "step_ms_min", ms[0], "step_ms_max", ms[b->r.steps - 1], "pairs_per_s",
+        1e3 * (double)b->batch / median, "loss", b->loss, "taken_mb", used / 1e6, "allocated_mb",
+        allocated(b) / 1e6, "graph_launches", (json_int_t)tw_graphs_launched(tw_stepper_graphs(b->stepper)));
+}
+
 static tw_status measure(bench *b) {
     b->marks = calloc((size_t)b->r.steps + 6, sizeof *b->marks);
     double *ms = calloc((size_t)b->r.steps, sizeof *ms);
     tw_status status = b->marks && ms ? time_steps(b, b->r.steps, ms) : FAIL(TW_ERR_MEMORY, "out of memory");
-    json_t *o = json_object();
-    if (status == TW_OK) {
-        double median = ms[b->r.steps / 2], used = (double)b->room - (double)b->device->room(b->device);
-        json_t *more = json_pack(
-            "{s:s,s:s,s:I,s:I,s:I,s:s,s:s,s:s,s:b,s:f,s:f,s:f,s:f,s:f,s:f,s:I}", "program", "tuwen", "model",
-            b->r.model, "batch", (json_int_t)b->batch, "context", (json_int_t)b->model->config.context,
-            "text_length", (json_int_t)(b->r.text_length ? b->r.text_length : b->model->config.context),
-            "precision", b->r.precision, "recompute", b->r.recompute, "device", b->device->name, "graphs",
-            b->r.graphs != 0, "step_ms", median, "step_ms_min", ms[0], "step_ms_max", ms[b->r.steps - 1],
-            "pairs_per_s", 1e3 * (double)b->batch / median, "loss", b->loss, "memory_mb", used / 1e6,
-            "graph_launches", (json_int_t)tw_graphs_launched(tw_stepper_graphs(b->stepper)));
-        json_object_update(o, more);
-        json_decref(more);
-    }
+    json_t *o = status == TW_OK ? figures(b, ms) : NULL;
+    if (status == TW_OK && !o) status = FAIL(TW_ERR_MEMORY, "out of memory");
+    const char *slow = status == TW_OK ? tw_device_trouble(b->device) : NULL;
+    if (slow) json_object_set_new(o, "refused", json_string(slow));
     const char *trouble = status == TW_OK ? tw_graphs_trouble(tw_stepper_graphs(b->stepper)) : NULL;
     if (trouble) json_object_set_new(o, "not_captured", json_string(trouble));
     if (status == TW_OK && b->r.profile) status = profile(b, o);

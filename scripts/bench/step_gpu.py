@@ -135,23 +135,32 @@ def breakdown(row):
 
 def table(rows, given, measured):
     lines = [f"Limit: {given:.0f} TFLOP/s given" + (f", {measured:.0f} measured here" if measured else ""), "",
-             "| model | batch | who | ms a step | pairs/s | nominal % | executed % | nominal % of measured | memory MB |",
-             "|---|---|---|---|---|---|---|---|---|"]
+             "| model | batch | who | ms a step | pairs/s | nominal % | executed % | nominal % of measured | taken MB | of it reserved "
+             "| allocated |",
+             "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
         who = "tuwen" if r.get("program") else r["peer"] + " " + r["mode"]
-        memory = r.get("memory_mb")
+        taken, reserved, allocated = (f"{r[k]:.0f}" if r.get(k) is not None else "-"
+                                      for k in ("taken_mb", "reserved_mb", "allocated_mb"))
         lines.append(f"| {r['model']} | {r['batch']} | {who} | {r['step_ms']:.2f} | {r['pairs_per_s']:.1f} | "
                      f"{share(r, given, False):.1f} | {share(r, given, True):.1f} | "
                      f"{share(r, measured, False) if measured else float('nan'):.1f} | "
-                     f"{memory if memory is None else round(memory)} |")
-    by = {(r["model"], r["batch"], r.get("mode", "tuwen")): r for r in rows}
-    lines += ["", "| model | batch | against eager | against compile |", "|---|---|---|---|"]
-    for (model, batch, mode), r in by.items():
+                     f"{taken} | {reserved} | {allocated} |")
+    lines += ["", "Taken: what the GPU has less of than before the program began, libraries' workspaces included, at its peak; "
+              "reserved: by PyTorch's allocator; allocated: asked for, at the peak."]
+    for r in rows:
+        if r.get("refused"):
+            lines += ["", f"{r['model']}, batch {r['batch']}: {r['refused']}"]
+    by = {}
+    for r in rows:  # the first of a kind: later ones are tuwen's with something turned off
+        by.setdefault((r["model"], r["batch"], r["text_length"], r.get("mode", "tuwen")), r)
+    lines += ["", "| model | batch | tokens | against eager | against compile |", "|---|---|---|---|---|"]
+    for (*kind, mode), r in by.items():
         if mode != "tuwen":
             continue
-        ratio = [f"{r['pairs_per_s'] / by[model, batch, m]['pairs_per_s']:.2f}" if (model, batch, m) in by else "-"
-                 for m in ("eager", "compile")]
-        lines.append(f"| {model} | {batch} | {ratio[0]} | {ratio[1]} |")
+        peers = [by.get((*kind, m)) for m in ("eager", "compile")]
+        ratio = [f"{r['pairs_per_s'] / p['pairs_per_s']:.2f}" if p else "-" for p in peers]
+        lines.append(f"| {kind[0]} | {kind[1]} | {kind[2]} | {ratio[0]} | {ratio[1]} |")
     for r in rows:
         if "operations" not in r:
             continue

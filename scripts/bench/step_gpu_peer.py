@@ -200,6 +200,7 @@ class Bench:
     def __init__(self, args):
         torch.manual_seed(1)
         self.args, self.device = args, torch.device(args.device)
+        self.room = self.free_bytes()  # before anything is taken, as tuwen counts
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
         torch.backends.cudnn.benchmark = True
         model = Clip(args.model, args.dropout).to(self.device).train()
@@ -214,6 +215,9 @@ class Bench:
         self.scale = model.logit_scale
         self.parameters = sum(p.numel() for p in model.parameters())
         self.model = torch.compile(model) if args.compile else model
+
+    def free_bytes(self):
+        return torch.cuda.mem_get_info()[0] if self.device.type == "cuda" else 0
 
     def data(self, batch):
         a, r = self.args, MODELS[self.args.model][4]
@@ -305,7 +309,8 @@ def main():
         "precision": args.precision, "device": torch.cuda.get_device_name() if cuda else "cpu",
         "parameters": bench.parameters, "step_ms": round(1e3 * median, 3), "step_ms_min": round(1e3 * min(seconds), 3),
         "pairs_per_s": round(batch / median, 2), "loss": round(loss, 4),
-        "memory_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1) if cuda else None,
+        "taken_mb": round((bench.room - bench.free_bytes()) / 1e6, 1) if cuda else None,
+        "allocated_mb": round(torch.cuda.max_memory_allocated() / 1e6, 1) if cuda else None,
         "reserved_mb": round(torch.cuda.max_memory_reserved() / 1e6, 1) if cuda else None}))
 
 

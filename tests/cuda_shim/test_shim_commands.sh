@@ -68,6 +68,12 @@ holds "micro_batch auto of a ResNet" "$shim" train --model tiny-rn --train_data 
     --output "$work/rn_auto" --batch 4 --max_steps 2 --warmup 1 --threads 1 --report false --device cuda --micro_batch auto \
     --precision bf16
 
+holds "statistics over the ranks of a single one" "$shim" train --model tiny-rn --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" \
+    --output "$work/rn_sync" --batch 4 --max_steps 2 --warmup 1 --log_interval 1 --threads 1 --report false --device cuda --batch_norm sync
+losses "$work/rn" >"$work/rn.losses"
+losses "$work/rn_sync" >"$work/rn_sync.losses"
+near "statistics over one rank are its own" 1e-6 "$work/rn_sync.losses" "$work/rn.losses"
+
 # What the library refuses is said, once, and own kernels do it.
 holds "train without graphs of the library" env TW_SHIM_REFUSES=1 "$shim" train --model tiny-rn --train_data "$data/lmdb/train" \
     --vocab "$data/vocab.txt" --output "$work/refused" --batch 4 --max_steps 3 --warmup 1 --threads 1 --report false --device cuda \

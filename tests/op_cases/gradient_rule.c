@@ -8,13 +8,14 @@
 static void reference(const op_config *config, op_value *in, op_value *out) {
     (void)config;
     op_expect_shape(&out[0], 1, (const int64_t[]){3});
-    op_expect_shape(&out[1], 1, (const int64_t[]){2});
+    op_expect_shape(&out[1], 1, (const int64_t[]){3});
     double square = 0, rest;
     for (int64_t u = 0; u < in[0].count; u++) square += in[0].v[u] * in[0].v[u];
     rest = sqrt(square);
     for (int i = 0; i < 3; i++) rest -= out[0].v[i] = (double)(float)rest;
     out[1].v[0] = -1;
     out[1].v[1] = 0;
+    out[1].v[2] = 1;
 }
 
 static const tw_gradient_rule_attr units = {.unit = 16, .beta1 = 0.9f, .beta2 = 0.98f},
@@ -52,13 +53,19 @@ enum { UNITS = 5, ELEMENTS = 75 };
 typedef struct rig {
     tw_device *device;
     float g[ELEMENTS], norms[UNITS], norm[TW_SPLIT];
-    int32_t places[UNITS], steps, found[2];
+    int32_t places[UNITS], steps, found[3];
+    tw_segment rest[2];
     tw_step record;
 } rig;
 
 static tw_status run(rig *r, float clip) {
-    tw_gradient_rule_attr attr = {
-        .record = &r->record, .clip = clip, .beta1 = 0.9f, .beta2 = 0.98f, .unit = 16};
+    tw_gradient_rule_attr attr = {.record = &r->record,
+                                  .clip = clip,
+                                  .beta1 = 0.9f,
+                                  .beta2 = 0.98f,
+                                  .unit = 16,
+                                  .rest = r->rest,
+                                  .n_rest = 2};
     tw_call c = {.op = TW_OP_gradient_rule, .device = r->device, .attr = &attr, .n_inputs = 4};
     const int64_t units_ = UNITS, elements = ELEMENTS, one = 1;
     c.input[0] = tw_tensor_of(r->norms, TW_F32, 1, &units_);
@@ -74,7 +81,9 @@ static tw_status run(rig *r, float clip) {
 /* The factors, the counter, and which element spoilt the gradient. */
 static const char *rules(void) {
     static rig r;
-    r = (rig){.steps = 2, .record = {.seed = 7, .lr = 0.5f}};
+    r = (rig){.steps = 2,
+              .record = {.seed = 7, .lr = 0.5f},
+              .rest = {{.offset = 3, .count = 7}, {.offset = 60, .count = 3}}};
     if (tw_device_cpu(1, &r.device)) return "no device";
     const char *wrong = NULL;
     for (int u = 0; u < UNITS; u++) r.norms[u] = 2.0f, r.places[u] = UNITS - 1 - u;
@@ -92,9 +101,13 @@ static const char *rules(void) {
     if (!wrong && (run(&r, 1.0f) || !r.record.skip || r.steps != 4 || r.found[0] != 3 || r.found[1] != 1 ||
                    tw_joined(r.norm) != (double)INFINITY))
         wrong = "misses the largest element, whose square is too large";
+    if (!wrong && r.found[2] != 1) wrong = "calls a finite part of its own spoilt";
     r.norms[0] = NAN; /* unit 4's, a short one; unit 3 comes first */
     r.g[62] = NAN;
     if (!wrong && (run(&r, 1.0f) || r.found[0] != 3 || r.found[1] != 14)) wrong = "misses a NaN";
+    if (!wrong && r.found[2] != 0) wrong = "misses a NaN in its own part";
+    r.g[62] = 0.0f, r.g[64] = NAN; /* behind that part */
+    if (!wrong && (run(&r, 1.0f) || r.found[2] != 1)) wrong = "looks at others' parts";
     tw_device_free(r.device);
     return wrong;
 }

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# The checks of scripts/gpu_check.sh that train: gpu_train.sh NAME, one of the functions below. From the environment:
+# tuwen (the program), build (its folder), out (for results). Data, and runs that later checks compare with, stay in out.
+set -uo pipefail
+: "${tuwen:?}" "${build:?}" "${out:?}"
+data=$out/data
+
+make_data() {
+    [ -f "$data/vocab.txt" ] && return 0
+    "$tuwen" shapes "$data" --train 200 --valid 40 --size 64 && "$tuwen" prepare --data_dir "$data" --splits train,valid
+}
+# train FOLDER OPTIONS...
+train() {
+    local folder=$1
+    shift
+    rm -rf "$folder"
+    continue_train "$folder" "$@"
+}
+continue_train() {
+    local folder=$1
+    shift
+    "$tuwen" train --model tiny --train_data "$data/lmdb/train" --val_data "$data/lmdb/valid" --vocab "$data/vocab.txt" \
+        --output "$folder" --batch 32 --max_steps 20 --warmup 4 --lr 5e-4 --save_interval 10 --val_interval 20 \
+        --log_interval 1 --grad_clip 5 --report false "$@"
+}
+# losses FOLDER: of the log, one a line
+losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
+# near_lists TOLERANCE: pairs of numbers from stdin, 20 or more
+near_lists() {
+    tee /dev/stderr | awk -v t="$1" 'NF != 2 || ($1 - $2) ^ 2 > (t * $2) ^ 2 { bad = 1 } END { exit bad || NR < 20 }'
+}
+# near TOLERANCE FOLDER FOLDER: losses of two runs
+near() { paste <(losses "$2") <(losses "$3") | near_lists "$1"; }
+same() { [ "$("$build/tests/tool_checkpoint_hash" "$1/latest")" = "$("$build/tests/tool_checkpoint_hash" "$2/latest")" ]; }
+# quiet FOLDER: nothing ran in a slower way than it should
+quiet() { ! grep -E "not captured|cuDNN refused" "$1/log.jsonl"; }
+
+# No dropout: the CPU's attention dropout need not be the GPU's.
+dry="--text_dropout 0 --attention_dropout 0"
+against_cpu() { train "$out/run_cpu" --device cpu $dry && train "$out/run_f32" --device cuda $dry && near 1e-4 "$out/run_f32" "$out/run_cpu"; }
+graphs_change_nothing() {
+    train "$out/run_a" --device cuda --deterministic true && train "$out/run_b" --device cuda --deterministic true --cuda_graphs false &&
+        same "$out/run_a" "$out/run_b" && quiet "$out/run_a"
+}
+resumed() {
+    train "$out/run_c" --device cuda --deterministic true && rm -f "$out"/run_c/*step_20.h5 "$out/run_c/latest" &&
+        continue_train "$out/run_c" --device cuda --deterministic true --resume "$(ls "$out"/run_c/*step_10.h5)" && same "$out/run_a" "$out/run_c"
+}
+recomputed() {
+    local policy
+    for policy in light block; do
+        train "$out/run_d" --device cuda $dry --recompute $policy && near 1e-5 "$out/run_d" "$out/run_f32" || return 1
+    done
+}
+in_parts() { train "$out/run_e" --device cuda $dry --micro_batch 12 && near 1e-4 "$out/run_e" "$out/run_f32"; }
+# The plan asks the device for its graphs, those of a ResNet among them.
+chosen_parts() {
+    train "$out/run_u" --device cuda --micro_batch auto --precision bf16 --pack_text false && quiet "$out/run_u" &&
+        train "$out/run_v" --device cuda --micro_batch auto --precision bf16 --model tiny-rn
+}
+in_bf16() { train "$out/run_g" --device cuda $dry --precision bf16 && near 5e-2 "$out/run_g" "$out/run_f32"; }
+resnet() {
+    train "$out/run_r" --model tiny-rn --device cpu $dry && train "$out/run_s" --model tiny-rn --device cuda $dry &&
+        near 1e-3 "$out/run_s" "$out/run_r"
+}
+profiled() { train "$out/run_p" --device cuda --profile && grep -q '"event":"profile"' "$out/run_p/log.jsonl"; }
+commands() {
+    local device
+    for device in cpu cuda; do
+        "$tuwen" extract --checkpoint "$out/run_f32/latest" --data "$data/lmdb/valid" --output "$out/f_$device" --format jsonl --device $device &&
+            "$tuwen" retrieve --images "$out/f_$device/valid_imgs.img_feat.jsonl" --texts "$out/f_$device/valid_texts.txt_feat.jsonl" \
+                --output "$out/p_$device" --device $device &&
+            "$tuwen" evaluate --checkpoint "$out/run_f32/latest" --data "$data/lmdb/valid" --device $device &&
+            "$tuwen" similarity --checkpoint "$out/run_f32/latest" --device $device --json tests/golden/images/jpeg_420.jpg 红色的圆 蓝色的方块 || return 1
+    done
+    diff "$out/p_cpu/valid_predictions.jsonl" "$out/p_cuda/valid_predictions.jsonl" | head -n 6
+    # Ties and near-ties may fall the other way: nine of ten answers are the same.
+    [ "$(diff "$out/p_cpu/valid_predictions.jsonl" "$out/p_cuda/valid_predictions.jsonl" | grep -c '^<')" -lt 5 ]
+}
+# Twenty steps of ViT-B-16 in f32 from the initialisation of seed 1, against the losses of the same steps on this machine's
+# CPU, or of the reference implementation where scripts/make_golden_vit.sh has written them.
+vit_b16() {
+    local golden=tests/golden/vit_b16_losses.txt
+    local shapes="--train 160 --valid 8 --size 224 --format png"
+    local settings="--batch 4 --max_steps 20 --warmup 4 --lr 1e-4 --seed 1"
+    rm -rf "$out/vit" && mkdir -p "$out/vit" || return 1
+    # shellcheck disable=SC2086
+    "$tuwen" shapes "$out/vit/data" $shapes && "$tuwen" prepare --data_dir "$out/vit/data" --splits train,valid || return 1
+    sed 's/vocabulary: .*/vocabulary: 0/' configs/models/ViT-B-16.yaml >"$out/vit/ViT-B-16.yaml"
+    vit_on() {
+        # shellcheck disable=SC2086
+        "$tuwen" train --model "$out/vit/ViT-B-16.yaml" --train_data "$out/vit/data/lmdb/train" --val_data "" \
+            --vocab "$out/vit/data/vocab.txt" --output "$out/vit/$1" --device "$1" --precision f32 --report false --log_interval 1 \
+            $settings $dry
+        local status=$?
+        rm -f "$out/vit/$1"/*.h5 # two gigabytes
+        return $status
+    }
+    vit_on cuda || return 1
+    if [ -f "$golden" ]; then
+        echo "against $golden"
+        grep -v '^#' "$golden" >"$out/vit/expected"
+    else
+        echo "against the same steps on the CPU"
+        vit_on cpu && losses "$out/vit/cpu" >"$out/vit/expected" || return 1
+    fi
+    paste <(losses "$out/vit/cuda") "$out/vit/expected" | near_lists 1e-4
+}
+# The demonstration's recipe with three seeds, f32 and bf16: bf16's R@1 (mean of seeds and directions) is no more than 3
+# points below f32's.
+demonstration() {
+    local seed precision score
+    "$tuwen" shapes "$out/demo" --force && "$tuwen" prepare --data_dir "$out/demo" --splits train,valid --force || return 1
+    for seed in 1 2 3; do
+        for precision in f32 bf16; do
+            rm -rf "$out/run_demo"
+            "$tuwen" train --config configs/finetune/shapes_tiny_cpu.yaml --train_data "$out/demo/lmdb/train" \
+                --val_data "$out/demo/lmdb/valid" --vocab "$out/demo/vocab.txt" --output "$out/run_demo" --report false --device cuda \
+                --precision $precision --seed $seed || return 1
+            score=$(sed -n 's/.*"event":"validation".*"t2i_r1":\([0-9.]*\),.*"i2t_r1":\([0-9.]*\),.*/\1 \2/p' "$out/run_demo/log.jsonl" | tail -n 1)
+            [ -n "$score" ] || return 1
+            echo "R@1 of seed $seed, $precision: $score"
+        done
+    done | tee "$out/demonstration_scores.txt"
+    awk '/^R@1/ { sum[$5] += ($6 + $7) / 2; n[$5]++ }
+        END {
+            a = sum["f32:"] / 3; b = sum["bf16:"] / 3
+            printf "R@1, mean of 3 seeds: f32 %.2f, bf16 %.2f\n", a, b
+            exit !(n["f32:"] == 3 && n["bf16:"] == 3 && a > 50 && b >= a - 3)
+        }' "$out/demonstration_scores.txt"
+}
+# 262,144 pairs of width 1024: less than 2 GB beyond features and their gradients.
+large_loss() {
+    TW_DEVICE=cuda "$build/scripts/bench/bench_contrastive_loss" 262144 1024 | tee "$out/large_loss_figures.txt" || return 1
+    awk '/ taken, of them / {
+            for (i = 1; i <= NF; i++) { if ($i == "taken,") taken = $(i - 2); if ($i == "them") features = $(i + 1) }
+            printf "%d MB beyond the features\n", taken - features
+            found = 1
+        }
+        END { exit !(found && taken - features < 2000) }' "$out/large_loss_figures.txt"
+}
+large_batch() { TW_DEVICE=cuda "$build/scripts/bench/bench_step_gpu" model=ViT-B-16 batch=12800 micro=256 steps=1; }
+
+"$@"
