@@ -398,6 +398,11 @@ const char *tw_cuda_refusals(tw_device *d) {
     return NULL;
 }
 
+bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size) {
+    (void)d, (void)i, (void)text, (void)size;
+    return false;
+}
+
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {
     int gpu = gpu_of(index);
     if (gpu < 0) return FAIL(TW_ERR_ARGUMENT, "there is no GPU %d", index);
