@@ -6,6 +6,7 @@
 #include "train/scores.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { BOTH = TW_DIRECTIONS };
 
@@ -80,6 +81,21 @@ static void show(const job *j, tw_direction direction) {
     printf("%s: R@1 %.2f  R@5 %.2f  R@10 %.2f  mean recall %.2f  (%lld %s)\n", tw_direction_name(direction),
            s->r1, s->r5, s->r10, s->mean, (long long)s->queries,
            direction == TW_TEXT_TO_IMAGE ? "texts" : "images");
+}
+
+/* The original derives a second annotation for image-to-text; here it is derived on the way. */
+static tw_status refuse_reversed(const char *path) {
+    struct stat info;
+    tw_direction direction;
+    if (!path || stat(path, &info) != 0 || !S_ISREG(info.st_mode)) return TW_OK;
+    if (tw_id_lines_direction(path, &direction) != TW_OK || direction == TW_TEXT_TO_IMAGE) return TW_OK;
+    const char *end = strstr(path, ".tr.jsonl");
+    return FAIL(
+        TW_ERR_FORMAT,
+        "--texts: %s is the original's reversed annotation (image_id with text_ids): give the texts file "
+        "that it was made from (text_id with image_ids)%s%.*s%s; image-to-text answers are derived from "
+        "that",
+        path, end ? ", " : "", end ? (int)(end - path) : 0, path, end ? ".jsonl" : "");
 }
 
 /* ---- prediction files ---- */
@@ -231,7 +247,8 @@ tw_status tw_command_evaluate(int argc, char **argv) {
     TRY(check(&j));
     TRY(tw_log_open(&log, &j.rank_log));
     if (tw_launch_find().rank == 0) j.log = j.rank_log;
-    tw_status status = j.predictions ? score_file(&j) : score_checkpoint(&j);
+    tw_status status = refuse_reversed(j.texts);
+    if (status == TW_OK) status = j.predictions ? score_file(&j) : score_checkpoint(&j);
     status = status == TW_OK ? finish(&j) : fail(&j, status);
     tw_reference_free(j.reference);
     tw_status closed = tw_log_close(j.rank_log);
