@@ -206,8 +206,8 @@ static tw_status read_image(owned *o, const char *path) {
 
 static tw_status settle(owned *o) {
     size_t n = (size_t)o->files.n;
-    o->paths = malloc(n * sizeof *o->paths);
-    o->ids = malloc(n * sizeof *o->ids);
+    o->paths = malloc(n * sizeof *o->paths + 1);
+    o->ids = malloc(n * sizeof *o->ids + 1);
     if (!o->paths || !o->ids) return FAIL(TW_ERR_MEMORY, "no memory for %zu images", n);
     for (size_t i = 0; i < n; i++) {
         const entry *e = &o->entries[i];
