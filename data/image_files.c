@@ -1,6 +1,7 @@
 #include "data/image_files.h"
 
 #include "data/files.h"
+#include "data/image_kind.h"
 #include "data/lines.h"
 #include "data/string_map.h"
 
@@ -105,12 +106,32 @@ static int by_id(const void *a, const void *b) {
     return strcmp(((const entry *)a)->id, ((const entry *)b)->id);
 }
 
+static bool holds(const char *folder, const char *name) {
+    struct stat info;
+    char *path = tw_path_join(folder, name);
+    bool found = path && stat(path, &info) == 0;
+    free(path);
+    return found;
+}
+
+/* The original's --image-data is a split's imgs, which is natural to try. */
+static tw_status no_images(const owned *o, const char *folder) {
+    char parent[4096], name[4096];
+    if (holds(folder, "data.mdb") && tw_split_path(folder, parent, name, sizeof name) == TW_OK)
+        return FAIL(TW_ERR_FORMAT,
+                    "%s: holds a shard (data.mdb), not image files: give its split with --data %s", folder,
+                    parent);
+    if (holds(folder, "imgs/data.mdb"))
+        return FAIL(TW_ERR_FORMAT,
+                    "%s: is a split of shards, not a folder of image files: give it with --data", folder);
+    return FAIL(TW_ERR_FORMAT, "%s: holds no .jpg, .jpeg, .png or .webp file (%lld others)", folder,
+                (long long)o->files.passed_over);
+}
+
 static tw_status read_folder(owned *o, const char *folder) {
     size_t n = strlen(folder);
     TRY(walk(o, folder, n + (n > 0 && folder[n - 1] != '/'), 0));
-    if (o->files.n == 0)
-        return FAIL(TW_ERR_FORMAT, "%s: holds no .jpg, .jpeg, .png or .webp file (%lld others)", folder,
-                    (long long)o->files.passed_over);
+    if (o->files.n == 0) return no_images(o, folder);
     qsort(o->entries, (size_t)o->files.n, sizeof *o->entries, by_id);
     return TW_OK;
 }
@@ -161,12 +182,32 @@ static tw_status read_list(owned *o, const char *list) {
     return status;
 }
 
-/* ---- both ---- */
+/* ---- an image ---- */
+
+static bool is_image(const char *path) {
+    uint8_t head[16];
+    FILE *file;
+    if (tw_open_stream(path, &file) != TW_OK) return false;
+    size_t n = fread(head, 1, sizeof head, file);
+    (void)fclose(file);
+    return tw_image_kind_of(head, n) != TW_IMAGE_UNKNOWN;
+}
+
+static tw_status read_image(owned *o, const char *path) {
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    tw_id id;
+    tw_status status = tw_id_from_text(name, strlen(name), &id);
+    if (status != TW_OK) return tw_fail_context(status, "%s", path);
+    char *copy = strdup(path);
+    return add(o, copy, copy ? copy + (name - path) : NULL, false);
+}
+
+/* ---- all of them ---- */
 
 static tw_status settle(owned *o) {
     size_t n = (size_t)o->files.n;
-    o->paths = malloc(n * sizeof *o->paths);
-    o->ids = malloc(n * sizeof *o->ids);
+    o->paths = malloc(n * sizeof *o->paths + 1);
+    o->ids = malloc(n * sizeof *o->ids + 1);
     if (!o->paths || !o->ids) return FAIL(TW_ERR_MEMORY, "no memory for %zu images", n);
     for (size_t i = 0; i < n; i++) {
         const entry *e = &o->entries[i];
@@ -179,15 +220,17 @@ static tw_status settle(owned *o) {
     return TW_OK;
 }
 
-tw_status tw_image_files_load(const char *folder_or_list, tw_image_files **out) {
+tw_status tw_image_files_load(const char *path, tw_image_files **out) {
     *out = NULL;
     struct stat info;
-    if (stat(folder_or_list, &info) != 0)
-        return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "%s: %s",
-                    folder_or_list, strerror(errno));
+    if (stat(path, &info) != 0)
+        return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "%s: %s", path,
+                    strerror(errno));
     owned *o = calloc(1, sizeof *o);
-    if (!o) return FAIL(TW_ERR_MEMORY, "%s: no memory to list it", folder_or_list);
-    tw_status status = S_ISDIR(info.st_mode) ? read_folder(o, folder_or_list) : read_list(o, folder_or_list);
+    if (!o) return FAIL(TW_ERR_MEMORY, "%s: no memory to list it", path);
+    tw_status status = S_ISDIR(info.st_mode)                     ? read_folder(o, path)
+                       : S_ISREG(info.st_mode) && is_image(path) ? read_image(o, path)
+                                                                 : read_list(o, path);
     if (status == TW_OK) status = settle(o);
     if (status == TW_OK)
         *out = &o->files;

@@ -24,9 +24,11 @@ typedef struct tw_image_files {
  * "ID<TAB>PATH". A relative PATH starts at the list's folder. Blank lines are skipped. An id that is none, or
  * comes twice, is TW_ERR_FORMAT with file and line.
  *
+ * An image file itself (by its first bytes): that image alone, its id its name.
+ *
  * Without a single image TW_ERR_FORMAT; TW_ERR_NOT_FOUND, TW_ERR_IO. Whether the files can be read and are
  * images shows when they are opened. */
-TW_MUST_CHECK tw_status tw_image_files_load(const char *folder_or_list, tw_image_files **out);
+TW_MUST_CHECK tw_status tw_image_files_load(const char *path, tw_image_files **out);
 void tw_image_files_free(tw_image_files *files); /* accepts NULL */
 
 #endif

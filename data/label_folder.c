@@ -110,41 +110,55 @@ static tw_status find_folders(walk *w, const char *path) {
     return status;
 }
 
-static bool is_image(const char *name) {
-    static const char *const endings[] = {".jpg", ".jpeg", ".png", ".webp", ".bmp",
-                                          ".pgm", ".ppm",  ".tif", ".tiff"};
+static const char *const decoded[] = {".jpg", ".jpeg", ".png", ".webp", NULL};
+static const char *const undecoded[] = {".bmp", ".pgm", ".ppm", ".tif", ".tiff", NULL};
+
+static bool ends_in(const char *name, const char *const *endings) {
     size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
-        size_t length = strlen(endings[i]);
-        if (n >= length && strcasecmp(name + n - length, endings[i]) == 0) return true;
+    for (; *endings; endings++) {
+        size_t length = strlen(*endings);
+        if (n >= length && strcasecmp(name + n - length, *endings) == 0) return true;
     }
     return false;
 }
 
+static void leave_out(tw_label_folder *set, const char *folder, const char *name) {
+    if (set->undecoded++ == 0)
+        (void)snprintf(set->first_undecoded, sizeof set->first_undecoded, "%s/%s", folder, name);
+}
+
 /* The images right in one folder. */
-static tw_status add_files(const char *folder, list *files, int64_t *ignored) {
+static tw_status add_files(const char *folder, list *files, tw_label_folder *set) {
     list names = {0};
     tw_status status = read_folder(folder, NULL, &names);
     for (int64_t i = 0; status == TW_OK && i < names.n; i++) {
-        if (is_image(names.at[i]))
+        if (ends_in(names.at[i], decoded))
             status = add(files, tw_path_join(folder, names.at[i]));
+        else if (ends_in(names.at[i], undecoded))
+            leave_out(set, folder, names.at[i]);
         else
-            ++*ignored;
+            set->ignored++;
     }
     free_list(&names);
     return status;
 }
 
 /* The images of one class: its folders sorted by path, in each the files sorted by name. */
-static tw_status add_class(const char *path, list *files, int64_t *ignored) {
+static tw_status add_class(const char *path, list *files, tw_label_folder *set) {
     walk w = {0};
-    int64_t before = files->n;
+    int64_t before = files->n, left_out = set->undecoded;
     tw_status status = find_folders(&w, path);
     sort(&w.folders);
     for (int64_t i = 0; status == TW_OK && i < w.folders.n; i++)
-        status = add_files(w.folders.at[i], files, ignored);
+        status = add_files(w.folders.at[i], files, set);
     free_list(&w.folders);
-    if (status == TW_OK && files->n == before)
+    left_out = set->undecoded - left_out;
+    if (status == TW_OK && files->n == before && left_out)
+        status = FAIL(TW_ERR_FORMAT,
+                      "%s: all %lld images of this class are of kinds that are not decoded here (.bmp, .pgm, "
+                      ".ppm, .tif): convert them to PNG",
+                      path, (long long)left_out);
+    else if (status == TW_OK && files->n == before)
         status = FAIL(TW_ERR_FORMAT, "%s: a class without an image", path);
     return status;
 }
@@ -174,7 +188,7 @@ static tw_status find_images(tw_label_folder *set) {
     tw_status status = end ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
     for (int64_t c = 0; status == TW_OK && c < set->classes; c++) {
         char *path = tw_path_join(set->path, set->folders[c]);
-        status = path ? add_class(path, &files, &set->ignored) : FAIL(TW_ERR_MEMORY, "out of memory");
+        status = path ? add_class(path, &files, set) : FAIL(TW_ERR_MEMORY, "out of memory");
         end[c] = files.n;
         free(path);
     }

@@ -13,17 +13,20 @@ typedef struct tw_label_folder {
     char **folders;    /* (classes) names in byte order; the rank is the class index */
     tw_prompts labels; /* (classes) */
     int64_t images;
-    char **files;      /* (images) paths, class after class; .jpg .jpeg .png .webp, and .bmp .pgm .ppm .tif
-                          .tiff, which nobody here decodes but which are images of the set */
+    char **files;      /* (images) paths, class after class; .jpg .jpeg .png .webp */
     int32_t *class_of; /* (images) */
     int64_t ignored;   /* files that are no images by their names */
+    /* .bmp .pgm .ppm .tif .tiff: images of the set to the reference, but nobody here decodes them. They are
+     * left out of files, so that image numbers differ from the reference's where there are any. */
+    int64_t undecoded;
+    char first_undecoded[512];
     char warning[512]; /* what is allowed but looks like a mistake; "" if nothing does */
 } tw_label_folder;
 
 /* `folder` holds test/, or the class folders themselves; labels_path NULL: label_cn.txt in it, or, when
  * `folder` holds the classes, in the one above it. TW_ERR_NOT_FOUND: no such folder; no label file (the
  * message says where it was looked for). TW_ERR_IO. TW_ERR_FORMAT: no class folder; a class without an image
- * (its name); labels and folders do not match (which ones); a loop of symbolic links. */
+ * that is decoded here (its name); labels and folders do not match (which ones); a loop of symbolic links. */
 tw_status tw_label_folder_open(const char *folder, const char *labels_path,
                                tw_label_folder **out) TW_MUST_CHECK;
 void tw_label_folder_free(tw_label_folder *set); /* accepts NULL */

@@ -27,6 +27,7 @@ typedef struct slot {
 } slot;
 
 struct tw_vocab {
+    char *origin;
     char *text;
     size_t bytes;
     token *tokens; /* (size) */
@@ -166,17 +167,18 @@ static tw_status find_specials(tw_vocab *v, const char *origin) {
     return TW_OK;
 }
 
-static tw_status allocate(tw_vocab *v, const char *bytes, size_t n) {
+static tw_status allocate(tw_vocab *v, const char *bytes, size_t n, const char *origin) {
     v->bytes = n;
     v->size = count_lines(bytes, n);
     size_t slots = 16;
     while (slots < 2 * (size_t)v->size) slots *= 2;
     v->mask = slots - 1;
+    v->origin = strdup(origin);
     v->text = malloc(n + 1);
     v->tokens = calloc((size_t)v->size, sizeof *v->tokens);
     v->pool = malloc(n * sizeof *v->pool);
     v->slots = malloc(slots * sizeof *v->slots);
-    if (!v->text || !v->tokens || !v->pool || !v->slots)
+    if (!v->origin || !v->text || !v->tokens || !v->pool || !v->slots)
         return FAIL(TW_ERR_MEMORY, "no memory for a vocabulary of %d tokens", v->size);
     memcpy(v->text, bytes, n);
     v->text[n] = '\0';
@@ -192,7 +194,7 @@ tw_status tw_vocab_parse(const char *bytes, size_t n, const char *origin, tw_voc
                     VOCAB_MAX_BYTES);
     tw_vocab *v = calloc(1, sizeof *v);
     if (!v) return FAIL(TW_ERR_MEMORY, "no memory for a vocabulary");
-    tw_status status = allocate(v, bytes, n);
+    tw_status status = allocate(v, bytes, n, origin);
     if (status == TW_OK) status = read_lines(v, origin);
     if (status == TW_OK) status = find_specials(v, origin);
     if (status == TW_OK)
@@ -240,6 +242,7 @@ tw_status tw_vocab_load(const char *path, tw_vocab **out) {
 
 void tw_vocab_free(tw_vocab *v) {
     if (!v) return;
+    free(v->origin);
     free(v->text);
     free(v->tokens);
     free(v->pool);
@@ -251,6 +254,10 @@ void tw_vocab_free(tw_vocab *v) {
 
 int tw_vocab_size(const tw_vocab *v) {
     return v->size;
+}
+
+const char *tw_vocab_origin(const tw_vocab *v) {
+    return v->origin;
 }
 
 const char *tw_vocab_text(const tw_vocab *v, size_t *bytes) {

@@ -30,6 +30,8 @@ int tw_vocab_size(const tw_vocab *v);
 /* The exact bytes it was made from (checkpoints store them), and a NUL behind them that *bytes does not
  * count. Owned by v. */
 const char *tw_vocab_text(const tw_vocab *v, size_t *bytes);
+/* Where it came from, as it was told to load or parse. Owned by v. */
+const char *tw_vocab_origin(const tw_vocab *v);
 int32_t tw_vocab_cls(const tw_vocab *v);
 int32_t tw_vocab_sep(const tw_vocab *v);
 int32_t tw_vocab_pad(const tw_vocab *v); /* 0 */

@@ -12,8 +12,11 @@
  *
  * Threads. All functions may be called from any thread, several at once with one model too: reading and
  * decoding run side by side, the products of one model take turns. Only tuwen_free needs a model that
- * nobody uses any more. A call does not change the OpenMP settings of the thread that makes it. As every
- * program with OpenMP: do not go on in a child made by fork() without exec.
+ * nobody uses any more. One thing the library cannot arrange: HDF5 is not thread-safe as it is usually built,
+ * and tuwen_load reads with it (its own calls take turns). A program that uses HDF5 itself must not do so in
+ * another thread while tuwen_load runs; other functions here do not use it. A call does not change the OpenMP
+ * settings of the thread that makes it. As every program with OpenMP: do not go on in a child made by fork()
+ * without exec.
  *
  * Memory. Arrays are the caller's, in C order (the last index moves fastest), and are not kept after a call.
  * Features are f32 of length 1 (L2), so the dot product of two is their cosine. After an error the contents
@@ -91,10 +94,12 @@ typedef struct tuwen_options {
     int32_t batch;      /* images or texts that run at once (1 to 65536); bounds the memory for activations */
     int32_t text;       /* TUWEN_TEXT_... */
     int32_t image;      /* TUWEN_IMAGE_... */
+    int32_t resolution; /* pixels a side, 1 to 4096; 0: the model's; another one resizes its positions */
+    int32_t context_length; /* tokens a text, 3 to 512, at most the model's positions; 0: the model's */
 } tuwen_options;
 
-/* The defaults: all cores, f32, "cpu", the checkpoint's vocabulary, batches of 32, as trained. Pass
- * sizeof(tuwen_options). */
+/* The defaults: all cores, f32, "cpu", the checkpoint's vocabulary, batches of 32, as trained, the model's
+ * own resolution and context length. Pass sizeof(tuwen_options). */
 TUWEN_API void tuwen_options_init(tuwen_options *options, size_t size);
 
 /* Loads a checkpoint: a file or folder of any kind that `tuwen info` knows. options may be NULL for the
@@ -107,6 +112,7 @@ TUWEN_API tuwen_status tuwen_load(const char *checkpoint, const tuwen_options *o
 /* Accepts NULL. */
 TUWEN_API void tuwen_free(tuwen_model *model);
 
+/* Of NULL all are 0, and the name is "". */
 TUWEN_API int32_t tuwen_embed_dim(const tuwen_model *model);      /* values of a feature */
 TUWEN_API int32_t tuwen_context_length(const tuwen_model *model); /* tokens of a text, [CLS] and [SEP] too */
 TUWEN_API int32_t tuwen_resolution(const tuwen_model *model); /* pixels a side that images are resized to */
@@ -119,12 +125,13 @@ tuwen_logit_scale(const tuwen_model *model); /* exp of the parameter: 100 when t
  * JPEG, PNG and WebP, resized to the model's resolution with the aspect ratio ignored, as in training.
  * status (n) may be NULL: then the first bad image ends the call, whose message names it. Otherwise status[i]
  * is TUWEN_OK or why image i has no feature (its row is zeros), the call is TUWEN_OK, and tuwen_error() tells
- * of the last bad one. n may be 0. */
+ * of the last bad one; an image that is NULL, or for which there is no memory, is a bad one like others. n
+ * may be 0. Messages count images and texts from 1: "image number 1" is the one at index 0. */
 
 /* Paths as open() takes them. Messages begin with the path. */
 TUWEN_API tuwen_status tuwen_encode_image_files(tuwen_model *model, int64_t n, const char *const *paths,
                                                 float *features, int32_t *status);
-/* Encoded files in memory: data[i] has sizes[i] bytes. Messages begin with "image I", counted from 0. */
+/* Encoded files in memory: data[i] has sizes[i] bytes. Messages begin with "image number I". */
 TUWEN_API tuwen_status tuwen_encode_image_bytes(tuwen_model *model, int64_t n, const void *const *data,
                                                 const size_t *sizes, float *features, int32_t *status);
 
@@ -141,8 +148,8 @@ TUWEN_API tuwen_status tuwen_encode_image_rgb(tuwen_model *model, int64_t n, con
 /* ---- texts: features (n, embed_dim) ----
  *
  * UTF-8; bytes (n) are their lengths, or NULL if they end in NUL. What is longer than the context is cut;
- * *truncated, unless NULL, counts such texts. TUWEN_ERR_FORMAT: not UTF-8; the message has the text's number,
- * from 1. */
+ * *truncated, unless NULL, counts such texts. TUWEN_ERR_FORMAT: not UTF-8, TUWEN_ERR_ARGUMENT: NULL; messages
+ * begin with "text number I". */
 TUWEN_API tuwen_status tuwen_encode_texts(tuwen_model *model, int64_t n, const char *const *texts,
                                           const size_t *bytes, float *features, int64_t *truncated);
 

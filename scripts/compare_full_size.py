@@ -102,7 +102,7 @@ def make_model(args, name, tokenizer, words):
 
 
 def write_pt(model, name, path):
-    """As the original saves it: names below "module.", and no pooler, which its class has and never uses."""
+    """As the original saves it: names below "module.". Published files have a pooler, which cn_clip 1.6.0's class has not."""
     state = {f"module.{k}": v for k, v in model.state_dict().items() if "pooler" not in k}
     torch.save({"epoch": 0, "step": 0, "name": name, "state_dict": state}, path)
 

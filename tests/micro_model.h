@@ -11,8 +11,9 @@
 
 enum { MICRO_EMBED = 16, MICRO_RESOLUTION = 32, MICRO_CONTEXT = 32 };
 
-/* Random weights, and the vocabulary of vocab_path inside. */
-static inline void make_micro_model(const char *path, const char *vocab_path, uint64_t seed) {
+/* Random weights, and the vocabulary of vocab_path inside; settings: the run's, or NULL. */
+static inline void make_micro_model_of(const char *path, const char *vocab_path, uint64_t seed,
+                                       const char *settings) {
     static const char yaml[] =
         "name: micro\nembed_dim: 16\ncontext_length: 32\n"
         "image:\n  resolution: 32\n  patch: 16\n  width: 32\n  layers: 1\n  heads: 2\n"
@@ -35,13 +36,18 @@ static inline void make_micro_model(const char *path, const char *vocab_path, ui
     tw_checkpoint_meta_init(&meta);
     TW_ASSERT_OK(tw_model_config_to_yaml(&config, &meta.model_yaml));
     meta.vocab = (char *)(uintptr_t)tw_vocab_text(vocab, &meta.vocab_bytes);
+    meta.config_yaml = (char *)(uintptr_t)settings;
     TW_ASSERT_OK(tw_checkpoint_write(path, &meta, snapshot.tensors, snapshot.n));
-    meta.vocab = NULL;
+    meta.vocab = NULL, meta.config_yaml = NULL;
     tw_checkpoint_meta_free(&meta);
     tw_snapshot_free(&snapshot);
     tw_dual_encoder_free(model);
     tw_device_free(device);
     tw_vocab_free(vocab);
+}
+
+static inline void make_micro_model(const char *path, const char *vocab_path, uint64_t seed) {
+    make_micro_model_of(path, vocab_path, seed, NULL);
 }
 
 #endif

@@ -58,21 +58,26 @@ static inline const char *pt_archive(const char *pickle, size_t size) {
     return pt_archive_of(false, pickle, size);
 }
 
-/* From here on this process (Check runs each test in one of its own) gets no more memory than a file of
- * `size` bytes may cost, so that whoever asks for more fails with TW_ERR_MEMORY. Sanitizers need all of the
- * address space. */
-static inline void limit_memory(size_t size) {
+/* From here on this process (Check runs each test in one of its own) gets no more memory than twice a file of
+ * `size` bytes and `beside`, so that whoever asks for more fails with TW_ERR_MEMORY. Sanitizers need all of
+ * the address space. */
+static inline void limit_memory_to(size_t size, size_t beside) {
 #ifndef __SANITIZE_ADDRESS__
     FILE *f = fopen("/proc/self/statm", "r");
     unsigned long pages = 0;
     if (!f || fscanf(f, "%lu", &pages) != 1) ck_abort_msg("cannot read /proc/self/statm");
     fclose(f);
-    size_t bytes = pages * (size_t)sysconf(_SC_PAGESIZE) + 2 * size + (20u << 20);
+    size_t bytes = pages * (size_t)sysconf(_SC_PAGESIZE) + 2 * size + beside;
     struct rlimit limit = {bytes, bytes};
     ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit), 0);
 #else
     (void)size;
+    (void)beside;
 #endif
+}
+
+static inline void limit_memory(size_t size) {
+    limit_memory_to(size, 20u << 20);
 }
 
 #endif

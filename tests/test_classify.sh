@@ -77,6 +77,13 @@ has "and in the scores" 'z.jpg"' "$work/bad.json"
 refuses "predictions without a row" 1 "needs a row for every image, and 1 are bad" classify --predictions "$work/d.json"
 if [ -e "$work/d.json" ]; then fail "a file with missing rows"; else ok; fi
 rm "$set/test/2/z.jpg"
+echo BM >"$set/test/2/y.bmp"
+holds "an image of a kind that is not decoded" classify --output "$work/kinds.json" --predictions "$work/kinds-p.json"
+has "it is named" "first $set/test/2/y.bmp" "$work/err"
+has "it is counted" "1 images of kinds that are not decoded here are not counted"
+has "it is in the scores" '"undecoded_images":1' "$work/kinds.json"
+refuses "it shifts the index" 1 "--index numbers all images of the set" classify --predictions "$work/d.json" --index "$work/index.json"
+rm "$set/test/2/y.bmp"
 refuses "a long index" 1 "element 0 is 6" classify --predictions "$work/d.json" --index <(echo '[6]')
 refuses "index alone" 2 "--index orders the rows of --predictions" classify --index "$work/index.json"
 refuses "no data" 2 "--data is missing" "$tuwen" classify --checkpoint "$model"

@@ -240,6 +240,11 @@ START_TEST(ties_keep_the_order_and_ids_their_type) {
     TW_ASSERT_FAILS(run(tw_command_retrieve, "--images t.jsonl --texts i.h5"), TW_ERR_FORMAT,
                     "image features are");
     TW_ASSERT_FAILS(run(tw_command_retrieve, "--images i.h5 --texts none.h5"), TW_ERR_IO, "none.h5");
+    write_features("t.npy", TW_FEATURES_TEXT, texts, 2);
+    TW_ASSERT_OK(run(tw_command_retrieve, "--images i.h5 --texts t.npy --k 10000 --output made"));
+    ck_assert_int_eq(unlink("t.ids.jsonl"), 0);
+    TW_ASSERT_FAILS(run(tw_command_retrieve, "--images i.h5 --texts t.npy"), TW_ERR_FORMAT,
+                    "t.npy: the ids are missing; they belong in t.ids.jsonl");
     TW_ASSERT_FAILS(run(tw_command_retrieve, "--images i.h5"), TW_ERR_CONFIG, "--texts is missing");
     TW_ASSERT_FAILS(run(tw_command_retrieve, "--images i.h5 --texts t.jsonl --k 0"), TW_ERR_CONFIG, "k");
     TW_ASSERT_FAILS(run(tw_command_retrieve, "--images i.h5 --texts t.jsonl --output i.h5/x"), TW_ERR_IO,
@@ -396,6 +401,20 @@ START_TEST(a_bad_image_is_left_out) {
 }
 END_TEST
 
+/* Settings that this build does not know matter to the optimizer's groups alone. */
+START_TEST(another_versions_settings_do_not_bar_a_conversion) {
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    ck_assert_int_eq(chdir(folder), 0);
+    make_micro_model_of("model.h5", TW_SOURCE_DIR "/tests/golden/tokenizer_vocab.txt", 7,
+                        "lr: 1e-4\nfuture_key: 3\n");
+    TW_ASSERT_OK(run(tw_command_convert, "model.h5 new/folder/model.pt"));
+    TW_ASSERT_OK(run(tw_command_convert, "model.h5 again.h5"));
+    TW_ASSERT_FAILS(run(tw_command_convert, "model.h5 with.pt --optimizer"), TW_ERR_CONFIG,
+                    "unknown key 'future_key'");
+    teardown();
+}
+END_TEST
+
 static void flip_byte(const char *path, long at) {
     FILE *f = fopen(path, "r+");
     ck_assert_ptr_nonnull(f);
@@ -429,10 +448,21 @@ START_TEST(bad_input_is_refused) {
     fputs("[PAD]\n[UNK]\n[CLS]\n[SEP]\n", f);
     fclose(f);
     TW_ASSERT_FAILS(run(tw_command_extract, "--checkpoint model.h5 --data lmdb/valid --vocab short.txt"),
-                    TW_ERR_SHAPE, "the vocabulary has 4 entries");
+                    TW_ERR_SHAPE,
+                    "the vocabulary short.txt has 4 entries, the word embeddings of model.h5 have");
     TW_ASSERT_FAILS(run(tw_command_evaluate, "--checkpoint model.h5"), TW_ERR_CONFIG, "--data is missing");
     TW_ASSERT_FAILS(run(tw_command_evaluate, "--texts valid_texts.jsonl"), TW_ERR_CONFIG,
                     "either --predictions");
+    f = fopen("valid_texts.tr.jsonl", "w");
+    fputs("{\"image_id\": 1, \"text_ids\": [3, 4]}\n", f);
+    fclose(f);
+    TW_ASSERT_FAILS(run(tw_command_evaluate, "--predictions p.jsonl --texts valid_texts.tr.jsonl"),
+                    TW_ERR_FORMAT,
+                    "give the texts file that it was made from (text_id with image_ids), valid_texts.jsonl; "
+                    "image-to-text");
+    TW_ASSERT_FAILS(
+        run(tw_command_evaluate, "--checkpoint model.h5 --data lmdb/valid --texts valid_texts.tr.jsonl"),
+        TW_ERR_FORMAT, "the original's reversed annotation");
     TW_ASSERT_FAILS(run(tw_command_evaluate, "--predictions valid_texts.jsonl"), TW_ERR_CONFIG,
                     "--texts is missing");
     TW_ASSERT_FAILS(run(tw_command_evaluate, "--predictions valid_texts.jsonl --texts valid_texts.jsonl"),
@@ -451,4 +481,4 @@ END_TEST
 
 TW_TEST_MAIN("commands", formats_hold_the_same_numbers, batches_and_parts, retrieval_is_exact,
              ties_keep_the_order_and_ids_their_type, both_ways_give_the_same_scores, string_ids_stay_strings,
-             a_bad_image_is_left_out, bad_input_is_refused)
+             a_bad_image_is_left_out, another_versions_settings_do_not_bar_a_conversion, bad_input_is_refused)

@@ -143,6 +143,15 @@ holds "info of hf" "$tuwen" info "$golden/hf" --json
 says "info: kind" "Hugging Face folder"
 holds "info of a tower" "$tuwen" info "$golden/bert"
 says "info: not a whole model" "not_a_whole_model:"
+holds "info of a model whose heads shapes do not tell" "$tuwen" info "$golden/bare.pt"
+says "info: only the heads are missing" "heads_not_known:"
+grep -q not_a_whole_model "$work/out" && fail "a whole model is called none" || ok
+holds "info with a description" "$tuwen" info "$golden/bare.pt" --model "$small"
+refuses "info with another description" 2 "it is another architecture" "$tuwen" info "$golden/original.pt" --model "$small"
+refuses "info of a text" 1 "is nothing that tuwen knows" "$tuwen" info README.md
+says "info: what is known" "safetensors"
+holds "a folder is made for the file" convert "$golden/original.pt" "$work/new/er/x.pt" --vocab "$vocab"
+holds "and for a checkpoint" convert "$golden/original.pt" "$work/new2/er/x.h5" --vocab "$vocab"
 
 # What cannot be done, and why.
 cp "$golden/original.pt" "$work/alone.pt"

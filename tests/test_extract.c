@@ -125,6 +125,15 @@ START_TEST(image_files_are_found) {
     TW_ASSERT_FAILS(tw_image_files_load("none", &files), TW_ERR_NOT_FOUND, "none");
     shell("mkdir empty && touch empty/x.gif");
     TW_ASSERT_FAILS(tw_image_files_load("empty", &files), TW_ERR_FORMAT, "(1 others)");
+    shell("mkdir -p split/imgs && touch split/imgs/data.mdb");
+    TW_ASSERT_FAILS(tw_image_files_load("split/imgs", &files), TW_ERR_FORMAT,
+                    "holds a shard (data.mdb), not image files: give its split with --data split");
+    TW_ASSERT_FAILS(tw_image_files_load("split", &files), TW_ERR_FORMAT, "give it with --data");
+    TW_ASSERT_OK(tw_image_files_load("photos/b/1.jpg", &files));
+    ck_assert_int_eq(files->n, 1);
+    ck_assert_str_eq(files->paths[0], "photos/b/1.jpg");
+    ck_assert_str_eq(files->ids[0].text, "1.jpg");
+    tw_image_files_free(files);
     write_text("list", "\n \n");
     TW_ASSERT_FAILS(tw_image_files_load("list", &files), TW_ERR_FORMAT, "names no images");
     write_text("list", "1\ta.jpg\n2\tb.jpg\n1\tc.jpg\n");

@@ -55,8 +55,7 @@ START_TEST(the_order_is_that_of_the_reference) {
     static const char *const files[] = {
         "test/000/b.JPG",       "test/000/a.png",     "test/000/sub/z.webp", "test/000/sub/a/x.Jpeg",
         "test/000/sub-b/y.bmp", "test/000/sub/c.txt", "test/000/README",     "test/001/deep/er/1.png"};
-    static const char *const expected[] = {"test/000/a.png",        "test/000/b.JPG",
-                                           "test/000/sub/z.webp",   "test/000/sub-b/y.bmp",
+    static const char *const expected[] = {"test/000/a.png", "test/000/b.JPG", "test/000/sub/z.webp",
                                            "test/000/sub/a/x.Jpeg", "test/001/deep/er/1.png"};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) touch(files[i]);
     write_text("label_cn.txt", "猫\n狗\n");
@@ -65,12 +64,14 @@ START_TEST(the_order_is_that_of_the_reference) {
     ck_assert_int_eq(set->classes, 2);
     ck_assert_str_eq(set->folders[1], "001");
     ck_assert_str_eq(set->labels.at[1], "狗");
-    ck_assert_int_eq(set->images, 6);
+    ck_assert_int_eq(set->images, 5);
     ck_assert_int_eq(set->ignored, 2);
+    ck_assert_int_eq(set->undecoded, 1);
+    ck_assert_str_eq(set->first_undecoded, "./test/000/sub-b/y.bmp");
     ck_assert_str_eq(set->warning, "");
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 5; i++) {
         ck_assert_str_eq(set->files[i] + 2, expected[i]);
-        ck_assert_int_eq(set->class_of[i], i == 5);
+        ck_assert_int_eq(set->class_of[i], i == 4);
     }
     tw_label_folder_free(set);
     /* The folder of the classes itself, with the labels above it. */
@@ -104,6 +105,9 @@ START_TEST(labels_and_folders_must_match) {
     write_text("label_cn.txt", "0\n1\n2\n3\n4\n5\n6\n7\n8\n9\n10\n11\n");
     TW_ASSERT_FAILS(tw_label_folder_open(".", NULL, &set), TW_ERR_FORMAT,
                     "test/007: a class without an image");
+    touch("test/007/2.TIFF");
+    TW_ASSERT_FAILS(tw_label_folder_open(".", NULL, &set), TW_ERR_FORMAT,
+                    "test/007: all 1 images of this class are of kinds that are not decoded");
     ck_assert_int_eq(unlink("label_cn.txt"), 0);
     TW_ASSERT_FAILS(tw_label_folder_open(".", NULL, &set), TW_ERR_NOT_FOUND, "there is no ./label_cn.txt");
     TW_ASSERT_FAILS(tw_label_folder_open("none", NULL, &set), TW_ERR_NOT_FOUND, "none");

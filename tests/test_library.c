@@ -10,6 +10,7 @@
 #include <math.h>
 #include <omp.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #define SAMPLES TW_SOURCE_DIR "/tests/golden/images/"
@@ -61,6 +62,8 @@ START_TEST(tells_what_it_loaded) {
     ck_assert_int_eq(tuwen_resolution(model), MICRO_RESOLUTION);
     ck_assert_str_eq(tuwen_name(model), "micro");
     ck_assert_double_le(fabs(tuwen_logit_scale(model) - 1 / 0.07), 1e-5);
+    ck_assert(tuwen_embed_dim(NULL) == 0 && tuwen_context_length(NULL) == 0 && tuwen_resolution(NULL) == 0);
+    ck_assert(tuwen_logit_scale(NULL) == 0 && strcmp(tuwen_name(NULL), "") == 0);
     ck_assert_str_eq(tuwen_version(), TW_VERSION);
     ck_assert_str_eq(tuwen_status_name(TUWEN_ERR_FORMAT), "format");
 }
@@ -128,13 +131,43 @@ START_TEST(bad_images_are_told_one_by_one) {
           "no-such.jpg: No such");
     const void *data[] = {"abc"};
     fails(tuwen_encode_image_bytes(model, 1, data, (const size_t[]){3}, features, NULL), TUWEN_ERR_FORMAT,
-          "image 0: not an image");
+          "image number 1: not an image");
     tuwen_rgb rgb = {(const uint8_t *)"abcdef", 2, 1, 5};
     fails(tuwen_encode_image_rgb(model, 1, &rgb, features, NULL), TUWEN_ERR_ARGUMENT, "stride of 5 bytes");
     rgb = (tuwen_rgb){(const uint8_t *)"abcdef", -2, 1, 0};
-    fails(tuwen_encode_image_rgb(model, 1, &rgb, features, NULL), TUWEN_ERR_FORMAT, "image 0");
+    fails(tuwen_encode_image_rgb(model, 1, &rgb, features, NULL), TUWEN_ERR_FORMAT, "image number 1: ");
     rgb = (tuwen_rgb){NULL, 2, 1, 0};
     fails(tuwen_encode_image_rgb(model, 1, &rgb, features, NULL), TUWEN_ERR_ARGUMENT, "pixels is NULL");
+}
+END_TEST
+
+START_TEST(missing_images_are_told_one_by_one) {
+    const char *const paths[] = {NULL, photos[0]};
+    const void *const data[] = {NULL, NULL};
+    float features[2 * D], good[PHOTOS * D];
+    int32_t status[2];
+    encode_photos(good);
+    ck_assert_int_eq(tuwen_encode_image_files(model, 2, paths, features, status), TUWEN_OK);
+    ck_assert(status[0] == TUWEN_ERR_ARGUMENT && status[1] == TUWEN_OK);
+    for (int j = 0; j < D; j++) ck_assert_float_le(fabsf(features[D + j] - good[j]), 1e-6f);
+    fails(TUWEN_ERR_ARGUMENT, TUWEN_ERR_ARGUMENT, "image number 1: the path is NULL");
+    fails(tuwen_encode_image_files(model, 2, paths, features, NULL), TUWEN_ERR_ARGUMENT, "the path is NULL");
+    ck_assert_int_eq(tuwen_encode_image_bytes(model, 2, data, (const size_t[]){1, 2}, features, status),
+                     TUWEN_OK);
+    ck_assert(status[0] == TUWEN_ERR_ARGUMENT && status[1] == TUWEN_ERR_ARGUMENT);
+    fails(TUWEN_ERR_ARGUMENT, TUWEN_ERR_ARGUMENT, "image number 2: NULL");
+#ifndef __SANITIZE_ADDRESS__ /* which needs all of the address space */
+    FILE *f = fopen("/proc/self/statm", "r");
+    unsigned long pages = 0;
+    ck_assert(f && fscanf(f, "%lu", &pages) == 1 && fclose(f) == 0);
+    size_t most = pages * (size_t)sysconf(_SC_PAGESIZE) + (100u << 20);
+    ck_assert_int_eq(setrlimit(RLIMIT_AS, &(struct rlimit){most, most}), 0);
+    static const uint8_t small[3 * 4] = {0};
+    const tuwen_rgb pixels[] = {{small, 13000, 13000, 0}, {small, 2, 2, 0}}; /* 507 MB, never read */
+    ck_assert_int_eq(tuwen_encode_image_rgb(model, 2, pixels, features, status), TUWEN_OK);
+    ck_assert(status[0] == TUWEN_ERR_MEMORY && status[1] == TUWEN_OK);
+    fails(tuwen_encode_image_rgb(model, 2, pixels, features, NULL), TUWEN_ERR_MEMORY, "image number 1");
+#endif
 }
 END_TEST
 
@@ -153,6 +186,37 @@ START_TEST(refuses_broken_contracts) {
     fails(missing, missing, "none.h5");
     fails(tuwen_load(photos[0], NULL, &none), TUWEN_ERR_FORMAT, "jpeg_420.jpg");
     tuwen_free(NULL);
+}
+END_TEST
+
+START_TEST(another_resolution_and_context) {
+    tuwen_options options;
+    tuwen_model *other;
+    tuwen_options_init(&options, sizeof options);
+    options.resolution = 48;
+    options.context_length = 8;
+    ck_assert_msg(tuwen_load("model.h5", &options, &other) == TUWEN_OK, "%s", tuwen_error());
+    ck_assert_int_eq(tuwen_resolution(other), 48);
+    ck_assert_int_eq(tuwen_context_length(other), 8);
+    float features[D];
+    const char *const given[] = {"一只猫和一条狗在一起"};
+    int64_t truncated;
+    ck_assert_int_eq(tuwen_encode_image_files(other, 1, photos, features, NULL), TUWEN_OK);
+    ck_assert_int_eq(tuwen_encode_texts(other, 1, given, NULL, features, &truncated), TUWEN_OK);
+    ck_assert_int_eq(truncated, 1);
+    tuwen_free(other);
+    /* A program that was compiled before there was a resolution: its padding lies there. */
+    options.size = offsetof(tuwen_options, context_length);
+    ck_assert_msg(tuwen_load("model.h5", &options, &other) == TUWEN_OK, "%s", tuwen_error());
+    ck_assert_int_eq(tuwen_resolution(other), MICRO_RESOLUTION);
+    ck_assert_int_eq(tuwen_context_length(other), MICRO_CONTEXT);
+    tuwen_free(other);
+    options.size = sizeof options;
+    options.context_length = 2;
+    fails(tuwen_load("model.h5", &options, &other), TUWEN_ERR_CONFIG, "context_length is 2");
+    options.context_length = 0;
+    options.resolution = -1;
+    fails(tuwen_load("model.h5", &options, &other), TUWEN_ERR_CONFIG, "resolution is -1");
 }
 END_TEST
 
@@ -323,7 +387,9 @@ int main(void) {
     const TTest *const tests[] = {tells_what_it_loaded,
                                   images_from_files_bytes_and_pixels_agree,
                                   bad_images_are_told_one_by_one,
+                                  missing_images_are_told_one_by_one,
                                   refuses_broken_contracts,
+                                  another_resolution_and_context,
                                   options_of_other_versions,
                                   texts,
                                   similarity_and_probabilities,

@@ -3,6 +3,7 @@
 #include "train/formats/pt.h"
 
 #include "pt_files.h"
+#include "train/original_names.h"
 #include "tw_test.h"
 
 #include <sys/stat.h>
@@ -261,6 +262,40 @@ START_TEST(refuses_a_million_names) {
 }
 END_TEST
 
+/* A state dict of n short names for one tensor, of some 13 bytes each. */
+static const char *archive_of_names(int n) {
+    char name[16];
+    new_bomb((size_t)n * 16 + 512);
+    ADD("\x80\2}(" U("\1", "w") TENSOR(FOUR, "K\0", "(K\4t", "(K\1t") "q\0");
+    for (int i = 0; i < n; i++) {
+        int size = snprintf(name, sizeof name, "X%c%c%c%c%05dh%c", 5, 0, 0, 0, i, 0);
+        ck_assert_int_eq(size, 12);
+        add(name, 12);
+    }
+    ADD("u.");
+    const char *path = pt_archive(bomb, bomb_size);
+    free(bomb);
+    return path;
+}
+
+/* Whatever is done with the names before a model is recognised, too. */
+START_TEST(names_cost_what_they_are_long) {
+    enum { MANY = 20000, SOME = 6000 };
+    tw_weights *w;
+    tw_original original;
+    const char *path = archive_of_names(MANY);
+    limit_memory_to(bomb_size, 7u << 20);
+    TW_ASSERT_FAILS(tw_pt_open(path, &w), TW_ERR_UNSUPPORTED, "more memory than the file's size allows");
+    path = archive_of_names(SOME);
+    TW_ASSERT_OK(tw_pt_open(path, &w));
+    TW_ASSERT_OK(tw_original_open(w, &original));
+    ck_assert_int_eq(tw_weights_count(original.weights), SOME + 1);
+    ck_assert_int_ge(tw_weights_find(original.weights, "05999"), 0);
+    tw_original_close(&original);
+    unlink(path);
+}
+END_TEST
+
 START_TEST(refuses_deep_nesting) {
     enum { DEPTH = 200000 };
     new_bomb(2 * DEPTH + 16);
@@ -313,5 +348,5 @@ START_TEST(refuses_more_tensors_than_file) {
 END_TEST
 
 TW_TEST_MAIN("pt_hostile", accepts_the_harmless_one, refuses_calls, refuses_lies, refuses_billion_laughs,
-             refuses_a_million_names, refuses_deep_nesting, refuses_copies, refuses_many_values,
-             refuses_more_tensors_than_file)
+             refuses_a_million_names, names_cost_what_they_are_long, refuses_deep_nesting, refuses_copies,
+             refuses_many_values, refuses_more_tensors_than_file)

@@ -219,22 +219,29 @@ static tw_status read_settings(const tw_checkpoint *c, tw_weights_group groups[2
     return status;
 }
 
-static tw_status add_all(view *v, tw_checkpoint *c, tw_weight_origin *origin, tw_weights_group groups[2]) {
+static tw_status add_all(view *v, tw_checkpoint *c, bool optimizer, tw_weight_origin *origin,
+                         tw_weights_group groups[2]) {
     TRY(origin->count ? add_imported(v, c, origin) : add_in_order(v, c));
+    tw_status status = TW_OK;
     if (origin->group_count)
         memcpy(groups, origin->groups, sizeof origin->groups);
     else
-        TRY(read_settings(c, groups, &origin->name));
+        status = read_settings(c, groups, &origin->name);
+    groups[0].param_count = groups[1].param_count = 0;
+    if (!optimizer) return TW_OK; /* whatever another version's settings say */
+    if (status != TW_OK)
+        return tw_fail_context(status, "the settings of the run cannot be read: leave --optimizer out");
     return add_optimizer(v, c, origin, groups);
 }
 
-static tw_status make_originals(tw_checkpoint *c, tw_weight_origin *origin, tw_weights **out) {
+static tw_status make_originals(tw_checkpoint *c, bool optimizer, tw_weight_origin *origin,
+                                tw_weights **out) {
     const tw_checkpoint_meta *meta = tw_checkpoint_get_meta(c);
     tw_weights_group groups[2] = {{0}};
     view *v;
     if (meta->origin) TRY(tw_weight_origin_from_json(meta->origin, tw_checkpoint_path(c), origin));
     TRY(new_view(c, &v));
-    tw_status status = add_all(v, c, origin, groups);
+    tw_status status = add_all(v, c, optimizer, origin, groups);
     int64_t n = groups[0].param_count + groups[1].param_count, *numbers = malloc(((size_t)n + 1) * sizeof n);
     if (status == TW_OK && !numbers) status = FAIL(TW_ERR_MEMORY, "out of memory");
     if (status != TW_OK) {
@@ -256,10 +263,11 @@ static tw_status make_originals(tw_checkpoint *c, tw_weight_origin *origin, tw_w
     return status;
 }
 
-tw_status tw_checkpoint_originals(tw_checkpoint *c, tw_weights **out, tw_weight_origin *origin) {
+tw_status tw_checkpoint_originals(tw_checkpoint *c, bool optimizer, tw_weights **out,
+                                  tw_weight_origin *origin) {
     tw_weight_origin own = {0};
     *out = NULL;
-    tw_status status = make_originals(c, &own, out);
+    tw_status status = make_originals(c, optimizer, &own, out);
     if (origin && status == TW_OK)
         *origin = own;
     else

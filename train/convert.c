@@ -1,5 +1,6 @@
 #include "train/convert.h"
 
+#include "data/files.h"
 #include "train/checkpoint_weights.h"
 #include "train/convert_private.h"
 #include "train/formats/pt.h"
@@ -41,8 +42,9 @@ static tw_status find_vocab(const tw_convert_options *options, tw_convert_input 
     }
     TRY(status);
     if (tw_vocab_size(in->vocab) == in->config.text.vocabulary) return TW_OK;
-    return FAIL(TW_ERR_SHAPE, "the vocabulary has %d entries, the model's word embeddings have %d",
-                tw_vocab_size(in->vocab), in->config.text.vocabulary);
+    return FAIL(TW_ERR_SHAPE, "the vocabulary %s has %d entries, the word embeddings of %s have %d",
+                tw_vocab_origin(in->vocab), tw_vocab_size(in->vocab), in->source.path,
+                in->config.text.vocabulary);
 }
 
 /* Descriptions of tuwen and .pt files have no place for them. */
@@ -60,7 +62,7 @@ static tw_status open_input(const tw_convert_options *options, tw_convert_input 
     TRY(tw_model_source_config(&in->source, options->model, &in->config));
     warn_of_pixels(options, &in->config.image);
     if (in->source.checkpoint) {
-        TRY(tw_checkpoint_originals(in->source.checkpoint, &in->originals, &in->origin));
+        TRY(tw_checkpoint_originals(in->source.checkpoint, options->optimizer, &in->originals, &in->origin));
         in->weights = in->originals;
     } else {
         in->weights = in->source.original.weights;
@@ -262,7 +264,19 @@ static tw_status check_options(const tw_convert_options *o) {
     return TW_OK;
 }
 
+/* The folder of the file to write; a Hugging Face folder makes its own. */
+static tw_status make_parent(const char *path) {
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path) return TW_OK;
+    char *folder = strndup(path, (size_t)(slash - path));
+    if (!folder) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = tw_make_folders(folder);
+    free(folder);
+    return status;
+}
+
 static tw_status write_target(tw_convert_plan *plan) {
+    if (plan->options->target != TW_TO_HF) TRY(make_parent(plan->options->out));
     if (plan->options->target == TW_TO_PT) return write_pt(plan);
     return plan->options->target == TW_TO_HF ? write_hf(plan) : tw_convert_write_h5(plan);
 }

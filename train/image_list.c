@@ -143,7 +143,7 @@ static tw_status report_bad(decoder *d, const tw_image_list_options *options, in
         memset(features + i * embed, 0, (size_t)embed * sizeof *features);
         tw_status end = FAIL(status, "%s", message ? message : "out of memory");
         free(message);
-        if (status == TW_ERR_MEMORY) return end;
+        if (status == TW_ERR_MEMORY && !options->memory_too) return end;
         if (options->on_bad) TRY(options->on_bad(options->context, i, status, tw_last_error()));
     }
     return TW_OK;
@@ -178,8 +178,10 @@ tw_status tw_encode_image_list(tw_towers *towers, const tw_dual_encoder *model, 
     return status;
 }
 
-static tw_status load_file(const char *path, int resolution, bool rgb_first, uint8_t *rgb) {
+static tw_status load_file(const void *paths, int64_t i, int resolution, bool rgb_first, uint8_t *rgb) {
+    const char *path = ((const char *const *)paths)[i];
     struct stat info;
+    if (!path) return FAIL(TW_ERR_ARGUMENT, "image number %lld: the path is NULL", (long long)i + 1);
     if (stat(path, &info) != 0)
         return FAIL(errno == ENOENT || errno == ENOTDIR ? TW_ERR_NOT_FOUND : TW_ERR_IO, "%s: %s", path,
                     strerror(errno));
@@ -199,9 +201,9 @@ static tw_status load_file(const char *path, int resolution, bool rgb_first, uin
 }
 
 tw_status tw_image_list_load_file(const void *paths, int64_t i, int resolution, uint8_t *rgb) {
-    return load_file(((const char *const *)paths)[i], resolution, false, rgb);
+    return load_file(paths, i, resolution, false, rgb);
 }
 
 tw_status tw_image_list_load_file_rgb_first(const void *paths, int64_t i, int resolution, uint8_t *rgb) {
-    return load_file(((const char *const *)paths)[i], resolution, true, rgb);
+    return load_file(paths, i, resolution, true, rgb);
 }

@@ -81,6 +81,7 @@ void tuwen_options_init(tuwen_options *options, size_t size) {
 
 /* What a newer header added must be at its default, zero: it cannot be obeyed here. */
 static tw_status copy_options(const tuwen_options *given, tuwen_options *out) {
+    const size_t before_resolution = offsetof(tuwen_options, context_length); /* sizeof, with padding */
     tuwen_options_init(out, sizeof *out);
     if (!given) return TW_OK;
     if (given->size < FIRST_OPTIONS_SIZE || given->size > 65536)
@@ -91,6 +92,7 @@ static tw_status copy_options(const tuwen_options *given, tuwen_options *out) {
             return FAIL(TW_ERR_UNSUPPORTED, "the options hold a setting that is newer than this library, %s",
                         TW_VERSION);
     memcpy(out, given, given->size < sizeof *out ? given->size : sizeof *out);
+    if (given->size <= before_resolution) out->resolution = 0; /* those bytes were padding then */
     return TW_OK;
 }
 
@@ -104,6 +106,10 @@ static tw_status check_options(const tuwen_options *o) {
     TRY(one_of("precision", o->precision, TUWEN_BF16));
     TRY(one_of("text", o->text, TUWEN_TEXT_AS_IS));
     TRY(one_of("image", o->image, TUWEN_IMAGE_RGB_FIRST));
+    TRY(one_of("resolution", o->resolution, 4096));
+    if (o->context_length && (o->context_length < 3 || o->context_length > 512))
+        return FAIL(TW_ERR_CONFIG, "options: context_length is %d, it can be 0 or 3 to 512",
+                    o->context_length);
     if (o->batch < 1 || o->batch > 65536)
         return FAIL(TW_ERR_CONFIG, "options: batch is %d, it can be 1 to 65536", o->batch);
     return TW_OK;
@@ -129,6 +135,8 @@ static tw_status load(const char *checkpoint, const tuwen_options *given, tuwen_
     options.precision = o.precision;
     options.batch = o.batch;
     options.threads = o.threads;
+    options.resolution = o.resolution;
+    options.context_length = o.context_length;
     TRY(find_device(o.device, &options.device));
     TRY(tw_encoder_open(&options, NULL, &m->encoder));
     m->threads = omp_get_max_threads(); /* as opening the device set it */
@@ -168,23 +176,23 @@ void tuwen_free(tuwen_model *model) {
 }
 
 int32_t tuwen_embed_dim(const tuwen_model *model) {
-    return (int32_t)model->encoder.dim;
+    return model ? (int32_t)model->encoder.dim : 0;
 }
 
 int32_t tuwen_context_length(const tuwen_model *model) {
-    return model->encoder.loaded.model->config.context;
+    return model ? model->encoder.loaded.model->config.context : 0;
 }
 
 int32_t tuwen_resolution(const tuwen_model *model) {
-    return model->encoder.loaded.model->config.image.resolution;
+    return model ? model->encoder.loaded.model->config.image.resolution : 0;
 }
 
 const char *tuwen_name(const tuwen_model *model) {
-    return model->encoder.loaded.model->config.name;
+    return model ? model->encoder.loaded.model->config.name : "";
 }
 
 double tuwen_logit_scale(const tuwen_model *model) {
-    return model->logit_scale;
+    return model ? model->logit_scale : 0;
 }
 
 /* ---- images ---- */
@@ -206,10 +214,10 @@ typedef struct encoded {
 
 static tw_status load_encoded(const void *self, int64_t i, int resolution, uint8_t *rgb) {
     const encoded *e = self;
-    if (!e->data[i]) return FAIL(TW_ERR_ARGUMENT, "image %lld: NULL", (long long)i);
+    if (!e->data[i]) return FAIL(TW_ERR_ARGUMENT, "image number %lld: NULL", (long long)i + 1);
     tw_status status = e->rgb_first ? tw_image_load_rgb_first(e->data[i], e->sizes[i], resolution, rgb)
                                     : tw_image_load(e->data[i], e->sizes[i], resolution, rgb);
-    if (status) return tw_fail_context(status, "image %lld", (long long)i);
+    if (status) return tw_fail_context(status, "image number %lld", (long long)i + 1);
     return TW_OK;
 }
 
@@ -237,7 +245,7 @@ static tw_status resize_rgb(const tuwen_rgb *in, int resolution, uint8_t *rgb) {
 
 static tw_status load_rgb(const void *self, int64_t i, int resolution, uint8_t *rgb) {
     tw_status status = resize_rgb((const tuwen_rgb *)self + i, resolution, rgb);
-    if (status) return tw_fail_context(status, "image %lld", (long long)i);
+    if (status) return tw_fail_context(status, "image number %lld", (long long)i + 1);
     return TW_OK;
 }
 
@@ -255,6 +263,7 @@ static tuwen_status encode_images(tuwen_model *m, const tw_image_list *list, flo
     tw_image_list_options options = {.batch = m->encoder.encode.batch,
                                      .threads = m->threads,
                                      .lock = &m->lock,
+                                     .memory_too = statuses != NULL,
                                      .on_bad = on_bad,
                                      .context = statuses};
     if (statuses) memset(statuses, 0, (size_t)list->n * sizeof *statuses);
@@ -268,8 +277,6 @@ static tuwen_status encode_images(tuwen_model *m, const tw_image_list *list, flo
 tuwen_status tuwen_encode_image_files(tuwen_model *model, int64_t n, const char *const *paths,
                                       float *features, int32_t *status) {
     tw_status checked = check_arrays("tuwen_encode_image_files", model, n, paths, paths, features);
-    for (int64_t i = 0; checked == TW_OK && i < n; i++)
-        if (!paths[i]) checked = FAIL(TW_ERR_ARGUMENT, "image %lld: the path is NULL", (long long)i);
     if (checked) return (tuwen_status)checked;
     tw_image_list list = {.n = n,
                           .load =

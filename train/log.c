@@ -128,15 +128,19 @@ static void cut_to_columns(char *text, int columns) {
     }
 }
 
+/* Rate and time left as far as they are known: not before the second report, nor is there time left at the
+ * end.
+ */
 static void describe(const progress *bar, double now, char *text, size_t size) {
-    char left[32] = "?", rate[32] = "?";
+    char left[32], rate[64] = "", rest[48] = "";
     double elapsed = now - bar->started, worked = (double)(bar->done - bar->first_done);
     if (elapsed > 0 && worked > 0) {
-        snprintf(rate, sizeof rate, worked / elapsed < 9.95 ? "%.2f" : "%.0f", worked / elapsed);
+        snprintf(rate, sizeof rate, worked / elapsed < 9.95 ? "  %.2f/s" : "  %.0f/s", worked / elapsed);
         tw_log_duration_text(elapsed * (double)(bar->total - bar->done) / worked, left, sizeof left);
+        if (bar->done < bar->total) snprintf(rest, sizeof rest, "  %s left", left);
     }
-    snprintf(text, size, "%lld/%lld  %s/s  %s left%s%s", (long long)bar->done, (long long)bar->total, rate,
-             left, bar->text[0] ? "  " : "", bar->text);
+    snprintf(text, size, "%lld/%lld%s%s%s%s", (long long)bar->done, (long long)bar->total, rate, rest,
+             bar->text[0] ? "  " : "", bar->text);
 }
 
 static double fraction(const progress *bar) {

@@ -193,8 +193,8 @@ static tw_status open_model(tw_model_source *s, const tw_model_choice *choice, t
     TRY(tw_model_source_config(s, choice->model, &config));
     TRY(tw_find_vocab(choice->vocab, s->checkpoint, beside, &out->vocab));
     if (tw_vocab_size(out->vocab) != config.text.vocabulary)
-        return FAIL(TW_ERR_SHAPE, "the vocabulary has %d entries, the model's word embeddings have %d",
-                    tw_vocab_size(out->vocab), config.text.vocabulary);
+        return FAIL(TW_ERR_SHAPE, "the vocabulary %s has %d entries, the word embeddings of %s have %d",
+                    tw_vocab_origin(out->vocab), tw_vocab_size(out->vocab), s->path, config.text.vocabulary);
     if (choice->resolution) config.image.resolution = choice->resolution;
     if (choice->context) config.context = choice->context;
     TRY(tw_dual_encoder_create(&config, &out->model));

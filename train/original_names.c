@@ -75,10 +75,10 @@ static bool begins(const char *text, const char *prefix) {
 static bool replace(char name[NAME_BYTES], const char *from, const char *to) {
     char *at = strstr(name, from);
     if (!at) return false;
-    size_t before = (size_t)(at - name), rest = strlen(at) - strlen(from);
-    if (before + strlen(to) + rest >= NAME_BYTES) return false;
-    memmove(at + strlen(to), at + strlen(from), rest + 1);
-    memcpy(at, to, strlen(to));
+    size_t before = (size_t)(at - name), rest = strlen(at) - strlen(from), length = strlen(to);
+    if (before + length + rest >= NAME_BYTES) return false;
+    memmove(at + length, at + strlen(from), rest + 1);
+    memcpy(at, to, length);
     return true;
 }
 

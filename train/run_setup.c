@@ -55,8 +55,8 @@ static tw_status describe_model(tw_run *run, const tw_run_start *start, tw_model
     if (out->text.vocabulary == 0) out->text.vocabulary = entries;
     if (out->text.vocabulary != entries)
         return FAIL(TW_ERR_CONFIG,
-                    "the vocabulary has %d entries, model %s needs %d: give the model's own with --vocab",
-                    entries, out->name, out->text.vocabulary);
+                    "the vocabulary %s has %d entries, model %s needs %d: give the model's own with --vocab",
+                    tw_vocab_origin(run->vocab), entries, out->name, out->text.vocabulary);
     out->text.padding_id = tw_vocab_pad(run->vocab);
     if (config->resolution) out->image.resolution = (int)config->resolution;
     if (config->origin[TW_CONFIG_KEY_context_length]) out->context = (int)config->context_length;

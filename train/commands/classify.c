@@ -92,6 +92,18 @@ static tw_status check(const job *j) {
 static tw_status read_inputs(job *j) {
     TRY(tw_label_folder_open(j->data, j->labels, &j->set));
     TRY(j->templates ? tw_templates_load(j->templates, &j->prompts) : tw_templates_default(&j->prompts));
+    if (j->set->undecoded)
+        tw_log_warning(
+            j->log,
+            "%lld images are of kinds that are not decoded here (.bmp, .pgm, .ppm, .tif; first %s): "
+            "left out; convert them to PNG to have them counted",
+            (long long)j->set->undecoded, j->set->first_undecoded);
+    if (j->set->undecoded && j->index)
+        return FAIL(
+            TW_ERR_FORMAT,
+            "--index numbers all images of the set, and %lld of them are not decoded here (first %s): "
+            "convert them to PNG under the same names but for the ending",
+            (long long)j->set->undecoded, j->set->first_undecoded);
     if (j->index) TRY(tw_zeroshot_index_load(j->index, j->set->images, &j->order, &j->rows));
     if (j->set->warning[0]) tw_log_warning(j->log, "%s", j->set->warning);
     return TW_OK;
@@ -198,6 +210,9 @@ static void print_scores(const job *j) {
            (long long)j->prompts.n);
     if (json_array_size(j->bad))
         printf("%lld images are bad and not counted\n", (long long)json_array_size(j->bad));
+    if (j->set->undecoded)
+        printf("%lld images of kinds that are not decoded here are not counted\n",
+               (long long)j->set->undecoded);
     if (s->classes <= TABLE_CLASSES) print_table(j);
     print_mistakes(j);
 }
@@ -226,10 +241,11 @@ static json_t *scores_json(const job *j) {
                                         percent(s->right5[c], s->count[c])));
         json_array_append_new(confusion, numbers(s->confusion + c * s->classes, s->classes));
     }
-    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:O, s:o, s:o}", "model",
+    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:I, s:O, s:o, s:o}", "model",
                      j->model.loaded.model->config.name, "images", (json_int_t)s->images, "templates",
                      (json_int_t)j->prompts.n, "top1", s->top1, "top5", s->top5, "mean_per_class",
-                     s->mean_class, "bad_images", j->bad, "classes", classes, "confusion", confusion);
+                     s->mean_class, "undecoded_images", (json_int_t)j->set->undecoded, "bad_images", j->bad,
+                     "classes", classes, "confusion", confusion);
 }
 
 static tw_status write_scores(const job *j) {

@@ -8,6 +8,7 @@
 #include "train/scores.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
 
 enum { BOTH = TW_DIRECTIONS };
 
@@ -96,11 +97,27 @@ static tw_status fail(const job *j, tw_status status) {
     return FAIL(status, "%s; %s", message, tw_last_error());
 }
 
+/* The original derives a second annotation for image-to-text; here it is derived on the way. */
+static tw_status refuse_reversed(const char *path) {
+    struct stat info;
+    tw_direction direction;
+    if (!path || stat(path, &info) != 0 || !S_ISREG(info.st_mode)) return TW_OK;
+    if (tw_id_lines_direction(path, &direction) != TW_OK || direction == TW_TEXT_TO_IMAGE) return TW_OK;
+    const char *end = strstr(path, ".tr.jsonl");
+    return FAIL(
+        TW_ERR_FORMAT,
+        "--texts: %s is the original's reversed annotation (image_id with text_ids): give the texts file "
+        "that it was made from (text_id with image_ids)%s%.*s%s; image-to-text answers are derived from "
+        "that",
+        path, end ? ", " : "", end ? (int)(end - path) : 0, path, end ? ".jsonl" : "");
+}
+
 /* ---- prediction files ---- */
 
 static tw_status rank_file(job *j) {
     tw_direction direction;
     tw_ranking ranking;
+    TRY(refuse_reversed(j->texts));
     TRY(tw_reference_load(j->texts, &j->reference));
     TRY(tw_id_lines_direction(j->predictions, &direction));
     if (j->direction != BOTH && j->direction != (int)direction)
@@ -183,6 +200,7 @@ static tw_status score_features(job *j, tw_device *device, const tw_rows *images
 
 /* Everything that can be wrong with the input is said before the model is loaded. */
 static tw_status open_split(job *j, tw_dataset **dataset, tw_split_texts *texts) {
+    TRY(refuse_reversed(j->texts));
     TRY(tw_dataset_open(j->data, dataset));
     TRY(tw_split_texts_load(*dataset, j->texts, j->log, texts));
     return fill_reference(j, texts);

@@ -276,9 +276,18 @@ static tw_status info_any(const char *path, const tw_info_options *options, json
         (n > 4 && strcmp(path + n - 4, ".npy") == 0) || (n > 6 && strcmp(path + n - 6, ".jsonl") == 0);
     if (strcmp(kind, "features") == 0 || (!kind[0] && table)) return info_features(path, o);
     tw_source_kind weights;
-    if (!kind[0] && tw_source_kind_of(path, &weights) == TW_OK && weights != TW_SOURCE_TUWEN)
-        return tw_info_weights(path, options, o);
-    return info_checkpoint(path, options, o);
+    if (kind[0] || (n > 3 && strcmp(path + n - 3, ".h5") == 0)) return info_checkpoint(path, options, o);
+    if (info.st_size == 0) return FAIL(TW_ERR_FORMAT, "%s is empty", path);
+    tw_status status = tw_source_kind_of(path, &weights);
+    if (status == TW_ERR_FORMAT)
+        return FAIL(
+            TW_ERR_FORMAT,
+            "%s is nothing that tuwen knows, or its first bytes are damaged. Known are: tuwen's "
+            "checkpoints and feature files (.h5), PyTorch's weights (.pt, .pth, .bin), safetensors, "
+            "features as .npy or .jsonl; and folders: runs, splits of a data set and Hugging Face models",
+            path);
+    TRY(status);
+    return weights == TW_SOURCE_TUWEN ? info_checkpoint(path, options, o) : tw_info_weights(path, options, o);
 }
 
 /* ---- printing ---- */

@@ -101,8 +101,9 @@ static tw_status put_description(const tw_model_config *config, json_t *o) {
     return TW_OK;
 }
 
-/* A file with one tower, for training from parts, or with neither. */
-static void put_parts(const tw_model_source *s, json_t *o) {
+/* A file with one tower, for training from parts, or with neither; or a whole model of which shapes do not
+ * tell the heads. `status`: what recognising it gave. */
+static void put_parts(const tw_model_source *s, tw_status status, json_t *o) {
     tw_model_config c = {.name = "custom", .embed = s->hf_config.embed};
     char *why = strdup(tw_last_error());
     const tw_weights *w = s->original.weights;
@@ -116,7 +117,8 @@ static void put_parts(const tw_model_source *s, json_t *o) {
         json_object_set_new(o, "text_tower",
                             json_sprintf("%d layers, width %d, %d heads, %d words", c.text.layers,
                                          c.text.hidden, c.text.heads, c.text.vocabulary));
-    if (why) json_object_set_new(o, "not_a_whole_model", json_string(why));
+    const char *key = status == TW_ERR_CONFIG ? "heads_not_known" : "not_a_whole_model";
+    if (why) json_object_set_new(o, key, json_string(why));
     free(why);
 }
 
@@ -138,12 +140,13 @@ static tw_status describe(const tw_model_source *s, const tw_info_options *optio
     json_object_set_new(o, "path", json_string(s->path));
     put_int(o, "bytes", bytes_of(s));
     tw_status status = tw_model_source_config(s, options->model, &config);
+    if (status == TW_ERR_CONFIG && options->model && *options->model) return status;
     if (status == TW_OK) json_object_set_new(o, "architecture", json_string(config.name));
     json_object_set_new(o, "names",
                         json_string(s->original.hugging_face ? "Hugging Face's"
                                     : s->original.module     ? "the original's, with \"module.\""
                                                              : "the original's"));
-    if (status != TW_OK) put_parts(s, o);
+    if (status != TW_OK) put_parts(s, status, o);
     count_tensors(w, o);
     put_training(w, o);
     if (status != TW_OK) return TW_OK;

@@ -87,8 +87,9 @@ static tw_status load(const char *path, tw_features_kind kind, tw_features **out
     if (f->kind != TW_FEATURES_UNKNOWN && f->kind != kind)
         return FAIL(TW_ERR_FORMAT, "%s holds %s features, %s features are needed here", path,
                     f->kind == TW_FEATURES_IMAGE ? "image" : "text", expected);
-    if (!f->ids)
-        return FAIL(TW_ERR_FORMAT, "%s: the ids are missing; they belong in %s.ids.jsonl", path, path);
+    if (!f->ids) /* of a .npy file alone */
+        return FAIL(TW_ERR_FORMAT, "%s: the ids are missing; they belong in %.*s.ids.jsonl", path,
+                    (int)(strlen(path) - strlen(".npy")), path);
     if (f->n == 0) return FAIL(TW_ERR_FORMAT, "%s: holds no features", path);
     return TW_OK;
 }
@@ -130,13 +131,13 @@ static tw_status search(const job *j, tw_direction direction) {
     char name[600];
     snprintf(name, sizeof name, "%s%spredictions.jsonl", j->prefix, to_image ? "" : "tr_");
     char *path = tw_path_join(j->output, name);
-    int k = (int)j->k;
+    int k = j->k < gallery->n ? (int)j->k : (int)gallery->n;
     int32_t *indexes = malloc((size_t)queries->n * (size_t)k * sizeof *indexes);
     double start = tw_seconds(), searched = 0;
     tw_status status = path && indexes ? TW_OK : FAIL(TW_ERR_MEMORY, "no memory for the answers");
     if (status == TW_OK)
         status = tw_retrieve(j->device, queries->values, queries->n, gallery->values, gallery->n,
-                             queries->dim, (int)j->k, indexes, NULL, &k);
+                             queries->dim, k, indexes, NULL, &k);
     searched = tw_seconds();
     if (status == TW_OK) status = write_file(path, direction, queries, gallery, indexes, k);
     if (status == TW_OK) {
