@@ -172,7 +172,7 @@ def check_openai(check, there):
     openai_clip.save(openai_clip.OpenAIClip(visual, check.sizes["embed_dim"]), path, half=False)
     torch.save({k: v for k, v in check.model.state_dict().items() if k.startswith("bert.")}, bert)
     run = check.train(1, "parts", "--init_image", path, "--init_text", bert, "--model", check.description(), "--lr",
-                      "1e-30", "--weight_decay", "0", "--batch_norm", "frozen")
+                      "1e-3", "--freeze", "visual.*", "--batch_norm", "frozen")
     split = reference_run.Split(check.split)
     pixels = reference_run.pixels(split, check.sizes["image"]["resolution"], check.folder)
     features = F.normalize(torch.jit.load(path).encode_image(reference_run.normalise(pixels)), dim=-1).numpy()
