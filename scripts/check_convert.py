@@ -111,7 +111,7 @@ def check_pt(check):
     check.compare(".pt -> .h5 -> .pt", check.reference(back), ours)
     trained = check.train(check.args.steps, "run", "--init", original)
     after = load_strictly(check, check.convert(trained, "trained.pt"))
-    moved = max(float((a - b).abs().max()) for a, b in zip(after.parameters(), back.parameters()))
+    moved = max(float((a - b).detach().abs().max()) for a, b in zip(after.parameters(), back.parameters()))
     print(f"{check.name}: {check.args.steps} steps moved weights by up to {moved:.3g}")
     check.good &= moved > 0
     check.compare(f"trained {check.args.steps} steps -> .pt", check.reference(after), check.extract(trained))
