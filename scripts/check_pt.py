@@ -3,14 +3,16 @@
 
     scripts/check_pt.py build/release/tests/tool_pt_copy [FILE.pt ...]
 
-Each file (default: tests/golden/pt) is copied by the tool, loaded with torch.load(weights_only=True) and compared bit
-by bit; its optimizer state must be accepted by torch.optim.AdamW and make the same next step.
+Each file (default: those of tests/golden/pt and parts) is copied by the tool, loaded with torch.load(weights_only=True) and compared bit
+by bit; its optimizer state must be accepted by torch.optim.AdamW and make the same next step. Of a TorchScript archive
+the state_dict() is compared, by name.
 """
 import argparse
 import pathlib
 import subprocess
 import sys
 import tempfile
+import zipfile
 
 import torch
 
@@ -46,14 +48,20 @@ def next_step(optimizer_state):
     return params
 
 
+def load(path):
+    if zipfile.is_zipfile(path) and any(n.endswith("/constants.pkl") for n in zipfile.ZipFile(path).namelist()):
+        return {k: v for k, v in sorted(torch.jit.load(path, map_location="cpu").state_dict().items())}, True
+    return torch.load(path, weights_only=False, map_location="cpu"), False
+
+
 def check(tool, path, copy):
     subprocess.run([tool, path, copy], check=True, stdout=subprocess.DEVNULL)
-    old = torch.load(path, weights_only=False, map_location="cpu")
+    old, script = load(path)
     new = torch.load(copy, weights_only=True, map_location="cpu")
     mapped = torch.load(copy, weights_only=True, mmap=True)
     wrapped = "state_dict" in old
     a, b, c = (flatten(s) for s in (old["state_dict"] if wrapped else old, new["state_dict"], mapped["state_dict"]))
-    assert list(a) == list(b), (list(a), list(b))
+    assert list(a) == (sorted(b) if script else list(b)), (list(a), list(b))
     for name, tensor in a.items():
         assert same(tensor, b[name]) and same(tensor, c[name]), name
     if wrapped:
@@ -70,8 +78,8 @@ def main():
     parser.add_argument("tool")
     parser.add_argument("files", nargs="*", type=pathlib.Path)
     args = parser.parse_args()
-    skipped = {"module.pt", "torchscript.pt"}
-    files = args.files or [f for f in sorted((root / "tests/golden/pt").glob("*.pt")) if f.name not in skipped]
+    golden = [f for folder in ("pt", "parts") for f in sorted((root / "tests/golden" / folder).glob("*.pt"))]
+    files = args.files or [f for f in golden if f.name != "module.pt"]
     with tempfile.TemporaryDirectory() as folder:
         for path in files:
             print(f"{path.name}: {check(args.tool, path, pathlib.Path(folder) / 'copy.pt')} tensors identical")

@@ -2,6 +2,8 @@
 
 The towers are cn_clip's classes, which are OpenAI's; the rest is what their archives have beside them: the text
 transformer, its embeddings, and three buffers. Needs torch, cn_clip."""
+import warnings
+
 import torch
 from cn_clip.clip import model as reference
 from torch import nn
@@ -46,4 +48,5 @@ def save(model, path, half=True):
     text = torch.arange(int(model.context_length)).expand(2, -1) % words
     image = torch.zeros(2, 3, side, side)
     inputs = {"encode_image": image, "encode_text": text, "forward": (image, text)}
+    warnings.filterwarnings("ignore", ".*torch.jit", FutureWarning)
     torch.jit.save(torch.jit.trace_module(model.eval(), inputs, check_trace=False), path)

@@ -154,7 +154,7 @@ START_TEST(refuses_doubling_modules) {
     limit_memory(4096);
     add_doubling(&laughs, 30);
     refuse(&(hostile){"laughs", laughs.data, laughs.size, TW_ERR_UNSUPPORTED, "more than 4000000 values"});
-    add_doubling(&names, 15);
+    add_doubling(&names, 17);
     refuse(&(hostile){"names", names.data, names.size, TW_ERR_UNSUPPORTED,
                       "needs more memory than the file's size allows"});
 }
