@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include "train/comm_open.h"
+#include "train/device_open.h"
 #include "train/run.h"
 #include "train/signals.h"
 
