@@ -17,6 +17,7 @@ TW_TEST_MAIN("cudnn graphs", graphs_are_accepted)
 #include "autograd/cuda/cudnn_backend.h"
 #include "autograd/cuda/dnn_attention.h"
 #include "autograd/cuda/dnn_conv.h"
+#include "autograd/cuda/dnn_linear.h"
 #include "autograd/cuda/dnn_norm.h"
 
 #include <dirent.h>
@@ -46,13 +47,14 @@ __attribute__((format(printf, 4, 5))) static void add(tw_dnn_key key, tw_dnn_des
     c->key = key, c->describe = describe, c->needed = needed;
 }
 
-/* Forward, backward and deterministic backward. */
+/* Forward, backward, deterministic backward, and backward as it is described where that is refused. */
 static void add_attention(const char *name, int64_t batch, int64_t heads, int64_t t, int64_t width,
                           bool lengths, float dropout) {
-    static const char *const kinds[] = {"inference", "forward", "backward", "deterministic backward"};
+    static const char *const kinds[] = {"inference", "forward", "backward", "deterministic backward",
+                                        "wide backward"};
     int64_t d = heads * width;
     tw_dnn_tokens qkv = {t * 3 * d, 3 * d};
-    for (int kind = 0; kind < 4; kind++) {
+    for (int kind = 0; kind < 5; kind++) {
         tw_dnn_attention a = {.batch = batch,
                               .heads = heads,
                               .queries = t,
@@ -68,8 +70,10 @@ static void add_attention(const char *name, int64_t batch, int64_t heads, int64_
                               .lengths = lengths,
                               .statistics = kind == 1,
                               .backward = kind >= 2,
-                              .deterministic = kind == 3};
-        add(tw_dnn_attention_key(&a), tw_dnn_attention_describe, true, "attention %s, %s", name, kinds[kind]);
+                              .deterministic = kind == 3,
+                              .wide = kind == 4};
+        add(tw_dnn_attention_key(&a), tw_dnn_attention_describe, kind != 4, "attention %s, %s", name,
+            kinds[kind]);
     }
 }
 
@@ -119,8 +123,57 @@ static void add_norms(void) {
         }
 }
 
+/* The first linear layer of each tower's MLP: images with QuickGELU, texts with GELU; forward of training and
+ * of inference. */
+static void add_linears(void) {
+    static const int64_t layers[][3] = {/* rows, in, quick */
+                                        {128 * 197, 768, 1}, {128 * 257, 1024, 1}, {64 * 257, 1280, 0},
+                                        {128 * 52, 768, 0},  {128 * 52, 1024, 0},  {3333, 768, 0}};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++)
+        for (int keeps = 0; keeps < 2; keeps++) {
+            tw_dnn_linear l = {.rows = layers[i][0], .in = layers[i][1], .out = 4 * layers[i][1]};
+            l.x_stride = l.in, l.activation = layers[i][2] ? TW_QUICK_GELU : TW_ERF_GELU;
+            l.bias = true, l.keeps = keeps != 0;
+            add(tw_dnn_linear_key(&l), tw_dnn_linear_describe, false, "linear %lld, %lld, %s, z kept %d",
+                (long long)l.rows, (long long)l.in, layers[i][2] ? "QuickGELU" : "GELU", keeps);
+        }
+    tw_dnn_linear other = {.rows = 64, .in = 256, .out = 128, .x_stride = 512, .activation = TW_QUICK_GELU};
+    other.in_out = true;
+    add(tw_dnn_linear_key(&other), tw_dnn_linear_describe, false, "linear without bias, strided, (in,out)");
+}
+
+/* The gradient of the second layer's input times the slope at the first one's z: (rows,in) (in,out) and z
+ * (rows,out). No operation asks for it yet: the first layer's z is not the second one's to see. */
+static void describe_slope(const tw_dnn_key *key, tw_dnn_graph *g) {
+    int64_t rows = key->number[0], in = key->number[1], out = key->number[2], quick = key->number[3];
+    const int64_t left[4] = {1, 1, rows, in}, left_stride[4] = {rows * in, rows * in, in, 1};
+    const int64_t right[4] = {1, 1, in, out}, right_stride[4] = {in * out, in * out, out, 1};
+    const int64_t both[4] = {1, 1, rows, out}, both_stride[4] = {rows * out, rows * out, out, 1};
+    g->flat = true;
+    int dy = tw_dnn_memory(g, 0, TW_DNN_BF16, left, left_stride);
+    int w = tw_dnn_memory(g, 1, TW_DNN_BF16, right, right_stride);
+    int z = tw_dnn_memory(g, 2, TW_DNN_BF16, both, both_stride);
+    int dz = tw_dnn_memory(g, 3, TW_DNN_BF16, both, both_stride),
+        product = tw_dnn_inside(g, TW_DNN_F32, both);
+    (void)tw_dnn_add(g, TW_DNN_MATMUL, dy, w, TW_DNN_NONE, product);
+    tw_dnn_op op = quick ? TW_DNN_SWISH_SLOPE : TW_DNN_GELU_SLOPE;
+    tw_dnn_add(g, op, product, z, TW_DNN_NONE, dz)->value = 1.702f;
+}
+
+static void add_slopes(void) {
+    static const int64_t layers[][3] = {{128 * 197, 768, 1}, {128 * 52, 768, 0}};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+        const int64_t *l = layers[i];
+        tw_dnn_key key = {-1, {l[0], l[1], 4 * l[1], l[2]}};
+        add(key, describe_slope, false, "product and slope %lld, %lld, %s", (long long)l[0], (long long)l[1],
+            l[2] ? "QuickGELU" : "GELU");
+    }
+}
+
 static void add_all(void) {
     n_cases = 0;
+    add_slopes();
+    add_linears();
     add_norms();
     add_convolutions();
     add_attention("T 197, d 64", 128, 12, 197, 64, false, 0);

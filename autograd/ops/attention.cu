@@ -102,6 +102,7 @@ TW_DEVICE void deliver(const attention_args &a, const place &at, int part, int64
 __global__ void __launch_bounds__(THREADS) attention_forward(attention_args a) {
     __shared__ float q[WARPS][WIDEST + 1], tile[TILE][WIDEST + 1];
     place at = place_here(a);
+    if (at.first >= at.queries) return; /* the whole block */
     int64_t i = at.first + at.warp;
     float most = -INFINITY, total = 0.0f, sum[PARTS] = {};
     load_tile(a, at, Q, at.first, WARPS, at.queries, q);
@@ -138,6 +139,7 @@ __global__ void __launch_bounds__(THREADS) attention_backward_q(attention_args a
     __shared__ float q[WARPS][WIDEST + 1], g[WARPS][WIDEST + 1], k_tile[TILE][WIDEST + 1],
         v_tile[TILE][WIDEST + 1];
     place at = place_here(a);
+    if (at.first >= at.queries) return; /* the whole block */
     int64_t i = at.first + at.warp, kept = at.kept + i;
     float lse = i < at.queries ? a.lse[kept] : 0.0f, sum[PARTS] = {}, whole = 0.0f;
     load_tile(a, at, Q, at.first, WARPS, at.queries, q);
@@ -168,6 +170,7 @@ __global__ void __launch_bounds__(THREADS) attention_backward_kv(attention_args 
     __shared__ float k[WARPS][WIDEST + 1], v[WARPS][WIDEST + 1], q_tile[TILE][WIDEST + 1],
         g_tile[TILE][WIDEST + 1];
     place at = place_here(a);
+    if (at.first >= at.queries) return; /* the whole block */
     int64_t j = at.first + at.warp, head = at.kept;
     float dk[PARTS] = {}, dv[PARTS] = {};
     load_tile(a, at, K, at.first, WARPS, at.keys, k);

@@ -162,6 +162,43 @@ START_TEST(a_way_is_measured_once) {
 }
 END_TEST
 
+/* ---- slopes within a graph ---- */
+
+/* (4) times the slope at (4) */
+static void describe_slope(const tw_dnn_key *key, tw_dnn_graph *g) {
+    const int64_t dim[4] = {1, 1, 1, 4}, stride[4] = {4, 4, 4, 1};
+    int dy = tw_dnn_memory(g, 0, TW_DNN_F32, dim, stride), z = tw_dnn_memory(g, 1, TW_DNN_F32, dim, stride);
+    int dz = tw_dnn_memory(g, 2, TW_DNN_F32, dim, stride);
+    tw_dnn_add(g, (tw_dnn_op)key->number[0], dy, z, TW_DNN_NONE, dz)->value = 1.702f;
+}
+
+static double activated(bool quick, double z) {
+    return quick ? z / (1 + exp(-(double)1.702f * z)) : z * 0.5 * (1 + erf(z / sqrt(2)));
+}
+
+/* What the interpreter takes a slope for is the derivative of what it takes the activation for. */
+START_TEST(slopes_are_derivatives) {
+    bool quick = _i;
+    tw_device *d = graph_device();
+    float *dy = memory(16), *z = memory(16), *dz = memory(16);
+    void *slot[TW_DNN_SLOTS] = {dy, z, dz}, *scratch;
+    tw_dnn_plan *plan;
+    tw_dnn_key key = {-1, {quick ? TW_DNN_SWISH_SLOPE : TW_DNN_GELU_SLOPE}};
+    for (int i = 0; i < 4; i++) dy[i] = 1 + 0.5f * (float)i, z[i] = 1.3f * (float)i - 2;
+    TW_ASSERT_OK(tw_dnn_find(d, &key, describe_slope, &plan));
+    scratch = memory(tw_dnn_scratch(plan));
+    TW_ASSERT_OK(tw_dnn_run(d, plan, slot, scratch));
+    for (int i = 0; i < 4; i++) {
+        double at = (double)z[i], h = 1e-5;
+        double slope = (activated(quick, at + h) - activated(quick, at - h)) / (2 * h);
+        ck_assert_msg(fabs((double)dz[i] - (double)dy[i] * slope) < 1e-6, "%g is not %g times %g",
+                      (double)dz[i], (double)dy[i], slope);
+    }
+    free(dy), free(z), free(dz), free(scratch);
+    tw_device_free(d);
+}
+END_TEST
+
 /* Otherwise the result would depend on a measurement. */
 START_TEST(a_deterministic_device_measures_nothing) {
     tw_device *d = graph_device();
@@ -207,6 +244,7 @@ int main(void) {
     TCase *tcase = tcase_create("cuda linear");
     tcase_add_loop_test(tcase, both_ways_give_what_the_cpu_gives, 0, 16);
     tcase_add_loop_test(tcase, backward_follows_either_way, 0, 2);
+    tcase_add_loop_test(tcase, slopes_are_derivatives, 0, 2);
     tcase_add_test(tcase, a_way_is_measured_once);
     tcase_add_test(tcase, a_deterministic_device_measures_nothing);
     tcase_add_test(tcase, nothing_is_measured_in_a_capture);
