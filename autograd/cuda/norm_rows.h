@@ -183,7 +183,7 @@ static inline tw_norm_rows tw_norm_rows_of(const tw_call *c, int gain, float eps
 }
 
 template <class Args, int PACKS>
-__global__ void __launch_bounds__(TW_FORWARD_THREADS) tw_norm_forward_kernel(Args a, tw_layout l) {
+__global__ void __launch_bounds__(TW_FORWARD_THREADS, 1) tw_norm_forward_kernel(Args a, tw_layout l) {
     __shared__ float shared[TW_GROUP_SHARED];
     tw_group at = tw_group_here(l, a.d);
     int64_t row = (int64_t)blockIdx.x * l.groups + at.group;
@@ -195,7 +195,8 @@ __global__ void __launch_bounds__(TW_FORWARD_THREADS) tw_norm_forward_kernel(Arg
 }
 
 template <class Args, int PACKS>
-__global__ void __launch_bounds__(tw_backward_threads(PACKS)) tw_norm_backward_kernel(Args a, tw_layout l) {
+__global__ void __launch_bounds__(tw_backward_threads(PACKS), 1)
+    tw_norm_backward_kernel(Args a, tw_layout l) {
     __shared__ float shared[TW_GROUP_SHARED], columns[TW_COLUMN_SHARED];
     tw_group at = tw_group_here(l, a.d);
     float gain[PACKS][TW_PACK], dgain[PACKS][TW_PACK] = {}, dbias[PACKS][TW_PACK] = {};

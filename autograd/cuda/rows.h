@@ -178,11 +178,10 @@ constexpr int TW_FORWARD_THREADS = 4 * TW_WARP; /* at most, as rows are no wider
 
 /* Backward, where every thread also keeps sums of its columns: as few packs as a block's threads allow. More
  * packs take more registers, of which a block has 65,536: a kernel of PACKS packs is bound to
- * tw_backward_threads(PACKS), which leaves 128 a thread with 1 pack, 170 with 2, 255 with 4. */
+ * tw_backward_threads(PACKS), which leaves 136 a thread with 1 pack (sm_80 needs more than 128), 168 with 2,
+ * 255 with 4. */
 constexpr int tw_backward_threads(int packs) {
-    return TW_WARP * (packs == 1   ? TW_MAX_GROUP_WARPS
-                      : packs == 2 ? TW_MAX_GROUP_WARPS - 4
-                                   : TW_MAX_GROUP_WARPS - 8);
+    return TW_WARP * (packs == 1 ? 15 : packs == 2 ? 12 : 8);
 }
 
 static inline tw_layout tw_layout_backward(int64_t rows, int64_t d) {

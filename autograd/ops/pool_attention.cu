@@ -69,7 +69,7 @@ TW_DEVICE void softmax(float *p, int64_t n) {
     __syncthreads();
 }
 
-__global__ void pool_attention_forward(pool_args a) {
+__global__ void __launch_bounds__(THREADS, 1) pool_attention_forward(pool_args a) {
     place at = place_here(a);
     int64_t from = at.h * a.width;
     float *p = a.p + blockIdx.x * a.tokens;
@@ -103,7 +103,7 @@ TW_DEVICE void score_gradients(const pool_args &a, const place &at, int64_t from
     __syncthreads();
 }
 
-__global__ void pool_attention_backward(pool_args a) {
+__global__ void __launch_bounds__(THREADS, 1) pool_attention_backward(pool_args a) {
     place at = place_here(a);
     int64_t from = at.h * a.width;
     const float *p = a.p + blockIdx.x * a.tokens;
