@@ -139,7 +139,7 @@ class Traffic:
     feature_gradients: float  # reduce-scatter of the texts' gradients
     gradients: float         # reduce-scatter of all buckets, f32
     norms: float             # all-gather of a number a unit
-    values: float            # all-gather of the new weights: f32, and their bf16 copies
+    values: float            # all-gather of the new weights: f32, or in bf16 their copies
 
     def total(self):
         return sum(vars(self).values())
@@ -149,12 +149,12 @@ def traffic(model, ranks, batch, bf16=True):
     away = (ranks - 1) / ranks
     return Traffic(features=4 * away * batch * model.embed, columns=3 * 4 * away * batch,
                    feature_gradients=4 * away * batch * model.embed, gradients=4 * away * model.parameters,
-                   norms=4 * away * model.parameters / UNIT, values=(6 if bf16 else 4) * away * model.parameters)
+                   norms=4 * away * model.parameters / UNIT, values=(2 if bf16 else 4) * away * model.parameters)
 
 
 def state_bytes(model, ranks, bf16=True):
-    """Values and gradients f32, copies bf16, Adam's moments sharded."""
-    return model.parameters * (8 + (2 if bf16 else 0) + 8 / ranks)
+    """Gradients f32; in bf16 copies, and the f32 masters with Adam's moments in shares; in f32 the values, moments in shares."""
+    return model.parameters * (6 + 12 / ranks if bf16 else 8 + 8 / ranks)
 
 
 def loss_bytes(model, ranks, batch, tile=1024):

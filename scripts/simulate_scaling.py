@@ -49,8 +49,7 @@ def step_programs(step, machine, symmetric):
     kinds = [("features", sent.features), ("columns", sent.columns * 2 / 3), ("columns", sent.columns / 3),
              ("feature_gradients", sent.feature_gradients)]
     kinds += [("gradients", 4 * n * away) for n in sizes] + [("norms", sent.norms)]
-    values = [4, 2] if step.bf16 else [4]  # bytes a weight: f32 and its bf16 copy, one collective each
-    kinds += [("values", v * n * away) for n in sizes for v in values]
+    kinds += [("values", (2 if step.bf16 else 4) * n * away) for n in sizes]  # bf16: the copies; masters stay
     collectives = [machine.collective(kind, size, ranks) for kind, size in kinds]
     programs = []
     for r in range(1 if symmetric else ranks):
@@ -89,7 +88,6 @@ def program_of(step, machine, own, sizes):
     p += wait("gradients") + [("memory", "norm", machine.norm(m.parameters / ranks))] + post("norm") + wait("norm")
     for n in sizes:
         p += [("memory", "optimizer", machine.update(n / ranks))] + post("values")
-        p += post("values") if step.bf16 else []
     return p + wait("values")
 
 

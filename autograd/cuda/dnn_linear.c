@@ -33,6 +33,7 @@ static int matrix(tw_dnn_graph *g, int slot, tw_dnn_type type, int64_t rows, int
 void tw_dnn_linear_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
     const tw_dnn_linear l = tw_dnn_linear_of(key);
     const int64_t shape[4] = {1, 1, l.rows, l.out};
+    g->name = "linear with its activation";
     g->flat = true;
     g->rules.deterministic = l.deterministic, g->rules.most_scratch = TW_DNN_LINEAR_SCRATCH;
     int x = matrix(g, TW_DNN_LINEAR_X, TW_DNN_BF16, l.rows, l.in, l.x_stride, 1);
