@@ -37,6 +37,7 @@ typedef struct nccl_comm {
     nccl_call calls[CALLS];
     int first, count; /* of those under way, the oldest first */
     uint64_t queued, done;
+    bool joining;       /* a wait with a limit and a message of its own */
     bool remote, stuck; /* the error is another rank's; the abort did not return */
     tw_status status;
     char message[1024]; /* of the first failure: later calls fail with it */
@@ -59,10 +60,10 @@ static void describe(void *context, tw_beat *beat) {
     nccl_comm *c = context;
     pthread_mutex_lock(&c->lock);
     beat->done[0] = c->state.done;
-    if (c->state.since > 0) {
-        double waiting = tw_seconds() - c->state.since;
+    if (c->joining || c->state.since > 0) {
+        double waiting = c->joining ? 0 : tw_seconds() - c->state.since;
         beat->waiting = waiting > 1e-3 ? waiting : 1e-3;
-        snprintf(beat->call, sizeof beat->call, "%s", c->state.call);
+        snprintf(beat->call, sizeof beat->call, "%s", c->joining ? "join" : c->state.call);
     }
     pthread_mutex_unlock(&c->lock);
 }
@@ -455,6 +456,12 @@ static tw_status wait_until_joined(nccl_comm *c) {
     }
 }
 
+static void set_joining(nccl_comm *c, bool joining) {
+    pthread_mutex_lock(&c->lock);
+    c->joining = joining;
+    pthread_mutex_unlock(&c->lock);
+}
+
 static tw_status join(nccl_comm *c) {
     unsigned char id[TW_NCCL_ID] = {0};
     char all_know = 1;
@@ -467,7 +474,10 @@ static tw_status join(nccl_comm *c) {
     free(known);
     TRY(status);
     TRY(tw_nccl_open(c->base.device, id, c->base.rank, c->base.ranks, &c->nccl));
+    set_joining(c, true);
+    tw_comm_mpi_serve(c->host, describe, c);
     status = wait_until_joined(c);
+    set_joining(c, false);
     return status == TW_OK ? TW_OK : give_up(c, status);
 }
 
@@ -493,11 +503,11 @@ tw_status tw_comm_nccl(tw_device *device, tw_comm *host, double timeout, tw_comm
                         .destroy = nccl_destroy};
     tw_status status = join(c);
     if (status == TW_OK) {
-        tw_comm_mpi_serve(host, describe, c);
         *out = &c->base;
         return TW_OK;
     }
     end_nccl(c);
+    tw_comm_mpi_serve(host, NULL, NULL);
     c->host = NULL; /* the caller's */
     nccl_destroy(&c->base);
     return status;
