@@ -5,9 +5,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+/* Linux 5.14; an older one refuses it, and pages come in when they are used. */
 #ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23 /* Linux 5.14; an older one refuses it, and pages come in when they are used  \
-                                */
+#define MADV_POPULATE_WRITE 23
 #endif
 
 enum { HUGE_PAGE = 2 << 20, LEAST = 64 << 20, STEP = 16 << 20 };

@@ -78,7 +78,7 @@ static bool replace(char name[NAME_BYTES], const char *from, const char *to) {
     size_t before = (size_t)(at - name), rest = strlen(at) - strlen(from), length = strlen(to);
     if (before + length + rest >= NAME_BYTES) return false;
     memmove(at + length, at + strlen(from), rest + 1);
-    memcpy(at, to, length);
+    for (size_t i = 0; i < length; i++) at[i] = to[i];
     return true;
 }
 
