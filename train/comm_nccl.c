@@ -477,8 +477,9 @@ static tw_status join(nccl_comm *c) {
     set_joining(c, true);
     tw_comm_mpi_serve(c->host, describe, c);
     status = wait_until_joined(c);
+    if (status != TW_OK) return give_up(c, status); /* still joining to the watchdog, which has less to say */
     set_joining(c, false);
-    return status == TW_OK ? TW_OK : give_up(c, status);
+    return TW_OK;
 }
 
 tw_status tw_comm_nccl(tw_device *device, tw_comm *host, double timeout, tw_comm **out) {
