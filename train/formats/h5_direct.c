@@ -72,15 +72,30 @@ static bool find_chunks(hid_t data, const hsize_t *shape, const tw_h5_walk *w, s
 }
 
 /* Whether HDF5's addresses count from the file's start or from behind the user block depends on its version:
- * the first chunk's checksum tells. */
-static bool find_base(tw_h5 *f, const chunk *first, size_t size) {
+ * the first chunk's bytes, read through it, tell. (Its checksum would not: zeros that lie in the wrong place
+ * have the right one.) Bytes that lie in both places tell nothing; another data set's will. */
+static bool find_base(tw_h5 *f, hid_t data, const chunk *first, size_t size) {
     const int64_t tries[] = {TW_SEAL_BYTES, 0};
-    for (int i = 0; i < 2 && f->base < 0; i++) {
-        chunk c = *first;
-        c.at += tries[i];
-        if (read_chunk(f->fd, &c, size)) f->base = tries[i];
-    }
-    return f->base >= 0;
+    const hsize_t start[TW_H5_MAX_DIMS] = {0};
+    size_t stored = size + TW_H5_CHECK_BYTES;
+    uint32_t skipped = 0;
+    int64_t found = -1;
+    int matches = 0;
+    if (f->base >= 0) return true;
+    unsigned char *through = malloc(2 * stored);
+    if (!through) return false;
+    if (H5Dread_chunk(data, H5P_DEFAULT, start, &skipped, through) >= 0 && skipped == 0)
+        for (int i = 0; i < 2; i++) {
+            struct iovec part = {through + stored, stored};
+            if (!read_fully(f->fd, &part, 1, first->at + tries[i]) ||
+                memcmp(through, through + stored, stored) != 0)
+                continue;
+            found = tries[i];
+            matches++;
+        }
+    free(through);
+    if (matches == 1) f->base = found;
+    return matches == 1;
 }
 
 bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, float *values) {
@@ -88,7 +103,8 @@ bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_w
     size_t size = (size_t)(w->step * w->inside) * sizeof *values;
     if (f->fd < 0 || n == 0 || n > MOST_CHUNKS || size > MOST_BYTES) return false;
     chunk *chunks = malloc((size_t)n * sizeof *chunks);
-    bool good = chunks && find_chunks(data, shape, w, size, values, chunks) && find_base(f, &chunks[0], size);
+    bool good =
+        chunks && find_chunks(data, shape, w, size, values, chunks) && find_base(f, data, &chunks[0], size);
     if (!good) {
         H5Eclear2(H5E_DEFAULT);
         free(chunks);
