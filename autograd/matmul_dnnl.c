@@ -156,8 +156,8 @@ static tw_status product_find(const shape *s, product **out) {
     return product_make(*out, s);
 }
 
-tw_status tw_matmul_dnnl(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, bool add, void *c,
-                         tw_dtype c_dtype, int64_t c_stride) {
+static tw_status multiply(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, bool add, void *c,
+                          tw_dtype c_dtype, int64_t c_stride) {
     shape s = {m,       n,       k,       a.stride,     b.stride,     c_stride,
                a.dtype, b.dtype, c_dtype, a.transposed, b.transposed, add};
     /* A single stored row may have any distance to the next one. */
@@ -178,6 +178,42 @@ tw_status tw_matmul_dnnl(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix
                                {DNNL_ARG_SCRATCHPAD, p->scratch}};
     TRY(ok(dnnl_primitive_execute(p->primitive, stream, p->scratch ? 4 : 3, args), "multiply"));
     return ok(dnnl_stream_wait(stream), "multiply");
+}
+
+/* n values that lie `from_stride` apart to places `to_stride` apart. */
+static void copy_vector(void *to, int64_t to_stride, const void *from, int64_t from_stride, int64_t n,
+                        tw_dtype dtype) {
+    for (int64_t i = 0; i < n; i++) {
+        if (dtype == TW_F32)
+            ((float *)to)[i * to_stride] = ((const float *)from)[i * from_stride];
+        else
+            ((uint16_t *)to)[i * to_stride] = ((const uint16_t *)from)[i * from_stride];
+    }
+}
+
+/* oneDNN 3.7 with AVX-512 takes every vector for a contiguous one, whatever its stride: those that are not go
+ * through copies. */
+tw_status tw_matmul_dnnl(int64_t m, int64_t n, int64_t k, tw_matrix a, tw_matrix b, bool add, void *c,
+                         tw_dtype c_dtype, int64_t c_stride) {
+    bool pack_a = m == 1 && k > 1 && a.transposed && a.stride > 1;
+    bool pack_b = n == 1 && k > 1 && !b.transposed && b.stride > 1, pack_c = n == 1 && m > 1 && c_stride > 1;
+    if (!pack_a && !pack_b && !pack_c) return multiply(m, n, k, a, b, add, c, c_dtype, c_stride);
+    char *copies = malloc((size_t)(2 * k + m) * sizeof(float)), *copy_b = copies + (size_t)k * sizeof(float),
+         *copy_c = copy_b + (size_t)k * sizeof(float);
+    if (!copies) return FAIL(TW_ERR_MEMORY, "out of memory: vectors of %lld", (long long)(2 * k + m));
+    if (pack_a) {
+        copy_vector(copies, 1, a.data, a.stride, k, a.dtype);
+        a = (tw_matrix){copies, a.dtype, k, false};
+    }
+    if (pack_b) {
+        copy_vector(copy_b, 1, b.data, b.stride, k, b.dtype);
+        b = (tw_matrix){copy_b, b.dtype, k, true};
+    }
+    if (pack_c && add) copy_vector(copy_c, 1, c, c_stride, m, c_dtype);
+    tw_status status = multiply(m, n, k, a, b, add, pack_c ? copy_c : c, c_dtype, pack_c ? 1 : c_stride);
+    if (pack_c && status == TW_OK) copy_vector(c, c_stride, copy_c, 1, m, c_dtype);
+    free(copies);
+    return status;
 }
 
 void tw_matmul_dnnl_release(void) {

@@ -63,9 +63,11 @@ static const op_config configs[] = {
      .input = {{OP_SHAPE(7, 5), .dtype = OP_F32, .padding = 3},
                {OP_SHAPE(7, 5), .dtype = OP_F32, .padding = 1},
                SCALE(1)}},
+    /* logit_scale's gradient is a sum of 17,161 terms of either sign: with two columns these values cancel so
+     * far that the rounding of a logit shows, which differs from processor to processor. */
     {.name = "more than a chunk of columns",
      .attr = &whole,
-     .input = {FEATURES(131, 2), FEATURES(131, 2), SCALE(1)}},
+     .input = {FEATURES(131, 4), FEATURES(131, 4), SCALE(1)}},
     {.name = "one pair", .attr = &whole, .input = {FEATURES(1, 4), FEATURES(1, 4), SCALE(1)}},
     {.name = "no pairs", .attr = &whole, .input = {FEATURES(0, 4), FEATURES(0, 4), SCALE(1)}},
     {.name = "repeated pairs",
