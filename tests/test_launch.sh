@@ -156,7 +156,8 @@ else
     [ "$(grep -c "unknown option" "$work/err")" = 1 ] && ok || fail "a usage error is not said once"
     echo "batchsize: 3" >"$work/wrong.yaml"
     # One that only a rank other than 0 has is said all the same.
-    refuses "a recipe that one rank cannot read" 2 "unknown key 'batchsize'" tests/mpirun.sh 1 "$tuwen" train "${options[@]}" \
-        --output "$work/no" : -n 1 "$tuwen" train "${options[@]}" --output "$work/no" --config "$work/wrong.yaml"
+    command=("$tuwen" train "${options[@]}" --output "$work/no")
+    refuses "a recipe that one rank cannot read" 2 "unknown key 'batchsize'" tests/mpirun.sh 2 bash tests/rank_differs.sh \
+        ${#command[@]} "${command[@]}" --config "$work/wrong.yaml"
 fi
 finish

@@ -184,13 +184,14 @@ same "stopped at step $steps and resumed on 4 ranks" "$work/n4/latest" "$work/r4
 one_differs() { # NAME CODE TEXT OPTIONS...: rank 1 gets other options
     local name=$1 code=$2 text=$3
     shift 3
-    refuses "$name" "$code" "$text" on 1 "$tuwen" train "${common[@]}" --output "$work/x" : -n 1 "$tuwen" train "${common[@]}" \
-        --output "$work/x" "$@"
+    local command=("$tuwen" train "${common[@]}" --output "$work/x")
+    refuses "$name" "$code" "$text" on 2 bash tests/rank_differs.sh ${#command[@]} "${command[@]}" "$@"
     [ "$(grep -c "tuwen train:" "$work/err")" = 1 ] && ok || fail "$name: not said once"
 }
 one_differs "other weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --seed 4
-refuses "other bf16 weights on one rank" 1 "rank 1 differs from rank 0 in the weights" on 1 "$tuwen" train "${common[@]}" \
-    --precision bf16 --output "$work/x" : -n 1 "$tuwen" train "${common[@]}" --precision bf16 --output "$work/x" --seed 4
+half=("$tuwen" train "${common[@]}" --precision bf16 --output "$work/x")
+refuses "other bf16 weights on one rank" 1 "rank 1 differs from rank 0 in the weights" \
+    on 2 bash tests/rank_differs.sh ${#half[@]} "${half[@]}" --seed 4
 one_differs "no data on one rank" 1 "nowhere" --train_data "$work/nowhere"
 refuses "a second run in the same folder" 2 "holds a run already" train 2 "$work/n2"
 
