@@ -2,10 +2,13 @@
 #ifndef TW_TESTS_PT_FILES_H
 #define TW_TESTS_PT_FILES_H
 
+#include "train/formats/pt.h"
 #include "train/formats/zip_write.h"
 #include "tw_test.h"
 
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define MARKER "/tmp/tw_hostile_marker1"
@@ -79,5 +82,37 @@ static inline void limit_memory_to(size_t size, size_t beside) {
 static inline void limit_memory(size_t size) {
     limit_memory_to(size, 20u << 20);
 }
+
+/* Opens the file and reads all of it, in less than 10 s; nothing in it runs. */
+static inline tw_status load(const char *path) {
+    tw_weights *w;
+    struct stat s;
+    ck_assert_int_eq(stat(path, &s), 0);
+    clock_t start = clock();
+    tw_status status = tw_pt_open(path, &w);
+    if (!status) {
+        for (int64_t i = 0; i < tw_weights_count(w) && !status; i++) {
+            int64_t count = tw_weights_at(w, i)->count;
+            float *f = malloc((size_t)count * sizeof *f + 1);
+            ck_assert_ptr_nonnull(f);
+            status = tw_weights_read_f32(w, i, f, count);
+            free(f);
+        }
+        tw_weights_close(w);
+    }
+    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
+    ck_assert_msg(seconds < 10, "took %.1f s", seconds);
+    ck_assert_msg(access(MARKER, F_OK) != 0, "the file was executed");
+    return status;
+}
+
+typedef struct hostile {
+    const char *name;
+    const char *pickle;
+    size_t size;
+    tw_status code;
+    const char *part; /* of the message */
+} hostile;
+#define PICKLE(literal) literal, sizeof(literal) - 1
 
 #endif

@@ -11,36 +11,6 @@
 
 #define W TENSOR(FOUR, "K\0", "(K\2K\2t", "(K\2K\1t")
 
-/* Opens the file and reads all of it, in less than 10 s. */
-static tw_status load(const char *path) {
-    tw_weights *w;
-    clock_t start = clock();
-    tw_status status = tw_pt_open(path, &w);
-    if (!status) {
-        for (int64_t i = 0; i < tw_weights_count(w) && !status; i++) {
-            int64_t count = tw_weights_at(w, i)->count;
-            float *f = malloc((size_t)count * sizeof *f + 1);
-            ck_assert_ptr_nonnull(f);
-            status = tw_weights_read_f32(w, i, f, count);
-            free(f);
-        }
-        tw_weights_close(w);
-    }
-    double seconds = (double)(clock() - start) / CLOCKS_PER_SEC;
-    ck_assert_msg(seconds < 10, "took %.1f s", seconds);
-    ck_assert_msg(access(MARKER, F_OK) != 0, "the file was executed");
-    return status;
-}
-
-typedef struct hostile {
-    const char *name;
-    const char *pickle;
-    size_t size;
-    tw_status code;
-    const char *part; /* of the message */
-} hostile;
-#define PICKLE(literal) literal, sizeof(literal) - 1
-
 static const hostile files[] = {
     {"a call among the attributes",
      PICKLE(

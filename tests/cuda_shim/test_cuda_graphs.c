@@ -4,6 +4,7 @@
 #include "autograd/cuda/dnn_attention.h"
 #include "autograd/op.h"
 #include "device_shim.h"
+#include "graph_device.h"
 #include "tw_test.h"
 
 #include <math.h>
@@ -26,19 +27,6 @@ static void *memory(size_t bytes) {
     ck_assert_int_eq(posix_memalign(&p, 64, bytes), 0);
     memset(p, 0x7f, bytes);
     return p;
-}
-
-/* A device that has graphs: every second one. */
-static tw_device *graph_device(void) {
-    tw_device *d = NULL, *other = NULL;
-    TW_ASSERT_OK(tw_device_cuda(0, &d));
-    if (!tw_shim_device_fuses(d)) {
-        TW_ASSERT_OK(tw_device_cuda(0, &other));
-        tw_device_free(d);
-        d = other;
-    }
-    ck_assert(tw_shim_device_fuses(d));
-    return d;
 }
 
 static float value(int64_t i) {

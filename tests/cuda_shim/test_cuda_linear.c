@@ -4,6 +4,7 @@
 #include "autograd/cuda/cuda.h"
 #include "autograd/op.h"
 #include "device_shim.h"
+#include "graph_device.h"
 #include "tw_test.h"
 
 #include <math.h>
@@ -22,16 +23,6 @@ static void *memory(size_t bytes) {
     ck_assert_int_eq(posix_memalign(&p, 64, bytes), 0);
     memset(p, 0xff, bytes);
     return p;
-}
-
-/* A device that has graphs: every second one. */
-static tw_device *graph_device(void) {
-    tw_device *d = NULL, *other = NULL;
-    TW_ASSERT_OK(tw_device_cuda(0, &d));
-    TW_ASSERT_OK(tw_device_cuda(0, &other));
-    bool first = tw_shim_device_fuses(d);
-    tw_device_free(first ? other : d);
-    return first ? d : other;
 }
 
 static void prepare(linear *l, tw_device *device, bool trains) {
