@@ -31,8 +31,6 @@ struct tw_stepper {
     int64_t *gathered; /* (ranks, 2) samples and micro-batches */
 };
 
-enum { FORWARD, BACKWARD, LOSS }; /* what is captured */
-
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
     if (!tw_on_cpu(s->device)) TRY(tw_inputs_create(s->device, &s->inputs));
     TRY(tw_graphs_create(s->device, true, &s->graphs));
@@ -266,7 +264,7 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
     work w = {s, t};
-    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), FORWARD, queue_forward, &w);
+    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), TW_GRAPH_FORWARD, queue_forward, &w);
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
@@ -301,7 +299,7 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
     }
     work w = {s, t};
     if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
-        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), BACKWARD, queue_backward, &w);
+        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), TW_GRAPH_BACKWARD, queue_backward, &w);
     TRY(tw_buckets_expect(s->buckets, t->tape));
     return tw_tape_backward(t->tape, s->record, tw_buckets_hook, s->buckets);
 }
@@ -327,8 +325,9 @@ static tw_status find_loss(tw_stepper *s) {
     double start, end, waited = tw_comm_times_of(s->comm).waited;
     TRY(look(s, &start));
     work w = {.s = s};
-    TRY(s->comm->ranks > 1 ? queue_loss(&w)
-                           : tw_graphs_run(s->graphs, tw_contrastive_version(s->loss), LOSS, queue_loss, &w));
+    TRY(s->comm->ranks > 1
+            ? queue_loss(&w)
+            : tw_graphs_run(s->graphs, tw_contrastive_version(s->loss), TW_GRAPH_LOSS, queue_loss, &w));
     TRY(look(s, &end));
     s->times.exchange = tw_comm_times_of(s->comm).waited - waited;
     s->times.loss = end - start - s->times.exchange;

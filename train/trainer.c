@@ -121,9 +121,9 @@ static void tell_choices(tw_run *run) {
 
 static tw_status queue_update(tw_run *run, int64_t global) {
     tw_graphs *graphs = tw_stepper_graphs(run->stepper);
-    enum { PART = 100 }; /* not one of the stepper's */
     if (global == 0) return TW_OK;
-    TRY(run->comm->ranks > 1 ? queue_adamw(run) : tw_graphs_run(graphs, 0, PART, queue_adamw, run));
+    TRY(run->comm->ranks > 1 ? queue_adamw(run)
+                             : tw_graphs_run(graphs, 0, TW_GRAPH_OPTIMIZER, queue_adamw, run));
     TRY(tw_step_results_end(run->results, run->step, global, tw_stepper_tallies(run->stepper),
                             tw_adamw_found(run->adamw)));
     const char *trouble = tw_graphs_trouble(graphs);
