@@ -289,7 +289,7 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 
 tw_status tw_run_close(tw_run *run) {
     tw_checkpoint_writer_free(run->saving.writer); /* first: it names the model's parameters */
-    free(run->saving.room);
+    if (run->device) run->device->pinned_release(run->device, run->saving.room);
     if (run->stepper && tw_stepper_wait_inputs(run->stepper) != TW_OK)
         tw_log_warning(run->rank_log, "%s", tw_last_error()); /* of a run that has failed before */
     tw_loader_close(run->loader);
