@@ -15,8 +15,11 @@ static tw_status open_cuda(int threads, int index, tw_device **out) {
     return tw_device_cuda(index, out);
 }
 
-static bool has_gpu(int index) {
-    return index < tw_cuda_devices();
+/* Fails where a GPU cannot be seen for want of a driver that serves this build: auto must not be slow in
+ * silence. */
+static tw_status look_for_gpu(int index, bool *found) {
+    *found = index < tw_cuda_devices();
+    return *found ? TW_OK : tw_cuda_check_driver();
 }
 
 /* ---- a GPU for each rank ---- */
@@ -30,6 +33,7 @@ typedef struct sight {
 } sight;
 
 static tw_status look_around(sight *mine) {
+    TRY(tw_cuda_check_driver());
     int n = tw_cuda_devices();
     *mine = (sight){.gpus = n < MOST ? n : MOST, .taken = -1};
     if (gethostname(mine->host, sizeof mine->host - 1) != 0) strcpy(mine->host, "unknown host");
@@ -122,9 +126,10 @@ static tw_status open_cuda(int threads, int index, tw_device **out) {
                 "this build has no CUDA; configure it with cmake --preset cuda, or use the device cpu");
 }
 
-static bool has_gpu(int index) {
+static tw_status look_for_gpu(int index, bool *found) {
     (void)index;
-    return false;
+    *found = false;
+    return TW_OK;
 }
 
 static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *index) {
@@ -157,8 +162,13 @@ const char *tw_device_trouble(tw_device *device) {
 #endif
 
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) {
-    if (choice != TW_CONFIG_DEVICE_CUDA && (choice == TW_CONFIG_DEVICE_CPU || !has_gpu(index)))
-        return tw_device_cpu(threads, out);
+    bool found = choice == TW_CONFIG_DEVICE_CUDA;
+    *out = NULL;
+    if (choice == TW_CONFIG_DEVICE_AUTO) {
+        tw_status status = look_for_gpu(index, &found);
+        if (status != TW_OK) return tw_fail_context(status, "device auto (cpu leaves the GPU alone)");
+    }
+    if (!found) return tw_device_cpu(threads, out);
     tw_status status = open_cuda(threads, index, out);
     return status == TW_OK
                ? TW_OK
