@@ -170,7 +170,7 @@ tw_status tw_run_plan_memory(tw_run *run) {
                  run->comm->ranks > 1 ? " on rank 0" : "");
     tw_log_line(run->log,
                 "memory%s: weights and gradients %.1f MB%s, moments %.1f MB%s, activations %.1f MB, inputs "
-                "%.1f MB, features and their gradients %.1f MB%s",
+                "%.1f MB, the loss %.1f MB%s",
                 ranks, (double)tw_params_bytes(run->model->params) / 1e6, masters, moments, share,
                 (double)tw_towers_bytes(run->towers) / 1e6, held_inputs(run, micro) / 1e6,
                 loss_bytes(run) / 1e6, copy);
