@@ -229,8 +229,11 @@ static void bind_entry(const tw_tape *tape, tw_entry *e) {
     uint32_t inputs, outputs;
     tw_entry_reads(e, &inputs, &outputs);
     tw_call *c = &e->call;
-    for (int i = 0; i < c->n_inputs; i++)
+    for (int i = 0; i < c->n_inputs; i++) {
+        const tw_param *param = node->inputs[i] == TW_NONE ? NULL : tape->values[node->inputs[i]]->param;
         c->input[i].data = inputs >> i & 1u ? value_address(tape, node->inputs[i], later) : NULL;
+        c->input_half[i] = param ? param->half : NULL;
+    }
     for (int i = 0; i < c->n_outputs; i++)
         c->output[i].data = outputs >> i & 1u ? value_address(tape, node->outputs[i], later) : NULL;
     c->scratch = address(tape, e->scratch_buffer);
