@@ -34,6 +34,8 @@ typedef struct tw_entry {
     int position; /* on the time line of lifetimes */
     int scratch_buffer;
     tw_call call;
+    uint32_t
+        first; /* bit i: of a backward, that input i's gradient is a parameter's and comes from here first */
     int n_final; /* parameters whose gradient is final after this entry */
     const tw_param *final[TW_MAX_INPUTS];
 } tw_entry;
@@ -67,6 +69,8 @@ struct tw_tape {
 
 /* Grows *array, whose elements have `size` bytes, for one more element. */
 tw_status tw_tape_grow(void *array, int *capacity, int count, size_t size) TW_MUST_CHECK;
+/* Says of every backward entry what it is the first to bring; tw_tape_plan calls it. */
+tw_status tw_tape_find_first_gradients(tw_tape *tape) TW_MUST_CHECK;
 /* Fills entries and buffers. */
 tw_status tw_tape_plan(tw_tape *tape) TW_MUST_CHECK;
 

@@ -23,6 +23,7 @@ typedef struct tw_gradient_found {
                               the rank that owns the unit */
     int32_t own_finite;    /* what this rank added to the others' pieces is all finite */
     int32_t steps;         /* of Adam, that changed weights */
+    int32_t blocks;        /* the device's own: 0 whenever its work is done */
 } tw_gradient_found;
 
 /* The optimizer's factors that follow from the norm. */

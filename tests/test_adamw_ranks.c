@@ -352,8 +352,8 @@ static tw_status count_all_gather(tw_comm *c, const float *in, float *out, const
     return real_all_gather(c, in, out, counts);
 }
 
-/* What a step's all_gathers move: a number a unit for the norm, and of the new values what is computed with.
- */
+/* What a step's all_gathers move, if there is another rank: a number a unit for the norm, and of the new
+ * values what is computed with. */
 static void count_traffic(tw_comm *c, const job *j, const trainee *t) {
     int64_t units = (t->trainable + TW_PARTITION_UNIT - 1) / TW_PARTITION_UNIT;
     int64_t wanted = j->sharded ? t->trainable / 2 + tw_params_vectors(t->set) : t->trainable;
@@ -363,7 +363,7 @@ static void count_traffic(tw_comm *c, const job *j, const trainee *t) {
     gathered = 0;
     one_step(c, j, t, 0, &norm);
     c->all_gather = real_all_gather;
-    ck_assert_int_eq(gathered, units + (c->ranks > 1 ? wanted : 0)); /* not sharded: the gradients */
+    ck_assert_int_eq(gathered, c->ranks > 1 ? units + wanted : 0); /* not sharded: the gradients */
 }
 
 static void count_memory(tw_comm *c, void *argument) {

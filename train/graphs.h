@@ -14,6 +14,7 @@ void tw_graphs_free(tw_graphs *graphs); /* accepts NULL */
 /* The parts of a step, by which a profiler's time line names what they queue or launch. */
 typedef enum tw_graph_part {
     TW_GRAPH_FORWARD,
+    TW_GRAPH_FIRST_BACKWARD, /* of a step: it writes gradients that later ones add to */
     TW_GRAPH_BACKWARD,
     TW_GRAPH_LOSS,
     TW_GRAPH_OPTIMIZER,

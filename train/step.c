@@ -233,14 +233,21 @@ static tw_status queue_backward(void *context) {
     return tw_tape_backward(w->t->tape, w->s->record, NULL, NULL);
 }
 
+static tw_status queue_first_backward(void *context) {
+    const work *w = context;
+    return tw_tape_backward_first(w->t->tape, w->s->record, NULL, NULL);
+}
+
 static tw_status queue_loss(void *context) {
     return tw_contrastive_run(((const work *)context)->s->loss);
 }
 
-static tw_status zero_gradients(tw_stepper *s) {
+/* Before the loss, which adds to logit_scale's. t: what goes back first and writes its own; NULL: nothing
+ * does. */
+static tw_status zero_gradients(tw_stepper *s, const tw_tower_tape *t) {
     double start, end;
     TRY(look(s, &start));
-    TRY(tw_params_zero_gradients(s->model->params));
+    TRY(t ? tw_tape_zero_others(t->tape, s->model->params) : tw_params_zero_gradients(s->model->params));
     TRY(look(s, &end));
     s->times.backward = end - start;
     return TW_OK;
@@ -250,8 +257,7 @@ static tw_status zero_gradients(tw_stepper *s) {
 static tw_status begin_work(tw_stepper *s) {
     if (s->ready) return TW_OK;
     s->ready = true;
-    if (s->results) TRY(tw_step_results_ready(s->results));
-    return zero_gradients(s);
+    return s->results ? tw_step_results_ready(s->results) : TW_OK;
 }
 
 /* Its draws belong to the samples: repeated, it gives the same features. */
@@ -268,11 +274,11 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
-    double start, end, zeroed = s->times.backward;
+    double start, end;
     TRY(look(s, &start));
     TRY(run_forward(s, c, part, out));
     TRY(look(s, &end));
-    s->times.forward += end - start - (s->times.backward - zeroed);
+    s->times.forward += end - start;
     if (s->profile) s->times.text += end - s->image_end;
     return TW_OK;
 }
@@ -298,10 +304,14 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }
     work w = {s, t};
+    bool first = part == c->parts - 1;
     if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
-        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), TW_GRAPH_BACKWARD, queue_backward, &w);
+        return tw_graphs_run(s->graphs, tw_tape_version(t->tape),
+                             first ? TW_GRAPH_FIRST_BACKWARD : TW_GRAPH_BACKWARD,
+                             first ? queue_first_backward : queue_backward, &w);
     TRY(tw_buckets_expect(s->buckets, t->tape));
-    return tw_tape_backward(t->tape, s->record, tw_buckets_hook, s->buckets);
+    return (first ? tw_tape_backward_first : tw_tape_backward)(t->tape, s->record, tw_buckets_hook,
+                                                               s->buckets);
 }
 
 /* From the last part, whose forward is still there, back to the first. */
@@ -354,6 +364,7 @@ static tw_status run(tw_stepper *s, const cut *c, double *loss) {
     TRY(tw_contrastive_begin(s->loss, s->counts));
     TRY(make_features(s, c, &t));
     TRY(begin_work(s)); /* nothing was to be brought */
+    TRY(zero_gradients(s, t));
     TRY(find_loss(s));
     TRY(find_gradients(s, c, t));
     if (!loss) return TW_OK;
@@ -374,7 +385,7 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     s->host.step = (uint32_t)step;
     s->sent = 0;
     s->ready = false;
-    if (c.global == 0) return zero_gradients(s);
+    if (c.global == 0) return zero_gradients(s, NULL);
     tw_status status = run(s, &c, loss);
     if (status != TW_OK && s->inputs) tw_inputs_drop(s->inputs);
     return status;
