@@ -11,7 +11,7 @@ extern "C" {
 
 #include "autograd/cuda/dnn.h"
 
-/* Bytes that a plan may need, so that memory can be planned without one; engines ask for up to 2 MB. */
+/* Bytes that a plan may need, so that memory can be planned without one; engines ask for up to 4.4 MB. */
 enum { TW_DNN_NORM_SCRATCH = 8 << 20 };
 
 typedef struct tw_dnn_norm {
