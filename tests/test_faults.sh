@@ -29,6 +29,8 @@ start 3; kill -9 "$(pid 0)" "$(pid 1)" "$(pid 2)"; ends "all ranks killed" "rank
 start 3; kill -STOP "$(pid 1)"; ends "a rank stopped" "rank 1 of 3 \(process $(pid 1) on .*has not been heard of"
 start 3; kill -STOP "$(pid 0)"; ends "rank 0 stopped" "rank 0 of 3 \(process $(pid 0) on .*has not been heard of"
 start 3 hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited"
+start 3 spin 2; ends "a rank computes without end" "rank 2 of 3 .* hangs: rank [01] has waited .* got nothing done since it began with: a loop"
+start 3 spin 0; ends "rank 0 computes without end" "rank 0 of 3 .* hangs: rank [12] has waited .* got nothing done since it began with: a loop"
 start 3 fail 1; ends "a rank fails" "tool_ranks: rank 1 of 3 on .*: no space left on device"
 start 3 fail 0; ends "rank 0 fails" "tool_ranks: rank 0 of 3 on .*: no space left on device"
 start 3 differ 1; ends "ranks that do not agree" "rank 1 of 3 .* waits in broadcast, rank"
@@ -52,6 +54,12 @@ start 3; kill -STOP "$(pid 0)" "$(pid 1)" "$(pid 2)"; sleep $((timeout_s + 3))
 kill -CONT "$(pid 0)" "$(pid 1)" "$(pid 2)"; sleep $timeout_s
 if kill -0 $job 2>/dev/null; then ok; else fail "a job that was suspended: $(cat "$work/err")"; fi
 kill -9 "$(pid 2)"; ends "afterwards killed too" "rank 2 with PID"
+
+# And one with a slow rank: work that takes longer than a rank may be stuck, in one piece and in many.
+start 2 slow 1; sleep $((timeout_s * 8))
+if kill -0 $job 2>/dev/null; then ok; else fail "a slow rank: $(cat "$work/err")"; fi
+began=$SECONDS
+kill -9 "$(pid 0)"; ends "afterwards killed as well" "rank 0 with PID"
 
 # ---- a network between two hosts is cut: network namespaces, Open MPI over TCP, ip in the place of ssh ----
 space=tw$$

@@ -1,5 +1,6 @@
 #include "train/graphs.h"
 
+#include "autograd/progress.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,7 @@ tw_status tw_graphs_run(tw_graphs *g, uint64_t plan, int part, tw_status (*body)
     if (known && !e->plain && !e->graph) capture(g, e, body, context);
     if (!e->graph) return body(context);
     g->launched++;
+    tw_progress_begin("a captured part of the step");
     return d->launch(d, e->graph);
 }
 
