@@ -134,14 +134,15 @@ static tw_status one_step(tw_run *run, bool *stop) {
     TRY(tw_run_log_samples(run, &all));
     TRY(tw_run_keep_samples(run, &all));
     TRY(watch_repeats(run, &all));
+    double agreed = tw_seconds(); /* what the others kept this rank waiting for is not its work */
     TRY(compute(run, &batch, &global));
+    tell_progress(run, tw_seconds() - agreed);
     run->step++;
     run->profile.steps++;
     run->position = batch.position - batch.first + batch.global;
     run->epoch = batch.epoch;
     if (run->position >= tw_sampler_epoch_samples(run->sampler)) run->position = 0, run->epoch++;
     double seconds = tw_seconds() - start;
-    tell_progress(run, seconds);
     run->window.steps++;
     run->window.pairs += global;
     run->window.truncated += all.truncated;

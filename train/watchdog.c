@@ -113,15 +113,27 @@ static void carry_out(const tw_watchdog *w, double now) {
     _exit(EXIT_FAILURE);
 }
 
+/* Whether nothing comes from the host of a rank any more, which is not this one. */
+static bool host_is_silent(const tw_watchdog *w, int rank, int known, double now) {
+    if (on_my_host(w, rank)) return false;
+    for (int r = 0; r < known; r++)
+        if (strcmp(w->peers[r].host, w->peers[rank].host) == 0 &&
+            now - w->views[r].heard <= 1 + 2 * w->interval)
+            return false;
+    return true;
+}
+
 /* The launcher ends the job (SIGTERM) while a rank is silent: it has noticed too, and its own message may
  * name no rank. There is about a second left to say which one it is, of all that may be the reason for the
- * signal only if the silence is no short one. */
+ * signal only if the silence is no short one, or that of a whole host. */
 static void mind_the_end(tw_watchdog *w, double now) {
     double quiet = fmax(2 + 4 * w->interval, w->limit / 4);
+    int known = w->rank == 0 ? w->ranks : 1; /* the others hear rank 0 alone */
     if (tw_stop_signal() != SIGTERM) return;
     if (w->rank != 0 && (place_on_host(w) != 0 || one_has_left(w))) return;
-    for (int r = 0; r < (w->rank == 0 ? w->ranks : 1); r++) {
-        if (r == w->rank || now - w->views[r].heard <= quiet) continue;
+    for (int r = 0; r < known; r++) {
+        if (r == w->rank) continue;
+        if (now - w->views[r].heard <= quiet && !host_is_silent(w, r, known, now)) continue;
         w->verdict = tw_verdict_silent(r, w->peers, w->ranks, now - w->views[r].heard);
         speak_and_end(w);
     }
