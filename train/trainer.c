@@ -113,7 +113,7 @@ static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
  * third on, when the host only sees how long a whole step takes. */
 static void tell_progress(const tw_run *run, double seconds) {
     if (run->results) tw_progress_queued(seconds);
-    if (run->profile.steps >= (run->results ? 3 : 1)) tw_progress_settle();
+    if (!run->results || run->profile.steps >= 2) tw_progress_settle();
 }
 
 /* *stop: a rank was asked to, and the step was dropped before it began. */
