@@ -39,6 +39,8 @@ struct tw_comm {
     tw_status (*broadcast)(tw_comm *c, void *data, size_t bytes, int root) TW_MUST_CHECK;
     /* out[r * bytes ..) = rank r's `bytes` bytes at `in`, for small agreements: sizes, hashes, stop flags. */
     tw_status (*gather_all)(tw_comm *c, const void *in, size_t bytes, void *out) TW_MUST_CHECK;
+    /* The same for rank `root` alone; `out` may be NULL on the others. Call it as tw_comm_gather. */
+    tw_status (*gather)(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
 
     /* Ends the other ranks too: `message` says why. Returns when this rank may exit. */
     void (*abort)(tw_comm *c, const char *message);
@@ -48,5 +50,8 @@ struct tw_comm {
 /* The communicator of a single rank. Freed with tw_comm_free. */
 tw_status tw_comm_self(tw_device *device, tw_comm **out) TW_MUST_CHECK;
 void tw_comm_free(tw_comm *c);
+
+/* c->gather, or with a communicator that lacks it gather_all. */
+tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
 
 #endif

@@ -1,4 +1,5 @@
 #include "autograd/param_internal.h"
+#include "autograd/progress.h"
 #include "autograd/random.h"
 
 #include <stdlib.h>
@@ -25,6 +26,7 @@ tw_status tw_params_initialise(tw_params *set, uint64_t seed) {
 
 static tw_status set_copy(tw_params *set, tw_param *param, const float *values) {
     tw_device *d = set->device;
+    tw_progress_tick();
     if (param->half) {
         uint16_t *half = malloc((size_t)param->count * 2 + 2);
         if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -90,6 +92,7 @@ tw_status tw_params_written(tw_params *set, tw_param *param) {
 
 tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) {
     tw_device *d = set->device;
+    tw_progress_tick();
     if (param->master.data) {
         TRY(d->download(d, TW_QUEUE_COMPUTE, values, param->master.data, (size_t)param->count * 4));
         return d->sync(d, TW_QUEUE_COMPUTE);

@@ -1,3 +1,4 @@
+#include "autograd/progress.h"
 #include "autograd/tape_internal.h"
 
 #include <stdio.h>
@@ -278,13 +279,29 @@ tw_status tw_tape_download(tw_tape *tape, const tw_tensor *tensor, void *host) {
     return tape->device->sync(tape->device, TW_QUEUE_COMPUTE);
 }
 
-tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
-    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+/* How long the calls of a tape take shows when it has run once. */
+static void begin_run(const bool *ran) {
+    if (!*ran) tw_progress_first(true);
+}
+
+static tw_status end_run(bool *ran, tw_status status) {
+    if (!*ran) tw_progress_first(false);
+    *ran |= status == TW_OK;
+    return status;
+}
+
+static tw_status run_forward(tw_tape *tape, const tw_step *step) {
     for (int i = 0; i < tape->n_forward; i++) {
         tape->entries[i].call.step = step;
         TRY(tw_op_forward(&tape->entries[i].call));
     }
     return TW_OK;
+}
+
+tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
+    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    begin_run(&tape->ran_forward);
+    return end_run(&tape->ran_forward, run_forward(tape, step));
 }
 
 tw_status tw_tape_forward_probed(tw_tape *tape, const tw_step *step, const tw_tensor *tensor,
@@ -315,10 +332,8 @@ static void set_modes(tw_entry *e, bool first) {
         if (e->first >> i & 1u) e->call.input_mode[i] = first ? TW_WRITE : TW_ADD;
 }
 
-static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
-                           bool first) {
-    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
-    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
+static tw_status run_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
+                              bool first) {
     for (int i = tape->n_forward; i < tape->n_entries; i++) {
         tw_entry *e = &tape->entries[i];
         e->call.step = step;
@@ -327,6 +342,14 @@ static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook 
         for (int k = 0; hook && k < e->n_final; k++) TRY(hook(context, e->final[k]));
     }
     return TW_OK;
+}
+
+static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
+                           bool first) {
+    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
+    begin_run(&tape->ran_backward);
+    return end_run(&tape->ran_backward, run_backward(tape, step, hook, context, first));
 }
 
 tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {

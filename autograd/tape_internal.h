@@ -52,6 +52,7 @@ static inline void tw_entry_reads(const tw_entry *e, uint32_t *inputs, uint32_t 
 struct tw_tape {
     tw_device *device;
     bool training, finished, bound;
+    bool ran_forward, ran_backward; /* once to the end */
     tw_recompute recompute;
     tw_status status; /* first failure while recording */
     char message[1024];

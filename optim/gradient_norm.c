@@ -197,13 +197,14 @@ tw_status tw_gradient_norm_set_steps(tw_gradient_norm *a, int64_t steps) {
 static tw_status find_rank(tw_gradient_norm *a, int owner, int32_t finite, tw_gradient_report *report) {
     const tw_partition *p = a->partition;
     report->rank = owner;
+    report->ranks = 1;
     if (p->ranks == 1) return TW_OK;
     int32_t *all = calloc((size_t)p->ranks, sizeof *all);
     if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = a->comm->gather_all(a->comm, &finite, sizeof finite, all);
     int bad = 0;
-    for (int r = 0; status == TW_OK && r < p->ranks; r++)
-        if (!all[r]) report->rank = bad++ ? -1 : r;
+    for (int r = p->ranks - 1; status == TW_OK && r >= 0; r--)
+        if (!all[r]) report->rank = r, report->ranks = ++bad;
     free(all);
     return status;
 }

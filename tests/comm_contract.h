@@ -255,6 +255,24 @@ START_TEST(gather_all_small_and_large) {
 }
 END_TEST
 
+START_TEST(gather_to_each_rank) {
+    static const size_t sizes[] = {0, 1, 5000, 300000};
+    for (int root = 0; root < comm->ranks; root++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            size_t n = sizes[s];
+            bool mine = comm->rank == root;
+            unsigned char *in = malloc(n + 1), *out = mine ? calloc((size_t)comm->ranks, n + 1) : NULL;
+            for (size_t i = 0; i < n; i++) in[i] = (unsigned char)(31 * (size_t)comm->rank + i % 251);
+            TW_ASSERT_OK(tw_comm_gather(comm, in, n, out, root));
+            for (int r = 0; mine && r < comm->ranks; r++)
+                for (size_t i = 0; i < n; i++)
+                    if (out[(size_t)r * n + i] != (unsigned char)(31 * (size_t)r + i % 251))
+                        ck_abort_msg("byte %zu of rank %d differs at rank %d", i, r, root);
+            free(in), free(out);
+        }
+}
+END_TEST
+
 /* Many calls of all kinds before one sync, of data that later calls take up; host calls in between, which do
  * not wait for them. */
 START_TEST(many_calls_are_done_in_order) {
@@ -328,7 +346,7 @@ END_TEST
 #define COMM_CONTRACT                                                                                        \
     all_reduce_gives_the_same_sums_everywhere, all_gather_of_uneven_counts, reduce_scatter_of_uneven_counts, \
         all_to_all_of_uneven_counts, broadcast_from_each_rank, gather_all_small_and_large,                   \
-        many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,                              \
+        gather_to_each_rank, many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,         \
         counts_that_cannot_be_are_refused
 
 #endif

@@ -245,9 +245,10 @@ static void check_queued(tw_gradient_norm *norm, const tw_gradient_report *expec
     TW_ASSERT_OK(tw_gradient_norm_report(norm, &found, &report));
     ck_assert_str_eq(report.offender, expected->offender);
     ck_assert_int_eq(report.rank, expected->rank);
+    ck_assert_int_eq(report.ranks, expected->ranks);
 }
 
-/* A loss that is not finite spoils every rank's part: no rank is named. */
+/* A loss that is not finite spoils every rank's part. */
 static void spoil_all(tw_comm *c, void *argument) {
     job *j = argument;
     trainee t = make_whole(j);
@@ -260,7 +261,8 @@ static void spoil_all(tw_comm *c, void *argument) {
     for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = NAN;
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, j->first);
-    ck_assert_int_eq(report.rank, c->ranks == 1 ? 0 : -1);
+    ck_assert_int_eq(report.rank, 0);
+    ck_assert_int_eq(report.ranks, c->ranks);
     check_queued(norm, &report);
     /* Finite, but its square is not: only the sum shows it, and the largest element's owner is named. */
     for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = 0;
@@ -277,6 +279,7 @@ static void spoil_all(tw_comm *c, void *argument) {
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, "a.bias");
     ck_assert_int_eq(report.rank, bad);
+    ck_assert_int_eq(report.ranks, 1);
     check_queued(norm, &report);
     tw_gradient_norm_free(norm);
     tw_partition_free(partition);

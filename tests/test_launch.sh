@@ -70,6 +70,19 @@ done
 : >"$work/bad"
 refuses "an empty host file" 2 "names no host" with $launch/hosts.sh "$work/bad" -- --config a.yaml
 refuses "no host file" 2 "no such host file" with $launch/hosts.sh "$work/nowhere" -- --config a.yaml
+# mpirun that stays when its ranks have gone, and one that is asked to stop.
+as_rank='[[ "$*" == *ppr:1:node* ]] && exit
+bash -c "exec -a \"$TUWEN train\" sleep 5" &'
+stand_in mpirun "$as_rank exec sleep 20"
+refuses "an mpirun that does not end" 137 "but mpirun has not" with env TW_MPIRUN_PATIENCE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
+stand_in mpirun "trap 'exit 5' USR1; $as_rank echo begun >$work/begun; wait; sleep 20 & wait"
+PATH="$work/bin:$PATH" $launch/hosts.sh "$work/hosts" -- --config a.yaml >"$work/out" 2>"$work/err" &
+for _ in $(seq 100); do [ -s "$work/begun" ] && break; sleep 0.1; done
+kill -USR1 $!
+wait_for $! 20
+code=$?
+[ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
+stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
 
 printf 'first slots=8\n  second # one\n' >"$work/hosts"

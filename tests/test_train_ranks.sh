@@ -197,7 +197,7 @@ refuses "a second run in the same folder" 2 "holds a run already" train 2 "$work
 
 # Features and scores.
 model=$work/one/latest
-for n in 1 3; do
+for n in 1 2 3; do
     mkdir "$work/f$n"
     for format in h5 npy; do
         holds "extract on $n ranks" on $n "$tuwen" extract --checkpoint "$model" --data "$data/lmdb/train" --output "$work/f$n" \
@@ -207,5 +207,18 @@ for n in 1 3; do
         --batch 7 --threads 1
 done
 [ "$(ls "$work/f1" | wc -l)" -ge 5 ] && ok || fail "files are missing: $(ls "$work/f1" | tr '\n' ' ')"
-for file in "$work"/f1/*; do equal "3 ranks write the same $(basename "$file")" "$file" "$work/f3/$(basename "$file")"; done
+for n in 2 3; do
+    for file in "$work"/f1/*; do equal "$n ranks write the same $(basename "$file")" "$file" "$work/f$n/$(basename "$file")"; done
+done
+# What is not needed is not opened: of a split whose pairs are damaged, the images; of one without images, the texts beside it.
+mkdir -p "$work/parts/lmdb/train/pairs"
+ln -s "$data/lmdb/train/imgs" "$work/parts/lmdb/train/imgs"
+echo damaged >"$work/parts/lmdb/train/pairs/data.mdb"
+cp "$data/train_texts.jsonl" "$work/parts/bare_texts.jsonl"
+holds "the images alone" on 2 "$tuwen" extract --checkpoint "$model" --data "$work/parts/lmdb/train" --images_only \
+    --output "$work/parts" --batch 7 --threads 1
+equal "the images alone" "$work/f1/train_imgs.img_feat.h5" "$work/parts/train_imgs.img_feat.h5"
+holds "the texts alone" on 2 "$tuwen" extract --checkpoint "$model" --data "$work/parts/lmdb/bare" --texts_only \
+    --output "$work/parts" --name train --batch 7 --threads 1
+equal "the texts alone" "$work/f1/train_texts.txt_feat.h5" "$work/parts/train_texts.txt_feat.h5"
 finish

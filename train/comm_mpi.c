@@ -78,6 +78,10 @@ static tw_status mpi_gather_all(tw_comm *c, const void *in, size_t bytes, void *
     return run_host(c, TW_OP_GATHER_ALL, in, bytes, out, 0);
 }
 
+static tw_status mpi_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    return run_host(c, TW_OP_GATHER, in, bytes, out, root);
+}
+
 static void mpi_abort(tw_comm *c, const char *message) {
     tw_watchdog_fail(self(c)->watchdog, message);
     tw_last_word_say(message);
@@ -136,6 +140,7 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **ou
                         .sync = mpi_sync,
                         .broadcast = mpi_broadcast,
                         .gather_all = mpi_gather_all,
+                        .gather = mpi_gather,
                         .abort = mpi_abort,
                         .destroy = mpi_destroy};
     status = check_ranks(&c->thread, ranks);

@@ -1,5 +1,7 @@
 #include "train/encode_turns.h"
 
+#include "autograd/progress.h"
+
 #include <stdlib.h>
 
 /* A message: this, then ok (batch), then rows (batch, embed). */
@@ -27,9 +29,10 @@ tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t e
     if (t->ranks == 1) return TW_OK;
     t->bytes = rows_at(t) + (size_t)(options->batch * embed) * sizeof(float);
     t->mine = calloc(1, t->bytes);
-    t->all = malloc(t->bytes * (size_t)t->ranks);
-    return t->mine && t->all ? TW_OK
-                             : FAIL(TW_ERR_MEMORY, "out of memory: a batch of features of every rank");
+    if (t->rank == 0) t->all = malloc(t->bytes * (size_t)t->ranks);
+    return t->mine && (t->all || t->rank > 0)
+               ? TW_OK
+               : FAIL(TW_ERR_MEMORY, "out of memory: a batch of features of every rank");
 }
 
 void tw_turns_close(tw_turns *t) {
@@ -45,7 +48,7 @@ static tw_status deliver(tw_turns *t, const tw_encoded *batch) {
 }
 
 static tw_status exchange(tw_turns *t) {
-    TRY(t->options->comm->gather_all(t->options->comm, t->mine, t->bytes, t->all));
+    TRY(tw_comm_gather(t->options->comm, t->mine, t->bytes, t->all, 0));
     for (int r = 0; t->rank == 0 && r < t->ranks; r++) {
         const char *message = t->all + (size_t)r * t->bytes;
         const head *h = (const void *)message;
@@ -62,6 +65,8 @@ static tw_status exchange(tw_turns *t) {
 
 tw_status tw_turns_take(void *turns, const tw_encoded *batch) {
     tw_turns *t = turns;
+    tw_progress_begin("handing on features");
+    tw_progress_settle();
     if (t->ranks == 1) {
         tw_encoded b = *batch;
         b.first = t->first + t->round++ * t->options->batch;

@@ -1,6 +1,7 @@
 #include "train/extraction.h"
 
 #include "autograd/parallel.h"
+#include "autograd/progress.h"
 #include "data/files.h"
 #include "train/clock.h"
 #include "train/feature_part.h"
@@ -152,6 +153,7 @@ static tw_status write_rows(const tw_extraction *e, tw_feature_part *part, id_so
                             tw_features_writer *writer, tw_extracted *out) {
     for (int64_t index = 0;; index++) {
         tw_feature_batch batch;
+        tw_progress_begin("writing features");
         TRY(tw_feature_part_read(part, index, &batch));
         if (batch.n == 0) break;
         TRY(write_batch(writer, &batch, e->encoder->dim, ids, out));

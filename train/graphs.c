@@ -1,5 +1,6 @@
 #include "train/graphs.h"
 
+#include "autograd/progress.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,13 +88,14 @@ static tw_status run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status 
     if (known && !e->plain && !e->graph) capture(g, e, body, context);
     if (!e->graph) return body(context);
     g->launched++;
+    tw_progress_begin("a captured part of the step");
     return d->launch(d, e->graph);
 }
 
 tw_status tw_graphs_run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status (*body)(void *),
                         void *context) {
-    static const char *const names[TW_GRAPH_PARTS] = {"towers forward", "towers backward", "loss",
-                                                      "optimizer"};
+    static const char *const names[TW_GRAPH_PARTS] = {"towers forward", "towers first backward",
+                                                      "towers backward", "loss", "optimizer"};
     g->device->range(g->device, names[part]);
     tw_status status = run(g, plan, part, body, context);
     g->device->range(g->device, NULL);

@@ -22,6 +22,14 @@
 
 #include <stdio.h>
 
+/* The pairs of one step's global batch. */
+typedef struct tw_run_samples {
+    int64_t step, size, capacity;
+    int64_t *items, *first; /* (size); (ranks) of the ranks before each */
+} tw_run_samples;
+
+enum { TW_RUN_SAMPLES = 4 }; /* steps: as many as step_results may be behind, and one */
+
 typedef struct tw_run {
     const tw_config *config;
     const char *name;
@@ -50,6 +58,7 @@ typedef struct tw_run {
     tw_sampler *sampler;
     tw_loader *loader;
     FILE *sample_log; /* rank 0's */
+    tw_run_samples samples[TW_RUN_SAMPLES];
     tw_schedule schedule;
     int64_t total_steps;
     int64_t micro_batch;     /* of each rank; 0: its whole part */
@@ -90,6 +99,14 @@ tw_status tw_run_check_start(const tw_run *run) TW_MUST_CHECK;
 /* run_samples.c: rank 0's. A resumed run goes on behind the line of its last step. */
 tw_status tw_run_open_sample_log(tw_run *run) TW_MUST_CHECK;
 tw_status tw_run_log_samples(const tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
+
+/* run_skips.c: every rank keeps the samples of the step that begins, so that when the step's results are
+ * known a gradient that is not finite can be told with its pair and rank. Too many in a row are
+ * TW_ERR_NUMERIC. `report` and `loss` are the same on every rank. */
+tw_status tw_run_keep_samples(tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
+void tw_run_drop_samples(tw_run_samples *samples);
+tw_status tw_run_watch_skips(tw_run *run, const tw_gradient_report *report, const tw_contrastive_result *loss,
+                             int64_t step) TW_MUST_CHECK;
 
 /* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;

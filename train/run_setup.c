@@ -294,6 +294,7 @@ tw_status tw_run_close(tw_run *run) {
         tw_log_warning(run->rank_log, "%s", tw_last_error()); /* of a run that has failed before */
     tw_loader_close(run->loader);
     tw_exchange_free(run->exchange);
+    for (int i = 0; i < TW_RUN_SAMPLES; i++) tw_run_drop_samples(&run->samples[i]);
     tw_sampler_free(run->sampler);
     tw_stepper_free(run->stepper);
     tw_step_results_free(run->results);

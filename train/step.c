@@ -6,7 +6,6 @@
 #include "train/comm_open.h"
 #include "train/inputs.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 struct tw_stepper {
@@ -68,9 +67,8 @@ void tw_stepper_free(tw_stepper *s) {
     free(s);
 }
 
-void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image) {
-    *image_to_text = s->result.image_to_text;
-    *text_to_image = s->result.text_to_image;
+tw_contrastive_result tw_stepper_result(const tw_stepper *s) {
+    return s->result;
 }
 
 tw_stepper_times tw_stepper_last_times(const tw_stepper *s) {
@@ -388,22 +386,5 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     if (c.global == 0) return zero_gradients(s, NULL);
     tw_status status = run(s, &c, loss);
     if (status != TW_OK && s->inputs) tw_inputs_drop(s->inputs);
-    return status;
-}
-
-tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) {
-    tw_device *d = s->device;
-    const float *parts[2] = {tw_contrastive_image(s->loss), tw_contrastive_text(s->loss)};
-    int64_t n = s->counts[s->comm->rank] * s->model->config.embed;
-    float *host = malloc((size_t)n * sizeof *host + 1);
-    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = TW_OK;
-    *finite = true;
-    for (int i = 0; i < 2 && n > 0 && status == TW_OK; i++) {
-        status = d->download(d, TW_QUEUE_COMPUTE, host, parts[i], (size_t)n * sizeof *host);
-        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
-        for (int64_t k = 0; k < n && status == TW_OK; k++) *finite &= isfinite(host[k]) != 0;
-    }
-    free(host);
     return status;
 }

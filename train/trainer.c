@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include "autograd/progress.h"
 #include "train/comm_open.h"
 #include "train/device_open.h"
 #include "train/run.h"
@@ -35,54 +36,13 @@ static tw_status watch_repeats(tw_run *run, const tw_global_batch *batch) {
     return TW_OK;
 }
 
-/* A gradient that is not finite changes nothing but the position in the data. */
-static tw_status watch_skips(tw_run *run, const tw_gradient_report *report, int64_t step) {
-    if (!report->offender) {
-        run->skipped_in_row = 0;
-        return TW_OK;
-    }
-    run->skipped_in_row++;
-    run->skipped_total++;
-    char on[32] = "";
-    if (run->comm->ranks > 1 && report->rank >= 0) snprintf(on, sizeof on, " on rank %d", report->rank);
-    tw_log_warning(run->log,
-                   "step %lld skipped: the gradient of %s%s is not finite (%lld in a row, %lld in all)",
-                   (long long)step + 1, report->offender, on, (long long)run->skipped_in_row,
-                   (long long)run->skipped_total);
-    if (run->skipped_in_row < run->config->max_skipped) return TW_OK;
-    return FAIL(TW_ERR_NUMERIC,
-                "%lld steps in a row had a gradient that is not finite, last in %s%s at step %lld: lower lr, "
-                "set grad_clip, or use "
-                "precision f32",
-                (long long)run->skipped_in_row, report->offender, on, (long long)step + 1);
-}
-
-/* A loss that is not finite spoils the gradient of every rank: the one whose features it came from is named,
- * if it is one alone. */
-static tw_status find_rank(tw_run *run, tw_gradient_report *report) {
-    tw_comm *c = run->comm;
-    bool finite;
-    if (!report->offender || report->rank >= 0) return TW_OK;
-    TRY(tw_stepper_check_features(run->stepper, &finite));
-    bool *all = calloc((size_t)c->ranks, sizeof *all);
-    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = c->gather_all(c, &finite, sizeof finite, all);
-    int bad = 0;
-    for (int r = 0; r < c->ranks; r++)
-        if (!all[r]) report->rank = bad++ ? -1 : r;
-    free(all);
-    return status;
-}
-
 /* Where the host sees at once what a step did. */
 static tw_status update(tw_run *run, int64_t global, double lr) {
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
-    TRY(find_rank(run, &report));
-    TRY(watch_skips(run, &report, run->step));
+    run->last = tw_stepper_result(run->stepper);
+    TRY(tw_run_watch_skips(run, &report, &run->last, run->step));
     run->window.norm = report.norm;
-    run->last.loss = run->loss;
-    tw_stepper_accuracy(run->stepper, &run->last.image_to_text, &run->last.text_to_image);
     return global > 0 ? tw_adamw_step(run->adamw, &report, lr, tw_stepper_record(run->stepper)) : TW_OK;
 }
 
@@ -100,7 +60,7 @@ static tw_status collect(tw_run *run, bool all) {
         run->last = r.loss;
         run->window.norm = report.norm;
         run->window.waited += r.waited;
-        TRY(watch_skips(run, &report, r.step));
+        TRY(tw_run_watch_skips(run, &report, &r.loss, r.step));
     }
     return TW_OK;
 }
@@ -149,6 +109,13 @@ static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
     return TW_OK;
 }
 
+/* For who watches over this rank. A device captures what repeats at the second step, and launches it from the
+ * third on, when the host only sees how long a whole step takes. */
+static void tell_progress(const tw_run *run, double seconds) {
+    if (run->results) tw_progress_queued(seconds);
+    if (!run->results || run->profile.steps >= 2) tw_progress_settle();
+}
+
 /* *stop: a rank was asked to, and the step was dropped before it began. */
 static tw_status one_step(tw_run *run, bool *stop) {
     double start = tw_seconds();
@@ -165,8 +132,11 @@ static tw_status one_step(tw_run *run, bool *stop) {
     *stop = all.stop;
     if (all.stop) return TW_OK;
     TRY(tw_run_log_samples(run, &all));
+    TRY(tw_run_keep_samples(run, &all));
     TRY(watch_repeats(run, &all));
+    double agreed = tw_seconds(); /* what the others kept this rank waiting for is not its work */
     TRY(compute(run, &batch, &global));
+    tell_progress(run, tw_seconds() - agreed);
     run->step++;
     run->profile.steps++;
     run->position = batch.position - batch.first + batch.global;
@@ -260,6 +230,7 @@ static tw_status validate(tw_run *run, bool *best) {
 
 static tw_status save(tw_run *run, bool best) {
     tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
+    tw_progress_begin("saving a checkpoint");
     TRY(tw_run_save(run, best));
     if (run->step == run->total_steps) TRY(tw_run_save_finish(run));
     tw_profile_lap(&run->profile, TW_PROFILE_SAVE);

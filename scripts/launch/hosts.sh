@@ -10,12 +10,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
 
 has_operand "$@" || die "the first argument is the host file: lines of the form 'name slots=8'"
-hostfile=$1 interface="" run=exec
+hostfile=$1 interface="" run=run_watched
 shift
 while [ $# -gt 0 ]; do
     case $1 in
     --interface) interface=${2:?--interface needs a name} && shift 2 ;;
-    --print) run=show && shift ;;
+    --print) run=print && shift ;;
     --) shift && break ;;
     *) break ;;
     esac
@@ -42,9 +42,10 @@ if [ -n "$interface" ]; then
     options+=(--mca btl_tcp_if_include "$interface" --mca oob_tcp_if_include "$interface" -x "NCCL_SOCKET_IFNAME=$interface")
 fi
 # shellcheck disable=SC2016 # expanded on the hosts
-if [ $run = exec ] &&
+if [ $run = run_watched ] &&
     ! mpirun "${options[@]}" --map-by ppr:1:node sh -c 'test -x "$0" && test -d "$1" || { echo "$(hostname) has no $0, or no folder $1" >&2; exit 1; }' \
         "$program" "$PWD"; then
     die_with 3 "a host of $hostfile cannot be reached by ssh, or does not see $program and $PWD: use a shared file system"
 fi
-$run mpirun "${options[@]}" -n "$ranks" --wdir "$PWD" "$here/rank.sh" --share-cores "$program" train "$@"
+command=(mpirun "${options[@]}" -n "$ranks" --wdir "$PWD" "$here/rank.sh" --share-cores "$program" train "$@")
+if [ $run = print ]; then show "${command[@]}"; else run_watched "$program" "${command[@]}"; fi
