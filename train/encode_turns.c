@@ -1,11 +1,14 @@
 #include "train/encode_turns.h"
 
+#include "train/signals.h"
+
 #include <stdlib.h>
 
 /* A message: this, then ok (batch), then rows (batch, embed). */
 typedef struct head {
     int64_t n, truncated;
-    int64_t all_ok; /* the batch came without flags */
+    int64_t all_ok;       /* the batch came without flags */
+    int64_t stop, signal; /* whether to end, and by what */
 } head;
 
 static size_t rows_at(const tw_turns *t) {
@@ -44,8 +47,32 @@ static tw_status deliver(tw_turns *t, const tw_encoded *batch) {
     return TW_OK;
 }
 
+static bool asked_to_stop(const tw_turns *t) {
+    return t->options->should_stop && t->options->should_stop(t->options->context);
+}
+
+static tw_status interrupt(const tw_turns *t) {
+    return FAIL(TW_ERR_INTERRUPTED, "features of %lld items were being computed",
+                (long long)(t->total - t->first));
+}
+
+/* Every rank sees every head: all end in the same round. */
+static bool note_stops(const tw_turns *t) {
+    bool stop = false;
+    for (int r = 0; r < t->ranks; r++) {
+        const head *h = (const void *)(t->all + (size_t)r * t->bytes);
+        if (h->stop) tw_stop_note((int)h->signal);
+        stop |= h->stop != 0;
+    }
+    return stop;
+}
+
 static tw_status exchange(tw_turns *t) {
+    head *mine = (void *)t->mine;
+    mine->stop = asked_to_stop(t);
+    mine->signal = tw_stop_signal();
     TRY(t->options->comm->gather_all(t->options->comm, t->mine, t->bytes, t->all));
+    if (note_stops(t)) return interrupt(t);
     for (int r = 0; t->rank == 0 && r < t->ranks; r++) {
         const char *message = t->all + (size_t)r * t->bytes;
         const head *h = (const void *)message;
@@ -63,11 +90,12 @@ static tw_status exchange(tw_turns *t) {
 tw_status tw_turns_take(void *turns, const tw_encoded *batch) {
     tw_turns *t = turns;
     if (t->ranks == 1) {
+        if (asked_to_stop(t)) return interrupt(t);
         tw_encoded b = *batch;
         b.first = t->first + t->round++ * t->options->batch;
         return deliver(t, &b);
     }
-    head h = {batch->n, batch->truncated, batch->ok == NULL};
+    head h = {.n = batch->n, .truncated = batch->truncated, .all_ok = batch->ok == NULL};
     memcpy(t->mine, &h, sizeof h);
     if (batch->ok) memcpy(t->mine + sizeof h, batch->ok, (size_t)batch->n * sizeof *batch->ok);
     memcpy(t->mine + rows_at(t), batch->features, (size_t)(batch->n * t->embed) * sizeof(float));
