@@ -28,7 +28,7 @@ losses() { # FILE: step and loss of a run's log.jsonl
 near() { # NAME LOG LOG STEPS: the losses of the same steps agree within 1e-4, and there are so many
     losses "$2" >"$work/left"
     losses "$3" >"$work/right"
-    if join "$work/left" "$work/right" |
+    if join --nocheck-order "$work/left" "$work/right" |
         awk -v n="$4" '{ d = $2 - $3; if (d < 0) d = -d; if (d > 1e-4 * $2) bad = 1 } END { exit bad || NR != n }'; then ok
     else
         paste "$work/left" "$work/right" >"$work/out"
@@ -138,34 +138,37 @@ holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1 \
     --last_block_token false --pack_text false
 grep -Eq "micro_batch auto: ([2-9]|11) of a rank's 22 pairs at a time" "$work/m/log.jsonl" && ok || fail "auto: $(grep -h "micro_batch auto" "$work/m/log.jsonl")"
 near "micro_batch auto has the same losses" "$work/one/log.jsonl" "$work/m/log.jsonl" 10
-holds "micro_batch auto on 3 ranks" train 3 "$work/m3" --micro_batch auto --memory_mb 1 --last_block_token false --pack_text false
-auto=$(sed -n "s/.*micro_batch auto: \([1-7]\) of a rank's 8 pairs at a time; .*/\1/p" "$work/m3/log.jsonl")
+# On several ranks, each of which has 22 pairs again.
+wide=(--batch 66 --last_block_token false --pack_text false)
+holds "a wide batch" train 1 "$work/m1" "${wide[@]}"
+holds "micro_batch auto on 3 ranks" train 3 "$work/m3" "${wide[@]}" --micro_batch auto --memory_mb 1
+auto=$(sed -n "s/.*micro_batch auto: \([2-9]\|11\) of a rank's 22 pairs at a time; .*/\1/p" "$work/m3/log.jsonl")
 [ -n "$auto" ] && ok || fail "auto on 3 ranks: $(grep -h "micro_batch auto" "$work/m3/log.jsonl")"
-near "micro_batch auto on 3 ranks has the same losses" "$work/one/log.jsonl" "$work/m3/log.jsonl" 10
+near "micro_batch auto on 3 ranks has the same losses" "$work/m1/log.jsonl" "$work/m3/log.jsonl" 10
 # A run that goes on keeps it wherever it fits, though more would; where it does not, or with other settings, the log says so.
 warnings() { grep -Eho "resumed with [^:]*|the configuration differs from the resumed run's: [^\"]*" "$1/log.jsonl"; }
-again() { # NAME FROM FOLDER OPTIONS...: on 3 ranks from FROM's step 5, with the same samples
+again() { # NAME FROM FOLDER OPTIONS...: on 3 ranks from FROM's step 5
     local name=$1 from=$2 folder=$3
     shift 3
-    cp "$work/one.samples" "$folder.samples"
-    holds "$name" train 3 "$folder" --resume "$(echo "$from"/epoch_*_step_5.h5)" --last_block_token false --pack_text false "$@"
-    equal "$name: the samples" "$work/one.samples" "$folder.samples"
-    near "$name: the losses" "$work/one/log.jsonl" "$folder/log.jsonl" 5
+    cp "$work/m1.samples" "$folder.samples"
+    holds "$name" train 3 "$folder" "${wide[@]}" --resume "$(echo "$from"/epoch_*_step_5.h5)" "$@"
+    equal "$name: the samples" "$work/m1.samples" "$folder.samples"
+    near "$name: the losses" "$work/m1/log.jsonl" "$folder/log.jsonl" 5
 }
 again "auto with more memory" "$work/m3" "$work/m3more" --micro_batch auto --memory_mb 1000
 same "auto resumed with more memory" "$work/m3/latest" "$work/m3more/latest"
-grep -q "micro_batch auto: $auto of a rank's 8 pairs at a time, as before" "$work/m3more/log.jsonl" && ok || fail "auto resumed is not as before"
+grep -q "micro_batch auto: $auto of a rank's 22 pairs at a time, as before" "$work/m3more/log.jsonl" && ok || fail "auto resumed is not as before"
 [ -z "$(warnings "$work/m3more")" ] && ok || fail "auto resumed with more memory: $(warnings "$work/m3more")"
-again "auto as a number" "$work/m3" "$work/m3same" --micro_batch "$auto"
+again "auto as a number" "$work/m3" "$work/m3same" --micro_batch "${auto:-1}"
 same "auto resumed as a number" "$work/m3/latest" "$work/m3same/latest"
 [ -z "$(warnings "$work/m3same")" ] && ok || fail "auto resumed as a number: $(warnings "$work/m3same")"
-again "another micro_batch and bucket_mb" "$work/m3" "$work/m3other" --micro_batch 8 --bucket_mb 1
+again "another micro_batch and bucket_mb" "$work/m3" "$work/m3other" --micro_batch 22 --bucket_mb 1 --keep 9 --save_interval 1
 warnings "$work/m3other" >"$work/said"
-[ "$(wc -l <"$work/said")" = 2 ] && grep -q ": bucket_mb was 16, is 1$" "$work/said" &&
-    grep -q "with 3 ranks, 1 threads, a micro-batch of 8, saved with 3 ranks, 1 threads, a micro-batch of $auto$" "$work/said" && ok ||
+[ "$(wc -l <"$work/said")" = 3 ] && grep -q ": bucket_mb was 16, is 1$" "$work/said" && grep -q ": save_interval was 5, is 1$" "$work/said" &&
+    grep -q "with 3 ranks, 1 threads, a micro-batch of 22, saved with 3 ranks, 1 threads, a micro-batch of $auto$" "$work/said" && ok ||
     fail "another micro_batch and bucket_mb: $(cat "$work/said")"
-again "auto that does not fit" "$work/n3" "$work/m3less" --micro_batch auto --memory_mb 1
-grep -Eq "resumed with 3 ranks, 1 threads, a micro-batch of $auto, saved with 3 ranks, 1 threads, a micro-batch of 8:" "$work/m3less/log.jsonl" && ok ||
+holds "auto that does not fit" train 3 "$work/m3less" "${wide[@]}" --resume "$(echo "$work/m3other"/epoch_*_step_7.h5)" --micro_batch auto --memory_mb 1
+grep -q "resumed with 3 ranks, 1 threads, a micro-batch of $auto, saved with 3 ranks, 1 threads, a micro-batch of 22:" "$work/m3less/log.jsonl" && ok ||
     fail "auto that does not fit: $(warnings "$work/m3less")"
 refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}" --output "$work/m0" --micro_batch auto --memory_mb 1 \
     --resolution 256
