@@ -69,16 +69,16 @@ static void warn_of_keys(const tw_run *run, tw_config *saved) {
     }
 }
 
-/* A number that was not recorded, by builds that wrote the configuration's 0 for all cores, is no change. */
+/* A number of threads that was not recorded, by builds that wrote the configuration's 0 for all cores, is no
+ * change; on a GPU none is. */
 static void warn_of_counts(const tw_run *run, const tw_checkpoint_meta *meta) {
     int64_t part = tw_run_largest_part(run), before = meta->micro_batch, now = run->micro_batch;
     char was[32] = "an unknown number of";
     if (meta->threads > 0) snprintf(was, sizeof was, "%d", meta->threads);
     if (before <= 0 || before > part) before = part; /* 0 is the whole part, however it is written */
     if (now <= 0 || now > part) now = part;
-    if (meta->ranks == run->comm->ranks && before == now &&
-        (meta->threads <= 0 || meta->threads == tw_threads()))
-        return;
+    bool same_threads = meta->threads <= 0 || meta->threads == tw_threads() || !tw_on_cpu(run->device);
+    if (meta->ranks == run->comm->ranks && before == now && same_threads) return;
     tw_log_warning(
         run->log,
         "resumed with %d ranks, %d threads, a micro-batch of %lld, saved with %d ranks, %s threads, a "
