@@ -86,4 +86,23 @@ said="1 steps in a row had a gradient that is not finite, last in [a-z].* on ran
 if [ $code = 0 ] || [ $code -ge 124 ]; then fail "on all ranks: exit code $code"
 elif ! grep -Eq "$said" "$work/err"; then fail "on all ranks: not '$said'"
 else ok; fi
+
+# What such an end leaves is set right by the last good checkpoint: from there the run ends as if nothing had happened.
+long=(--init "$work/start/latest" --batch 6 --max_steps 9 --save_interval 3 --save_epochs 0 --keep 9)
+holds "undisturbed" train "$work/whole" "${long[@]}"
+good=$(cd "$work/whole" && ls epoch_*_step_3.h5)
+mkdir "$work/again"
+cp "$work/whole/$good" "$work/good.h5"
+cp "$work/whole.samples" "$work/again.samples"
+holds "poisoned on the way" "$build/tests/tool_checkpoint_poison" "$work/good.h5" "$work/again/$good" --row $token \
+    bert.embeddings.word_embeddings.weight
+refuses "resumed poisoned" 1 "1 steps in a row had a gradient that is not finite" \
+    train "$work/again" "${long[@]}" --resume "$work/again/$good" --max_skipped 1
+[ "$(grep -c '"event":"step"' "$work/again/log.jsonl")" -lt 3 ] && ok || fail "the poisoned run went on to its end"
+rm -f "$work/again"/epoch_* "$work/again/latest"
+cp "$work/good.h5" "$work/again/$good"
+holds "resumed from the good checkpoint" train "$work/again" "${long[@]}" --resume latest
+a=$("$build/tests/tool_checkpoint_hash" "$work/whole/latest") b=$("$build/tests/tool_checkpoint_hash" "$work/again/latest")
+[ -n "$a" ] && [ "$a" = "$b" ] && ok || fail "resumed from the good checkpoint: '$b' is not '$a'"
+cmp -s "$work/whole.samples" "$work/again.samples" && ok || fail "resumed from the good checkpoint: the samples are others"
 finish

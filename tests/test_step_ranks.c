@@ -177,6 +177,32 @@ static void watch_buckets(tw_comm *c, const tw_dual_encoder *m) {
     if (watch.first->grad.data) c->reduce_scatter = watched;
 }
 
+/* In step STOPPED this rank asks to stop when it is asked for the so many-th time, counted from 1; the step
+ * is dropped and done again. 0: none does. */
+enum { STOPPED = 1 };
+static struct { int rank, call; } stopping;
+
+typedef struct asker {
+    int rank, calls;
+} asker;
+
+static bool should_stop(void *context) {
+    asker *a = context;
+    return ++a->calls == stopping.call && a->rank == stopping.rank;
+}
+
+/* A step that all ranks drop, though one of them is asked to. */
+static void drop_step(tw_comm *c, tw_stepper *stepper, const tw_samples *samples, int step) {
+    asker own = {c->rank, 0};
+    double loss;
+    int64_t size;
+    if (!stopping.call || step != STOPPED) return;
+    tw_stepper_heed(stepper, should_stop, &own);
+    TW_ASSERT_FAILS(tw_stepper_run(stepper, samples, 9, step, &loss, &size), TW_ERR_INTERRUPTED,
+                    "step 2 was under way");
+    tw_stepper_heed(stepper, NULL, NULL);
+}
+
 static void work(tw_comm *now, void *argument) {
     static const char *const no_decay[] = {"ln", "bias"};
     static const tw_adamw_config config = {0.9f, 0.98f, 1e-6f, 0.1f, no_decay, 2, 1.0f, 4.6052f};
@@ -200,6 +226,7 @@ static void work(tw_comm *now, void *argument) {
         tw_samples samples = samples_of(o, c, step);
         double loss;
         int64_t size;
+        drop_step(c, stepper, &samples, step);
         TW_ASSERT_OK(tw_stepper_run(stepper, &samples, 9, step, &loss, &size));
         ck_assert_int_eq(size, PAIRS);
         if (step == 0) collect(o, m, s->whole ? NULL : partition, c->rank);
@@ -345,13 +372,65 @@ START_TEST(micro_batches_are_exact_alone_and_on_three_ranks) {
     setup base = {.kind = TW_VIT, .dropout = 0.2f, .mask = 0.5, .ranks = 1};
     outcome whole = run(&base);
     for (int i = 0; i < 4; i++)
-        for (int ranks = 1; ranks <= 3; ranks += 2) {
-            setup s = base;
-            s.ranks = ranks, s.micro = micros[i];
-            s.recompute = i % 2 ? TW_RECOMPUTE_BLOCK : TW_RECOMPUTE_NONE;
-            check_against(&whole, s, 1e-6, 1e-5);
-        }
+        for (int recompute = TW_RECOMPUTE_NONE; recompute <= TW_RECOMPUTE_BLOCK; recompute++)
+            for (int ranks = 1; ranks <= 3; ranks += 2) {
+                setup s = base;
+                s.ranks = ranks, s.micro = micros[i], s.recompute = (tw_recompute)recompute;
+                check_against(&whole, s, 1e-6, 1e-5);
+            }
     release(&whole);
+}
+END_TEST
+
+/* ---- asked to stop ---- */
+
+/* The run in which `rank` is asked to stop at its so many-th `call` has the bits of one without. */
+static void drops_without_a_trace(setup s, int rank, int call) {
+    s.steps = STOPPED + 3, s.lr = 1e-3;
+    outcome a = run(&s);
+    stopping.rank = rank, stopping.call = call;
+    outcome b = run(&s);
+    stopping.call = 0;
+    for (int step = 0; step < s.steps; step++)
+        ck_assert_msg(a.loss[step] == b.loss[step], "%d ranks, call %d, step %d: loss %.17g, not %.17g",
+                      s.ranks, call, step, b.loss[step], a.loss[step]);
+    ck_assert(fabs(a.loss[0] - a.loss[s.steps - 1]) > 1e-4);
+    release(&a);
+    release(&b);
+}
+
+/* 64 pairs by 8 are 8 micro-batches alone, at most 3 on three ranks: so many calls in the first pass, one
+ * where the ranks agree on the loss, the later ones on the way back. */
+START_TEST(a_step_is_dropped_between_micro_batches) {
+    static const int alone[] = {1, 4, 9, 12, 17}, together[] = {1, 3, 4, 6, 7};
+    setup s = {.kind = TW_VIT, .dropout = 0.1f, .micro = 8};
+    for (int i = 0; i < 5; i++) {
+        s.ranks = 1;
+        drops_without_a_trace(s, 0, alone[i]);
+        s.ranks = 3;
+        drops_without_a_trace(s, i % 3, together[i]);
+    }
+}
+END_TEST
+
+/* A batch in one piece is dropped before its loss or before its way back. */
+START_TEST(a_whole_batch_is_dropped_alone) {
+    setup s = {.kind = TW_VIT, .dropout = 0.1f, .ranks = 1};
+    for (int call = 1; call <= 3; call++) drops_without_a_trace(s, 0, call);
+}
+END_TEST
+
+START_TEST(ranks_without_samples_drop_a_step_too) {
+    static const int64_t counts[3] = {0, 50, 14};
+    setup s = {.kind = TW_RESNET, .dropout = 0.1f, .ranks = 3, .micro = 8, .counts = counts};
+    for (int rank = 0; rank < 3; rank++) drops_without_a_trace(s, rank, 2);
+}
+END_TEST
+
+/* Ranks whose towers communicate stay together until they agree. */
+START_TEST(synchronised_ranks_drop_a_step_together) {
+    setup s = {.kind = TW_RESNET, .sync = true, .dropout = 0.1f, .ranks = 3, .micro = 8};
+    for (int call = 1; call <= 2; call++) drops_without_a_trace(s, 1, call);
 }
 END_TEST
 
@@ -409,14 +488,30 @@ START_TEST(bf16_is_the_same_on_any_ranks) {
 }
 END_TEST
 
+START_TEST(bf16_with_masks_is_the_same_recomputed_on_any_ranks) {
+    setup base = {.kind = TW_VIT, .type = TW_BF16, .dropout = 0.2f, .mask = 0.5, .ranks = 1};
+    outcome whole = run(&base);
+    for (int recompute = TW_RECOMPUTE_NONE; recompute <= TW_RECOMPUTE_BLOCK; recompute++) {
+        setup s = base;
+        s.recompute = (tw_recompute)recompute;
+        s.ranks = 1, s.micro = 7;
+        check_against(&whole, s, 1e-4, 1e-2);
+        s.ranks = 3, s.micro = 8;
+        check_against(&whole, s, 1e-4, 1e-2);
+    }
+    release(&whole);
+}
+END_TEST
+
 static void twenty_steps(setup base, bool sync) {
     base.steps = STEPS, base.ranks = 1;
     outcome whole = run(&base);
     ck_assert(fabs(whole.loss[0] - whole.loss[STEPS - 1]) > 0.01);
     base.sync = sync;
-    for (int i = 0; i < 4; i++) {
+    for (int i = sync ? 0 : -1; i < 4; i++) {
         setup s = base;
-        s.ranks = rank_counts[i], s.micro = i % 2 && !sync ? 8 : 0;
+        if (i >= 0) s.ranks = rank_counts[i];
+        s.micro = i % 2 && !sync ? 8 : 0; /* alone: 8 */
         outcome o = run(&s);
         for (int step = 0; step < STEPS; step++)
             ck_assert_msg(fabs(o.loss[step] - whole.loss[step]) <= 1e-4 * whole.loss[step],
@@ -549,7 +644,10 @@ TW_TEST_MAIN("step_ranks", vit_with_dropout_is_the_same_on_any_ranks,
              synchronised_ranks_may_differ_in_micro_batches, micro_batches_are_exact_alone_and_on_three_ranks,
              uneven_shares_and_ranks_without_samples_are_exact, frozen_and_unused_parameters_hold_nothing_up,
              without_a_partition_every_rank_has_all, buckets_leave_while_backward_runs,
-             bf16_is_the_same_on_any_ranks, twenty_steps_of_a_vit_give_the_same_losses,
+             bf16_is_the_same_on_any_ranks, bf16_with_masks_is_the_same_recomputed_on_any_ranks,
+             a_step_is_dropped_between_micro_batches, ranks_without_samples_drop_a_step_too,
+             synchronised_ranks_drop_a_step_together, a_whole_batch_is_dropped_alone,
+             twenty_steps_of_a_vit_give_the_same_losses,
              twenty_steps_of_a_resnet_with_frozen_statistics_give_the_same_losses,
              twenty_steps_of_a_resnet_with_synchronised_statistics_give_the_same_losses,
              savings_change_neither_loss_nor_gradients, savings_change_nothing_of_what_is_not_frozen,

@@ -91,10 +91,25 @@ typedef struct tw_run {
     bool save_in_line; /* no memory for the copy: training waits for the file */
 } tw_run;
 
+/* What a run starts from; all false: random weights. */
+typedef struct tw_run_start {
+    bool whole;               /* source is a whole model */
+    bool resume;              /* and a checkpoint of this run */
+    bool has_image, has_text; /* image and text are one tower each */
+    tw_model_source source, image, text;
+} tw_run_start;
+
 /* run_ranks.c */
 tw_status tw_run_open_log(tw_run *run) TW_MUST_CHECK;
-/* Collective. That all ranks have the same weights, data and position. Errors: TW_ERR_FORMAT, on all. */
-tw_status tw_run_check_start(const tw_run *run) TW_MUST_CHECK;
+/* Collective. That all ranks have the same configuration, but for files' places and the like. To be called
+ * before anything that it decides is done together. Errors: TW_ERR_CONFIG on all, naming key and values. */
+tw_status tw_run_check_options(const tw_run *run) TW_MUST_CHECK;
+/* Collective. That all ranks have the same model, vocabulary, data (by what it holds here and there),
+ * checkpoint, position and weights. Errors: TW_ERR_FORMAT, on all. */
+tw_status tw_run_check_start(const tw_run *run, const tw_run_start *from) TW_MUST_CHECK;
+
+/* Whether this rank was asked to stop; rank 0 alone looks for the stop file. Takes a tw_run. */
+bool tw_run_should_stop(void *run);
 
 /* run_samples.c: rank 0's. A resumed run goes on behind the line of its last step. */
 tw_status tw_run_open_sample_log(tw_run *run) TW_MUST_CHECK;
@@ -114,14 +129,6 @@ tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
 /* The configuration with run->adam in it, as checkpoints keep it; its strings are the configuration's. */
 tw_config tw_run_settled(const tw_run *run);
 
-/* What a run starts from; all false: random weights. */
-typedef struct tw_run_start {
-    bool whole;               /* source is a whole model */
-    bool resume;              /* and a checkpoint of this run */
-    bool has_image, has_text; /* image and text are one tower each */
-    tw_model_source source, image, text;
-} tw_run_start;
-
 /* run_memory.c */
 /* The largest part of a batch that a rank gets. */
 int64_t tw_run_largest_part(const tw_run *run);
@@ -130,9 +137,9 @@ tw_recompute tw_run_recompute(const tw_run *run);
 /* Bytes of the copy that a checkpoint is written from; 0 on ranks that write none, and where the
  * configuration wants none. */
 double tw_run_copy_bytes(const tw_run *run);
-/* Collective. Sets run->micro_batch by the configuration; with auto to what fits on every rank, beside that
- * copy if any does. */
-tw_status tw_run_choose_micro_batch(tw_run *run) TW_MUST_CHECK;
+/* Collective. Sets run->micro_batch by the configuration; with auto to what the run that goes on had
+ * (`resumed`; NULL: none does), and otherwise to what fits on every rank, beside that copy if any does. */
+tw_status tw_run_choose_micro_batch(tw_run *run, const tw_checkpoint_meta *resumed) TW_MUST_CHECK;
 /* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
  * first; the log says how much. */
 tw_status tw_run_plan_memory(tw_run *run) TW_MUST_CHECK;
@@ -164,7 +171,8 @@ tw_status tw_run_save_look(tw_run *run) TW_MUST_CHECK;
 tw_status tw_run_save_finish(tw_run *run) TW_MUST_CHECK;
 
 /* Collective. run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image
- * R@1 is the best so far. */
+ * R@1 is the best so far. TW_ERR_INTERRUPTED, on all ranks: one was asked to stop, and nothing is recorded.
+ */
 tw_status tw_run_validate(tw_run *run, bool *is_best) TW_MUST_CHECK;
 
 /* Collective. run_profile.c: with `profile` the table of where the time went, in the log. */

@@ -55,10 +55,16 @@ static double held_inputs(const tw_run *run, int64_t micro) {
                 : input_bytes(run, 2 * (double)micro);
 }
 
-static tw_status find_budget(const tw_run *run, double *out) {
+/* What activations may take: by a choice that is made anew, and where it was made before by this run, which
+ * fitted then: what is free is never quite the same twice. */
+typedef struct budgets {
+    double anew, again;
+} budgets;
+
+static tw_status find_budget(const tw_run *run, budgets *out) {
     int neighbours;
     TRY(count_neighbours(run, &neighbours));
-    *out = (double)run->config->memory_mb * 1e6;
+    out->anew = out->again = (double)run->config->memory_mb * 1e6;
     if (run->config->memory_mb) return TW_OK;
     bool own = !tw_on_cpu(run->device); /* memory, for which no other rank competes */
     size_t left = own ? run->device->room(run->device) : tw_memory_free();
@@ -67,8 +73,9 @@ static tw_status find_budget(const tw_run *run, double *out) {
                     "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, or "
                     "micro_batch to a number");
     /* The rest is the system's and the libraries'. */
-    *out = own ? 0.92 * (double)left : 0.8 * (double)left / neighbours;
-    *out -= loss_bytes(run);
+    double each = (double)left / (own ? 1 : neighbours), others = loss_bytes(run);
+    out->anew = (own ? 0.92 : 0.8) * each - others;
+    out->again = (own ? 0.96 : 0.9) * each - others;
     return TW_OK;
 }
 
@@ -126,30 +133,64 @@ static tw_status agree(const tw_run *run, int64_t *micro) {
     return status;
 }
 
-tw_status tw_run_choose_micro_batch(tw_run *run) {
+/* On a GPU the copy lies in the host's memory, memory_mb is for activations alone. */
+static double copy_beside(const tw_run *run) {
+    return run->device->kind == TW_CPU && !run->config->memory_mb ? tw_run_copy_bytes(run) : 0;
+}
+
+static void save_in_line(tw_run *run) {
+    run->save_in_line = true;
+    tw_log_line(run->log, "no memory is left for a copy to save from: training waits for checkpoints");
+}
+
+/* The micro-batch of the run that goes on, if it still fits on every rank: another one would change the last
+ * bits. With other ranks they change anyway. */
+static tw_status keep_saved(tw_run *run, const tw_checkpoint_meta *saved, double room, bool *kept) {
+    int64_t part = tw_run_largest_part(run);
+    *kept = saved && saved->ranks == run->comm->ranks && saved->micro_batch <= part;
+    if (!*kept) return TW_OK;
+    int64_t micro = saved->micro_batch > 0 ? saved->micro_batch : part, fitting;
+    double need;
+    TRY(need_of(run, micro, &need));
+    fitting = need <= room ? micro : 0;
+    TRY(agree(run, &fitting));
+    *kept = fitting == micro;
+    if (!*kept) return TW_OK;
+    run->micro_batch = saved->micro_batch > 0 ? saved->micro_batch : 0;
+    if (need > room - copy_beside(run)) save_in_line(run);
+    tw_log_line(run->log, "micro_batch auto: %lld of a rank's %lld pairs at a time, as before",
+                (long long)micro, (long long)part);
+    return TW_OK;
+}
+
+static tw_status choose(tw_run *run, double room) {
     int64_t part = tw_run_largest_part(run), micro;
-    double budget;
-    run->micro_batch = run->config->micro_batch;
-    if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
-    TRY(find_budget(run, &budget));
-    /* On a GPU the copy lies in the host's memory, memory_mb is for activations alone. */
-    double copy = run->device->kind == TW_CPU && !run->config->memory_mb ? tw_run_copy_bytes(run) : 0;
-    TRY(search(run, part, budget - copy, &micro));
+    double copy = copy_beside(run);
+    TRY(search(run, part, room - copy, &micro));
     if (micro == 0 && copy > 0) {
-        run->save_in_line = true;
-        TRY(search(run, part, budget, &micro));
-        tw_log_line(run->log, "no memory is left for a copy to save from: training waits for checkpoints");
+        save_in_line(run);
+        TRY(search(run, part, room, &micro));
     }
     TRY(agree(run, &micro));
     if (micro == 0)
         return FAIL(TW_ERR_MEMORY,
                     "micro_batch auto: not even one pair's activations fit into %.0f MB; use recompute: "
                     "block or precision: bf16, or fewer ranks on this machine",
-                    budget / 1e6);
+                    room / 1e6);
     run->micro_batch = micro;
     tw_log_line(run->log, "micro_batch auto: %lld of a rank's %lld pairs at a time; they may take %.0f MB",
-                (long long)run->micro_batch, (long long)part, budget / 1e6);
+                (long long)run->micro_batch, (long long)part, room / 1e6);
     return TW_OK;
+}
+
+tw_status tw_run_choose_micro_batch(tw_run *run, const tw_checkpoint_meta *resumed) {
+    budgets room;
+    bool kept;
+    run->micro_batch = run->config->micro_batch;
+    if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
+    TRY(find_budget(run, &room));
+    TRY(keep_saved(run, resumed, room.again, &kept));
+    return kept ? TW_OK : choose(run, room.anew);
 }
 
 tw_status tw_run_plan_memory(tw_run *run) {

@@ -177,10 +177,12 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     TRY(tw_run_start_load(start, run));
     choose_adam(run, start);
     TRY(make_optimizer(run));
-    TRY(tw_run_choose_micro_batch(run));
+    TRY(tw_run_choose_micro_batch(run,
+                                  start->resume ? tw_checkpoint_get_meta(start->source.checkpoint) : NULL));
     TRY(tw_towers_create(run->model, run->device, tw_run_recompute(run), TW_U8, &run->towers));
     TRY(tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition, run->micro_batch,
                           &run->stepper));
+    tw_stepper_heed(run->stepper, tw_run_should_stop, run);
     if (tw_on_cpu(run->device)) return TW_OK;
     TRY(tw_step_results_create(run->device, run->comm->ranks, &run->results));
     tw_stepper_watch(run->stepper, run->results);
@@ -271,7 +273,7 @@ static tw_status open_with(tw_run *run, const tw_run_start *start) {
     TRY(make_schedule(run));
     describe(run);
     TRY(tw_run_plan_memory(run));
-    TRY(tw_run_check_start(run));
+    TRY(tw_run_check_start(run, start));
     return open_loader(run);
 }
 
@@ -280,6 +282,7 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
     TRY(name_run(run));
     TRY(open_device(run));
     TRY(tw_run_open_log(run));
+    TRY(tw_run_check_options(run));
     tw_run_start start;
     tw_status status = tw_run_start_open(run, &start);
     if (status == TW_OK) status = open_with(run, &start);

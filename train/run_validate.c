@@ -27,6 +27,7 @@ static tw_status encode(tw_run *run, int64_t *truncated) {
                                  .threads = (int)c->num_workers,
                                  .prefetch = (int)c->prefetch,
                                  .on_bad = report_bad,
+                                 .should_stop = tw_run_should_stop,
                                  .context = run};
     int64_t bad, n = run->pool->n_texts;
     TRY(tw_encode_all_images(run->towers, run->model, run->val, &options, run->val_image, NULL, &bad));

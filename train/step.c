@@ -5,6 +5,7 @@
 #include "train/clock.h"
 #include "train/comm_open.h"
 #include "train/inputs.h"
+#include "train/signals.h"
 
 #include <stdlib.h>
 
@@ -28,6 +29,10 @@ struct tw_stepper {
     double image_end;  /* when the last forward's image tower was done */
     int64_t *counts;   /* samples of each rank */
     int64_t *gathered; /* (ranks, 2) samples and micro-batches */
+    bool (*should_stop)(void *context);
+    void *stop_context;
+    bool heeds; /* in this step should_stop is asked, by every rank */
+    bool asked; /* it said true */
 };
 
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
@@ -87,6 +92,11 @@ tw_status tw_stepper_capture(tw_stepper *s, bool on) {
     return TW_OK;
 }
 
+void tw_stepper_heed(tw_stepper *s, bool (*should_stop)(void *context), void *context) {
+    s->should_stop = should_stop;
+    s->stop_context = context;
+}
+
 tw_graphs *tw_stepper_graphs(tw_stepper *s) {
     return s->graphs;
 }
@@ -130,21 +140,46 @@ static bool is_synchronised(const tw_stepper *s) {
 
 /* Every rank's number of samples, into s->counts. */
 static tw_status agree(tw_stepper *s, const tw_samples *samples, cut *c) {
-    int64_t n = samples->size, *all = s->gathered;
+    int64_t n = samples->size, *all = s->gathered, most = 0;
     *c = (cut){.samples = samples, .micro = s->micro_batch > 0 && s->micro_batch < n ? s->micro_batch : n};
     c->parts = n ? (n + c->micro - 1) / c->micro : 0;
     TRY(s->comm->gather_all(s->comm, (int64_t[]){n, c->parts}, 2 * sizeof n, all));
     for (int r = 0; r < s->comm->ranks; r++) {
         if (r < s->comm->rank) c->first += all[2 * r];
         c->global += s->counts[r] = all[2 * r];
-        if (is_synchronised(s) && all[2 * r + 1] > c->parts) c->parts = all[2 * r + 1];
+        if (all[2 * r + 1] > most) most = all[2 * r + 1];
     }
+    if (is_synchronised(s)) c->parts = most;
+    /* Ranks with one micro-batch each are soon done, and meet once less. */
+    s->heeds = s->should_stop && (s->comm->ranks == 1 || most > 1);
+    s->asked = false;
     return TW_OK;
 }
 
 static int64_t part_size(const cut *c, int64_t part) {
     int64_t left = c->samples->size - part * c->micro;
     return left < 0 ? 0 : left < c->micro ? left : c->micro;
+}
+
+/* ---- asked to stop ---- */
+
+static bool is_asked(tw_stepper *s) {
+    if (s->heeds && !s->asked) s->asked = s->should_stop(s->stop_context);
+    return s->asked;
+}
+
+/* Whether this rank leaves the rest of its micro-batches: the ranks agree where they meet next. Those whose
+ * towers communicate go together. */
+static bool leaves(tw_stepper *s) {
+    return !is_synchronised(s) && is_asked(s);
+}
+
+static tw_status agree_to_go_on(tw_stepper *s) {
+    bool stop;
+    if (!s->heeds) return TW_OK;
+    TRY(tw_stop_agree(s->comm, is_asked(s), &stop));
+    if (!stop) return TW_OK;
+    return FAIL(TW_ERR_INTERRUPTED, "step %u was under way and is dropped", s->host.step + 1);
 }
 
 /* The time at which what was asked for so far is done. */
@@ -312,17 +347,20 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
                                                                s->buckets);
 }
 
-/* From the last part, whose forward is still there, back to the first. */
+/* From the last part, whose forward is still there, back to the first, in which ranks meet. */
 static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) {
-    for (int64_t part = c->parts - 1; part >= 0; part--) {
-        if (part < c->parts - 1) TRY(forward(s, c, part, &t));
+    int64_t last = c->parts - 1;
+    for (int64_t part = last; part > 0 && !leaves(s); part--) {
+        if (part < last) TRY(forward(s, c, part, &t));
         TRY(backward(s, c, part, t));
     }
-    return TW_OK;
+    if (last > 0 && !leaves(s)) TRY(forward(s, c, 0, &t));
+    TRY(agree_to_go_on(s));
+    return last < 0 ? TW_OK : backward(s, c, 0, t);
 }
 
 static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape **t) {
-    for (int64_t part = 0; part < c->parts; part++) {
+    for (int64_t part = 0; part < c->parts && !leaves(s); part++) {
         TRY(forward(s, c, part, t));
         TRY(keep_features(s, c, part, *t));
     }
@@ -361,6 +399,7 @@ static tw_status run(tw_stepper *s, const cut *c, double *loss) {
     TRY(send_next(s, c));
     TRY(tw_contrastive_begin(s->loss, s->counts));
     TRY(make_features(s, c, &t));
+    TRY(agree_to_go_on(s));
     TRY(begin_work(s)); /* nothing was to be brought */
     TRY(zero_gradients(s, t));
     TRY(find_loss(s));

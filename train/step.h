@@ -43,6 +43,12 @@ void tw_stepper_free(tw_stepper *s);
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
+/* Who is asked between micro-batches whether to end; NULL: nobody. On all ranks or on none. Where a rank says
+ * true, tw_stepper_run ends with TW_ERR_INTERRUPTED on all of them, unless it was too late for that: what
+ * asked that rank (signals.h) is then noted on all, and nothing is left of the step but gradients, which the
+ * next one zeroes. */
+void tw_stepper_heed(tw_stepper *s, bool (*should_stop)(void *context), void *context);
+
 /* Of the last run's global batch, if its loss was asked for; zeros for an empty batch. */
 tw_contrastive_result tw_stepper_result(const tw_stepper *s);
 

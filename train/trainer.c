@@ -116,10 +116,10 @@ static void tell_progress(const tw_run *run, double seconds) {
     if (!run->results || run->profile.steps >= 2) tw_progress_settle();
 }
 
-/* *stop: a rank was asked to, and the step was dropped before it began. */
-static tw_status one_step(tw_run *run, bool *stop) {
+/* TW_ERR_INTERRUPTED, on all ranks: one was asked to stop, and the step was not begun, or dropped. */
+static tw_status one_step(tw_run *run) {
     double start = tw_seconds();
-    bool asked = tw_stop_requested(run->comm->rank == 0 ? run->stop_file : NULL);
+    bool asked = tw_run_should_stop(run);
     tw_batch batch;
     tw_global_batch all;
     int64_t global;
@@ -129,9 +129,8 @@ static tw_status one_step(tw_run *run, bool *stop) {
     tw_profile_lap(&run->profile, TW_PROFILE_DATA);
     TRY(tw_exchange_batch(run->exchange, &batch, asked, &all));
     tw_profile_lap(&run->profile, TW_PROFILE_BATCH);
-    *stop = all.stop;
-    if (all.stop) return TW_OK;
-    TRY(tw_run_log_samples(run, &all));
+    if (all.stop) return FAIL(TW_ERR_INTERRUPTED, "no step was under way");
+    TRY(tw_run_log_samples(run, &all)); /* of a step that is dropped too: a resumed run writes it again */
     TRY(tw_run_keep_samples(run, &all));
     TRY(watch_repeats(run, &all));
     double agreed = tw_seconds(); /* what the others kept this rank waiting for is not its work */
@@ -249,23 +248,43 @@ static tw_status catch_up(tw_run *run) {
     return TW_OK;
 }
 
-/* Validates and saves where the configuration says so; a best model is always saved. */
-static tw_status after_step(tw_run *run) {
+/* Whether the configuration wants the model of this step validated, and it was not: a run that was stopped
+ * meanwhile makes up for it when it goes on. */
+static bool owes_validation(const tw_run *run) {
     const tw_config *c = run->config;
-    bool best = false, logs = run->step % c->log_interval == 0 || run->step == run->total_steps;
-    bool validates = run->pool && due(run, c->val_interval, 1);
-    bool saves = due(run, c->save_interval, c->save_epochs);
-    if (logs || validates || saves) TRY(catch_up(run));
-    TRY(tw_run_save_look(run));
-    if (logs) TRY(make_point(run));
-    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
+    if (!run->pool || !(run->step == 0 ? c->val_at_start : due(run, c->val_interval, 1))) return false;
+    for (size_t i = 0; i < run->history.n_validations; i++)
+        if (run->history.validations[i].step == run->step) return false;
+    return true;
+}
+
+/* Validates and saves where the configuration says so; a best model is always saved. */
+static tw_status validate_and_save(tw_run *run) {
+    const tw_config *c = run->config;
+    bool best = false, validates = owes_validation(run);
+    bool saves = run->step > 0 && due(run, c->save_interval, c->save_epochs);
+    if (validates || saves) TRY(catch_up(run));
     if (validates) TRY(validate(run, &best));
     return best || saves ? save(run, best) : TW_OK;
 }
 
+static tw_status after_step(tw_run *run) {
+    const tw_config *c = run->config;
+    bool logs = run->step % c->log_interval == 0 || run->step == run->total_steps;
+    if (logs) TRY(catch_up(run));
+    TRY(tw_run_save_look(run));
+    if (logs) TRY(make_point(run));
+    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
+    return validate_and_save(run);
+}
+
+/* Called with the message of TW_ERR_INTERRUPTED, which says what was under way. */
 static tw_status stop(tw_run *run) {
+    char meanwhile[256];
+    snprintf(meanwhile, sizeof meanwhile, "%s", tw_last_error());
     TRY(catch_up(run));
-    tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
+    tw_log_line(run->log, "asked to stop by %s (%s): saving step %lld", tw_stop_reason(), meanwhile,
+                (long long)run->step);
     TRY(tw_run_save(run, false));
     TRY(tw_run_save_finish(run));
     if (run->comm->rank == 0) TRY(tw_stop_file_remove(run->stop_file));
@@ -296,18 +315,31 @@ static tw_status conclude(const tw_run *run) {
     return TW_OK;
 }
 
+/* TW_ERR_INTERRUPTED: asked to stop. */
+static tw_status take_steps(tw_run *run) {
+    if (owes_validation(run)) TRY(validate_and_save(run));
+    while (run->step < run->total_steps) {
+        TRY(one_step(run));
+        TRY(after_step(run));
+    }
+    return TW_OK;
+}
+
+/* A request that came too late must not stop the next run in this folder. */
+static void forget_stop_file(const tw_run *run) {
+    if (run->comm->rank == 0 && tw_stop_file_remove(run->stop_file) != TW_OK)
+        tw_log_warning(run->log, "%s", tw_last_error());
+}
+
 static tw_status train(tw_run *run) {
-    bool best, asked;
     tw_stepper_profile(run->stepper, run->config->profile);
     if (run->config->profile) TRY(tw_op_timer_create(run->device, &run->timer));
     tw_profile_begin(&run->profile);
-    if (run->pool && run->config->val_at_start && run->step == 0) TRY(validate(run, &best));
-    while (run->step < run->total_steps) {
-        TRY(one_step(run, &asked));
-        if (asked) return stop(run);
-        TRY(after_step(run));
-    }
+    tw_status status = take_steps(run);
+    if (status == TW_ERR_INTERRUPTED) return stop(run);
+    TRY(status);
     TRY(tw_run_save_finish(run)); /* of a run that had no step left */
+    forget_stop_file(run);
     TRY(tw_run_show_profile(run));
     TRY(conclude(run));
     return run->config->report && run->comm->rank == 0 ? tw_run_write_report(run) : TW_OK;
