@@ -46,6 +46,7 @@ typedef struct graph_case {
     int graphs;         /* that a forward and a backward run */
     bool needed;        /* own kernels are no match for them */
     bool drawn;         /* by dropout, which own kernels draw otherwise */
+    bool spoilt;        /* the first element of input 0 is NaN */
 } graph_case;
 
 /* Device memory of a run, and what came out, in f32 on the host. */
@@ -86,6 +87,12 @@ static void fill(run *r, tw_tensor *t, uint32_t layer, float low, float high) {
     free(half);
 }
 
+static void spoil(run *r, const tw_tensor *t) {
+    const uint16_t nan = 0x7fc0;
+    ck_assert_int_eq(t->dtype, TW_BF16);
+    tw_test_give(r->device, t->data, &nan, sizeof nan);
+}
+
 static void bring(run *r, int i, const tw_tensor *t) {
     int64_t n = r->count[i] = tw_tensor_count(t);
     void *host = tw_test_take(r->device, t->data, tw_tensor_bytes(t));
@@ -112,6 +119,7 @@ static void run_case(run *r, const graph_case *c) {
         call.input_grad[i] = tw_absent();
         call.input_grad[i].data = NULL;
         if (tw_present(&call.input[i])) fill(r, &call.input[i], (uint32_t)i, c->low[i], c->high[i]);
+        if (i == 0 && c->spoilt) spoil(r, &call.input[0]);
     }
     tw_step *there = take(r, sizeof step);
     tw_test_give(r->device, there, &step, sizeof step);
@@ -305,6 +313,24 @@ START_TEST(batch_norms_of_rn50_agree) {
 }
 END_TEST
 
+/* A step that is spoilt is skipped because its gradient shows it, whatever a library's ReLU makes of NaN. */
+START_TEST(nan_reaches_the_gradients_of_norms) {
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    for (int kind = 0; kind < 3; kind++) {
+        graph_case c = norm_case(56, 64, kind > 1, kind > 0);
+        run r = {.device = d};
+        c.spoilt = true;
+        tw_cuda_force_way(d, TW_WAY_GRAPH);
+        run_case(&r, &c);
+        ck_assert_msg(isnan(r.result[2][0]), "%s: the gain's gradient is %g after NaN", c.name,
+                      (double)r.result[2][0]);
+        release(&r);
+    }
+    tw_device_free(d);
+}
+END_TEST
+
 START_TEST(poolings_of_rn50_agree) {
     tw_device *d = device();
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
@@ -316,6 +342,7 @@ START_TEST(poolings_of_rn50_agree) {
 END_TEST
 
 TW_TEST_MAIN("model graphs", attention_runs_as_graphs, deterministic_attention_runs_as_graphs,
-             convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree, poolings_of_rn50_agree)
+             convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree,
+             nan_reaches_the_gradients_of_norms, poolings_of_rn50_agree)
 
 #endif
