@@ -17,6 +17,7 @@ typedef struct graph_case {
         tw_attention_attr attention;
         tw_conv2d_attr conv;
         tw_batch_norm_attr norm;
+        tw_avg_pool_attr pool;
         tw_linear_attr linear;
     } attr;
     tw_tensor input[TW_MAX_INPUTS]; /* without memory */

@@ -19,6 +19,7 @@ TW_TEST_MAIN("cudnn graphs", graphs_are_accepted)
 #include "autograd/cuda/dnn_conv.h"
 #include "autograd/cuda/dnn_linear.h"
 #include "autograd/cuda/dnn_norm.h"
+#include "autograd/cuda/dnn_pool.h"
 
 #include <dirent.h>
 #include <dlfcn.h>
@@ -47,14 +48,13 @@ __attribute__((format(printf, 4, 5))) static void add(tw_dnn_key key, tw_dnn_des
     c->key = key, c->describe = describe, c->needed = needed;
 }
 
-/* Forward, backward, deterministic backward, and backward as it is described where that is refused. */
+/* Forward, backward and deterministic backward. */
 static void add_attention(const char *name, int64_t batch, int64_t heads, int64_t t, int64_t width,
                           bool lengths, float dropout) {
-    static const char *const kinds[] = {"inference", "forward", "backward", "deterministic backward",
-                                        "wide backward"};
+    static const char *const kinds[] = {"inference", "forward", "backward", "deterministic backward"};
     int64_t d = heads * width;
     tw_dnn_tokens qkv = {t * 3 * d, 3 * d};
-    for (int kind = 0; kind < 5; kind++) {
+    for (int kind = 0; kind < 4; kind++) {
         tw_dnn_attention a = {.batch = batch,
                               .heads = heads,
                               .queries = t,
@@ -70,10 +70,8 @@ static void add_attention(const char *name, int64_t batch, int64_t heads, int64_
                               .lengths = lengths,
                               .statistics = kind == 1,
                               .backward = kind >= 2,
-                              .deterministic = kind == 3,
-                              .wide = kind == 4};
-        add(tw_dnn_attention_key(&a), tw_dnn_attention_describe, kind != 4, "attention %s, %s", name,
-            kinds[kind]);
+                              .deterministic = kind == 3};
+        add(tw_dnn_attention_key(&a), tw_dnn_attention_describe, true, "attention %s, %s", name, kinds[kind]);
     }
 }
 
@@ -107,7 +105,7 @@ static void add_convolutions(void) {
             }
 }
 
-/* Batch norms of RN50: with and without ReLU, and with the residual. */
+/* Batch norms of RN50: with and without ReLU, and with the residual, whose ReLU is not backward's graph's. */
 static void add_norms(void) {
     static const int64_t layers[][4] = {{112, 32, 0, 1},  {112, 64, 0, 1}, {56, 64, 0, 1},
                                         {56, 256, 1, 1},  {56, 256, 0, 0}, {28, 512, 1, 1},
@@ -120,7 +118,27 @@ static void add_norms(void) {
             add(tw_dnn_norm_key(&v), tw_dnn_norm_describe, false,
                 "batch norm %lld, %lld, residual %d, ReLU %d, %s", (long long)l[0], (long long)l[1],
                 v.residual, v.relu, type == TW_DNN_BF16 ? "bf16" : "f32");
+            v.backward = true, v.relu = v.relu && !v.residual, v.residual = false;
+            add(tw_dnn_norm_key(&v), tw_dnn_norm_describe, false,
+                "batch norm's gradients %lld, %lld, ReLU %d, %s", (long long)l[0], (long long)l[1], v.relu,
+                type == TW_DNN_BF16 ? "bf16" : "f32");
         }
+}
+
+/* RN50's poolings: after the stem, and of a stage's first block on either branch. */
+static void add_pools(void) {
+    static const int64_t layers[][2] = {{112, 64}, {56, 128}, {56, 256}, {28, 256},
+                                        {28, 512}, {14, 512}, {14, 1024}};
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++)
+        for (int type = TW_DNN_F32; type <= (int)TW_DNN_BF16; type++)
+            for (int backward = 0; backward < 2; backward++) {
+                const int64_t *l = layers[i];
+                tw_dnn_pool v = {.batch = 128, .height = l[0], .width = l[0], .channels = l[1], .side = 2};
+                v.type = (tw_dnn_type)type, v.direction = backward ? TW_DNN_POOL_X : TW_DNN_POOL;
+                add(tw_dnn_pool_key(&v), tw_dnn_pool_describe, false, "pooling %lld, %lld, %s, %s",
+                    (long long)l[0], (long long)l[1], type == TW_DNN_BF16 ? "bf16" : "f32",
+                    backward ? "dx" : "y");
+            }
 }
 
 /* The first linear layer of each tower's MLP: images with QuickGELU, texts with GELU; forward of training and
@@ -175,6 +193,7 @@ static void add_all(void) {
     add_slopes();
     add_linears();
     add_norms();
+    add_pools();
     add_convolutions();
     add_attention("T 197, d 64", 128, 12, 197, 64, false, 0);
     add_attention("T 257, d 64", 128, 16, 257, 64, false, 0);

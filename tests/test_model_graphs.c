@@ -110,7 +110,7 @@ static graph_case conv_case(int64_t side, int64_t in, int64_t out, int stride) {
 }
 
 static graph_case norm_case(int64_t side, int64_t channels, bool residual, bool relu) {
-    graph_case c = {.op = TW_OP_batch_norm, .n_inputs = 6, .gradients = residual ? 0x3f : 0x1f, .graphs = 1};
+    graph_case c = {.op = TW_OP_batch_norm, .n_inputs = 6, .gradients = residual ? 0x3f : 0x1f, .graphs = 2};
     side = part(side, 1), channels = part(channels, 8);
     int64_t x[4] = {BATCH, side, side, channels};
     c.attr.norm = (tw_batch_norm_attr){.eps = 1e-5f, .relu = relu, .training = true};
@@ -120,6 +120,16 @@ static graph_case norm_case(int64_t side, int64_t channels, bool residual, bool 
     if (residual) set_input(&c, 5, TW_BF16, 4, x, -1.0f, 1.0f);
     snprintf(c.name, sizeof c.name, "batch norm of %lld x %lld x %lld%s%s", (long long)side, (long long)side,
              (long long)channels, residual ? ", residual" : "", relu ? ", ReLU" : "");
+    return c;
+}
+
+static graph_case pool_case(int64_t side, int64_t channels) {
+    graph_case c = {.op = TW_OP_avg_pool, .n_inputs = 1, .gradients = 1, .graphs = 2};
+    side = part(side, 2), channels = part(channels, 8);
+    c.attr.pool = (tw_avg_pool_attr){.size = 2};
+    set_input(&c, 0, TW_BF16, 4, (int64_t[]){BATCH, side, side, channels}, -1.0f, 3.0f);
+    snprintf(c.name, sizeof c.name, "pooling of %lld x %lld x %lld", (long long)side, (long long)side,
+             (long long)channels);
     return c;
 }
 
@@ -143,7 +153,7 @@ static void check(tw_device *d, graph_case c) {
     graph_run graph = {.device = d}, own = {.device = d};
     int64_t before = tw_cuda_graph_runs(d);
     tw_dnn_allow(d, true);
-    if (c.op == TW_OP_linear) tw_cuda_force_way(d, TW_WAY_GRAPH); /* else it would be measured */
+    tw_cuda_force_way(d, TW_WAY_GRAPH); /* however long it takes */
     graph_run_case(&graph, &c);
     tw_cuda_force_way(d, TW_WAYS);
     int64_t runs = tw_cuda_graph_runs(d) - before;
@@ -240,7 +250,18 @@ START_TEST(batch_norms_of_rn50_agree) {
 }
 END_TEST
 
+START_TEST(poolings_of_rn50_agree) {
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    check(d, pool_case(112, 64));
+    check(d, pool_case(56, 256));
+    check(d, pool_case(14, 1024));
+    tw_device_free(d);
+}
+END_TEST
+
 TW_TEST_MAIN("model graphs", attention_runs_as_graphs, deterministic_attention_runs_as_graphs,
-             linear_layers_run_as_graphs, convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree)
+             linear_layers_run_as_graphs, convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree,
+             poolings_of_rn50_agree)
 
 #endif

@@ -54,17 +54,10 @@ tw_dnn_attention describe(const tw_call *c) {
     return a;
 }
 
-/* In bf16 what backward's last product reads is half as large; cuDNN's own front end keeps it in f32, and
- * engines may come to know no other graph. */
 tw_status find_backward(const tw_call *c, tw_dnn_attention a, tw_dnn_plan **out) {
-    *out = nullptr;
     a.backward = true, a.statistics = false, a.deterministic = tw_cuda_deterministic(c->device);
-    for (int wide = 0; wide < 2 && !*out; wide++) {
-        a.wide = wide != 0;
-        tw_dnn_key key = tw_dnn_attention_key(&a);
-        TRY(tw_dnn_find(c->device, &key, tw_dnn_attention_describe, out));
-    }
-    return TW_OK;
+    tw_dnn_key key = tw_dnn_attention_key(&a);
+    return tw_dnn_find(c->device, &key, tw_dnn_attention_describe, out);
 }
 
 /* Both directions have a graph, or neither: they must draw the same dropout. */

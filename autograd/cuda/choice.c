@@ -1,6 +1,5 @@
 #include "autograd/cuda/choice.h"
 #include "autograd/cuda/cuda.h"
-#include "autograd/cuda/dnn_linear.h"
 #include "autograd/cuda/slot.h"
 
 #include <stdio.h>
@@ -34,12 +33,12 @@ static choices *state_of(tw_device *d) {
 /* The only way there is; TW_WAYS: either. */
 static tw_way only(tw_device *d, const choices *s) {
     if (s->forced != TW_WAYS) return s->forced;
-    return tw_cuda_deterministic(d) ? TW_WAY_PRODUCT : TW_WAYS;
+    return tw_cuda_deterministic(d) ? TW_WAY_OWN : TW_WAYS;
 }
 
 bool tw_cuda_way_allowed(tw_device *d, tw_way way) {
     const choices *s = state_of(d);
-    tw_way fixed = s ? only(d, s) : TW_WAY_PRODUCT;
+    tw_way fixed = s ? only(d, s) : TW_WAY_OWN;
     return fixed == TW_WAYS || fixed == way;
 }
 
@@ -55,19 +54,18 @@ const tw_choice *tw_cuda_choice(tw_device *d, int i) {
 
 /* ---- timing ---- */
 
-static tw_status run_round(tw_device *d, tw_choice_run run, const void *context, tw_way way,
-                           tw_event *mark[2]) {
+static tw_status run_round(tw_device *d, const tw_choice_ways *ways, tw_way way, tw_event *mark[2]) {
     TRY(d->stamp(d, TW_QUEUE_COMPUTE, &mark[0]));
-    for (int i = 0; i < RUNS; i++) TRY(run(context, way));
+    for (int i = 0; i < RUNS; i++) TRY(ways->run(ways->context, way));
     return d->stamp(d, TW_QUEUE_COMPUTE, &mark[1]);
 }
 
-static tw_status time_rounds(tw_device *d, tw_choice_run run, const void *context,
-                             tw_event *marks[ROUNDS][TW_WAYS][2], double seconds[TW_WAYS]) {
+static tw_status time_rounds(tw_device *d, const tw_choice_ways *ways, tw_event *marks[ROUNDS][TW_WAYS][2],
+                             double seconds[TW_WAYS]) {
     /* A first run may load kernels and choose algorithms. */
-    for (int way = 0; way < TW_WAYS; way++) TRY(run(context, (tw_way)way));
+    for (int way = 0; way < TW_WAYS; way++) TRY(ways->run(ways->context, (tw_way)way));
     for (int r = 0; r < ROUNDS; r++)
-        for (int way = 0; way < TW_WAYS; way++) TRY(run_round(d, run, context, (tw_way)way, marks[r][way]));
+        for (int way = 0; way < TW_WAYS; way++) TRY(run_round(d, ways, (tw_way)way, marks[r][way]));
     for (int r = 0; r < ROUNDS; r++)
         for (int way = 0; way < TW_WAYS; way++) {
             double took;
@@ -79,9 +77,9 @@ static tw_status time_rounds(tw_device *d, tw_choice_run run, const void *contex
     return TW_OK;
 }
 
-static tw_status measure(tw_device *d, tw_choice_run run, const void *context, double seconds[TW_WAYS]) {
+static tw_status measure(tw_device *d, const tw_choice_ways *ways, double seconds[TW_WAYS]) {
     tw_event *marks[ROUNDS][TW_WAYS][2] = {0};
-    tw_status status = time_rounds(d, run, context, marks, seconds);
+    tw_status status = time_rounds(d, ways, marks, seconds);
     for (int r = 0; r < ROUNDS; r++)
         for (int way = 0; way < TW_WAYS; way++)
             for (int i = 0; i < 2; i++) d->event_release(d, marks[r][way][i]);
@@ -105,18 +103,18 @@ static tw_status add(choices *s, const tw_choice *c) {
     return TW_OK;
 }
 
-tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, tw_choice_run run, const void *context,
-                         tw_way *out) {
+tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, const tw_choice_ways *ways, tw_way *out) {
     choices *s = state_of(d);
     if (!s) return FAIL(TW_ERR_MEMORY, "out of memory");
     *out = only(d, s);
     if (*out != TW_WAYS) return TW_OK;
     const tw_choice *known = find(s, key);
-    *out = known ? known->way : TW_WAY_PRODUCT;
+    *out = known ? known->way : TW_WAY_OWN;
     if (known || tw_cuda_capturing(d)) return TW_OK;
-    tw_choice c = {.key = *key, .way = TW_WAY_PRODUCT};
-    TRY(measure(d, run, context, c.seconds));
-    if (c.seconds[TW_WAY_GRAPH] < c.seconds[TW_WAY_PRODUCT]) c.way = TW_WAY_GRAPH;
+    tw_choice c = {.key = *key, .way = TW_WAY_OWN, .ways = *ways};
+    c.ways.context = NULL;
+    TRY(measure(d, ways, c.seconds));
+    if (c.seconds[TW_WAY_GRAPH] < c.seconds[TW_WAY_OWN]) c.way = TW_WAY_GRAPH;
     *out = c.way;
     return add(s, &c);
 }
@@ -124,12 +122,11 @@ tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, tw_choice_run run,
 bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size) {
     const tw_choice *c = tw_cuda_choice(d, i);
     if (!c) return false;
-    tw_dnn_linear l = tw_dnn_linear_of(&c->key);
-    snprintf(text, size, "linear (%lld,%lld) to %lld, %s%s: by %s (%.4f ms; by %s %.4f ms)",
-             (long long)l.rows, (long long)l.in, (long long)l.out,
-             l.activation == TW_QUICK_GELU ? "QuickGELU" : "GELU", l.keeps ? ", for training" : "",
-             c->way == TW_WAY_GRAPH ? "a cuDNN graph" : "cuBLASLt and a pass", 1e3 * c->seconds[c->way],
-             c->way == TW_WAY_GRAPH ? "cuBLASLt and a pass" : "a cuDNN graph",
-             1e3 * c->seconds[TW_WAY_PRODUCT + TW_WAY_GRAPH - c->way]);
+    const char *names[TW_WAYS] = {c->ways.own, "a cuDNN graph"};
+    tw_way other = c->way == TW_WAY_OWN ? TW_WAY_GRAPH : TW_WAY_OWN;
+    char what[128];
+    c->ways.tell(&c->key, what, sizeof what);
+    snprintf(text, size, "%s: by %s (%.4f ms; by %s %.4f ms)", what, names[c->way], 1e3 * c->seconds[c->way],
+             names[other], 1e3 * c->seconds[other]);
     return true;
 }

@@ -67,7 +67,11 @@ static tw_status open_library(tw_device *d, cudnn *l) {
         tw_dnn_notes_refusal(&l->notes, NULL, cudnnGetErrorString(made));
         return TW_OK;
     }
-    return tw_cudnn_status(cudnnSetStream(l->handle, stream), "choosing cuDNN's stream");
+    tw_status status = tw_cudnn_status(cudnnSetStream(l->handle, stream), "choosing cuDNN's stream");
+    if (status == TW_OK) return TW_OK;
+    (void)cudnnDestroy(l->handle); /* it would run on another queue */
+    l->handle = NULL;
+    return status;
 }
 
 void tw_dnn_allow(tw_device *d, bool allowed) {
@@ -120,7 +124,9 @@ static tw_status build_either(cudnn *l, tw_dnn_plan *p, tw_dnn_graph *g) {
         p->count = 0;
         status = build(l, p, g);
     }
-    if (status != TW_OK && status != TW_ERR_MEMORY) tw_dnn_notes_refusal(&l->notes, g, why);
+    if (status == TW_OK) return TW_OK;
+    tw_cudnn_release(&p->all, 0);
+    if (status != TW_ERR_MEMORY) tw_dnn_notes_refusal(&l->notes, g, why);
     return status;
 }
 

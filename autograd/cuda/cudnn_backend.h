@@ -1,5 +1,5 @@
 /* What the files that call cuDNN share: its descriptors, as C wants to handle them. Only cudnn.c,
- * cudnn_lower.c and tests/test_cudnn_graphs.c include it. */
+ * cudnn_lower.c, cudnn_choose.c and tests/test_cudnn_graphs.c include it. */
 #ifndef TW_AUTOGRAD_CUDA_CUDNN_BACKEND_H
 #define TW_AUTOGRAD_CUDA_CUDNN_BACKEND_H
 
@@ -10,7 +10,9 @@
 enum {
     TW_CUDNN_LEAST = 91501, /* version 9.15.1 */
     TW_CUDNN_CONFIGS = 16,  /* tried for a graph */
-    TW_CUDNN_DESCRIPTORS = TW_DNN_TENSORS + 2 * TW_DNN_NODES + TW_CUDNN_CONFIGS + 8
+    /* asked for: of f32 without TF32, dozens that break the rules come before the first one that does not */
+    TW_CUDNN_ASKED = 128,
+    TW_CUDNN_DESCRIPTORS = TW_DNN_TENSORS + 2 * TW_DNN_NODES + TW_CUDNN_ASKED + 8
 };
 
 /* Descriptors that belong together, freed from the last to the first. Zeroed: none. */

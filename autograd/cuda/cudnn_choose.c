@@ -13,6 +13,23 @@ static bool is_f32(const tw_dnn_graph *g) {
     return true;
 }
 
+/* TF32 rounds factors only; fewer bits in sums, or sums of transformed products, are no f32. */
+static bool breaks_rules(const tw_dnn_graph *g, bool f32, cudnnBackendNumericalNote_t note) {
+    switch (note) {
+    case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
+        return g->rules.deterministic;
+    case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
+    case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+        return f32;
+    case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
+    case CUDNN_NUMERICAL_NOTE_FFT:
+    case CUDNN_NUMERICAL_NOTE_WINOGRAD:
+        return f32 && g->rules.true_f32;
+    default:
+        return false;
+    }
+}
+
 /* Whether the engine of a configuration keeps the graph's rules. */
 static tw_status keeps_rules(const tw_dnn_graph *g, cudnnBackendDescriptor_t config,
                              tw_cudnn_descriptors *all, bool *out) {
@@ -29,35 +46,30 @@ static tw_status keeps_rules(const tw_dnn_graph *g, cudnnBackendDescriptor_t con
     TRY(tw_cudnn_status(cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_NUMERICAL_NOTE,
                                                  CUDNN_TYPE_NUMERICAL_NOTE, NOTES, &count, notes),
                         "asking for an engine's notes"));
-    for (int64_t i = 0; i < count && i < NOTES; i++) {
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC && g->rules.deterministic) *out = false;
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS && f32) *out = false;
-        if (notes[i] == CUDNN_NUMERICAL_NOTE_TENSOR_CORE && g->rules.true_f32 && f32) *out = false;
-    }
+    for (int64_t i = 0; i < count && i < NOTES; i++)
+        if (breaks_rules(g, f32, notes[i])) *out = false;
     return TW_OK;
 }
 
-/* Leaves the configurations that keep the rules. */
-static tw_status sift(const tw_dnn_graph *g, tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *config,
-                      int *count) {
+/* The first of `count` proposed configurations that keep the rules; how many there are. */
+static int sift(const tw_dnn_graph *g, tw_cudnn_descriptors *all, const cudnnBackendDescriptor_t *proposed,
+                int64_t count, cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS]) {
     int kept = 0;
-    for (int i = 0; i < *count; i++) {
+    for (int64_t i = 0; i < count && i < TW_CUDNN_ASKED && kept < TW_CUDNN_CONFIGS; i++) {
         int before = all->count;
         bool keeps;
-        tw_status status = keeps_rules(g, config[i], all, &keeps);
+        tw_status status = keeps_rules(g, proposed[i], all, &keeps);
         tw_cudnn_release(all, before);
-        TRY(status);
-        if (keeps) config[kept++] = config[i];
+        if (status == TW_OK && keeps) config[kept++] = proposed[i]; /* one that does not tell is not used */
     }
-    *count = kept;
-    return TW_OK;
+    return kept;
 }
 
 tw_status tw_cudnn_propose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, bool fallback,
                            tw_cudnn_place place, tw_cudnn_descriptors *all,
                            cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], int *count) {
     cudnnBackendHeurMode_t mode = fallback ? CUDNN_HEUR_MODE_FALLBACK : CUDNN_HEUR_MODE_A;
-    cudnnBackendDescriptor_t heuristics;
+    cudnnBackendDescriptor_t heuristics, proposed[TW_CUDNN_ASKED];
     int64_t found = 0;
     *count = 0;
     TRY(tw_cudnn_create(all, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR, &heuristics));
@@ -68,14 +80,14 @@ tw_status tw_cudnn_propose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph
         TRY(tw_cudnn_set(heuristics, CUDNN_ATTR_ENGINEHEUR_DEVICEPROP, CUDNN_TYPE_BACKEND_DESCRIPTOR, 1,
                          &place.properties));
     TRY(tw_cudnn_finish(heuristics, "choosing an engine"));
-    for (int i = 0; i < TW_CUDNN_CONFIGS; i++)
-        TRY(tw_cudnn_create(all, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &config[i]));
+    for (int i = 0; i < TW_CUDNN_ASKED; i++)
+        TRY(tw_cudnn_create(all, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, &proposed[i]));
     TRY(tw_cudnn_status(cudnnBackendGetAttribute(heuristics, CUDNN_ATTR_ENGINEHEUR_RESULTS,
-                                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, TW_CUDNN_CONFIGS, &found,
-                                                 config),
+                                                 CUDNN_TYPE_BACKEND_DESCRIPTOR, TW_CUDNN_ASKED, &found,
+                                                 proposed),
                         "choosing an engine"));
-    *count = found < TW_CUDNN_CONFIGS ? (int)found : (int)TW_CUDNN_CONFIGS;
-    return sift(g, all, config, count);
+    *count = sift(g, all, proposed, found, config);
+    return TW_OK;
 }
 
 /* Makes a configuration's plan; TW_ERR_UNSUPPORTED where it needs too much memory. */

@@ -110,10 +110,11 @@ static tw_status lower_pointwise(lowering *l, const tw_dnn_node *n, cudnnBackend
         [TW_DNN_SELECT] = CUDNN_POINTWISE_BINARY_SELECT,
         [TW_DNN_SWISH] = CUDNN_POINTWISE_SWISH_FWD,
         [TW_DNN_GELU] = CUDNN_POINTWISE_GELU_FWD,
+        [TW_DNN_RELU_SLOPE] = CUDNN_POINTWISE_RELU_BWD,
         [TW_DNN_SWISH_SLOPE] = CUDNN_POINTWISE_SWISH_BWD,
         [TW_DNN_GELU_SLOPE] = CUDNN_POINTWISE_GELU_BWD,
     };
-    bool slope = n->op == TW_DNN_SWISH_SLOPE || n->op == TW_DNN_GELU_SLOPE;
+    bool slope = n->op == TW_DNN_RELU_SLOPE || n->op == TW_DNN_SWISH_SLOPE || n->op == TW_DNN_GELU_SLOPE;
     cudnnDataType_t precision = n->op == TW_DNN_INDEX                         ? CUDNN_DATA_INT32
                                 : n->op == TW_DNN_LESS || n->op == TW_DNN_AND ? CUDNN_DATA_BOOLEAN
                                                                               : CUDNN_DATA_FLOAT;
@@ -245,20 +246,73 @@ static tw_status lower_conv(lowering *l, const tw_dnn_node *n, cudnnBackendDescr
 }
 
 static tw_status lower_norm(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
-    static const cudnnBackendAttributeName_t in[] = {
-        CUDNN_ATTR_OPERATION_NORM_FWD_XDESC, CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC,
-        CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_EPSILON_DESC};
-    static const cudnnBackendAttributeName_t results[] = {CUDNN_ATTR_OPERATION_NORM_FWD_YDESC,
-                                                          CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC,
-                                                          CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC};
-    cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
-    cudnnBackendNormFwdPhase_t phase = CUDNN_NORM_FWD_TRAINING;
-    TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR, out));
-    TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_FWD_MODE, CUDNN_TYPE_NORM_MODE, 1, &mode));
-    TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_FWD_PHASE, CUDNN_TYPE_NORM_FWD_PHASE, 1, &phase));
-    for (int i = 0; i < 4; i++) TRY(tensor_of(l, *out, in[i], n->in[i]));
-    for (int i = 0; i < 3; i++) TRY(tensor_of(l, *out, results[i], n->out[i]));
+    /* of each direction: the operation, its mode, and the tensors in[0] ..., out[0] ... */
+    static const struct {
+        cudnnBackendDescriptorType_t type;
+        cudnnBackendAttributeName_t mode, in[TW_DNN_INPUTS], out[TW_DNN_OUTPUTS];
+    } kinds[] = {
+        {CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR,
+         CUDNN_ATTR_OPERATION_NORM_FWD_MODE,
+         {CUDNN_ATTR_OPERATION_NORM_FWD_XDESC, CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC,
+          CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_EPSILON_DESC},
+         {CUDNN_ATTR_OPERATION_NORM_FWD_YDESC, CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC,
+          CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC}},
+        {CUDNN_BACKEND_OPERATION_NORM_FORWARD_DESCRIPTOR,
+         CUDNN_ATTR_OPERATION_NORM_FWD_MODE,
+         {CUDNN_ATTR_OPERATION_NORM_FWD_XDESC, CUDNN_ATTR_OPERATION_NORM_FWD_SCALE_DESC,
+          CUDNN_ATTR_OPERATION_NORM_FWD_BIAS_DESC, CUDNN_ATTR_OPERATION_NORM_FWD_MEAN_DESC,
+          CUDNN_ATTR_OPERATION_NORM_FWD_INV_VARIANCE_DESC},
+         {CUDNN_ATTR_OPERATION_NORM_FWD_YDESC}},
+        {CUDNN_BACKEND_OPERATION_NORM_BACKWARD_DESCRIPTOR,
+         CUDNN_ATTR_OPERATION_NORM_BWD_MODE,
+         {CUDNN_ATTR_OPERATION_NORM_BWD_DYDESC, CUDNN_ATTR_OPERATION_NORM_BWD_XDESC,
+          CUDNN_ATTR_OPERATION_NORM_BWD_SCALE_DESC, CUDNN_ATTR_OPERATION_NORM_BWD_MEAN_DESC,
+          CUDNN_ATTR_OPERATION_NORM_BWD_INV_VARIANCE_DESC},
+         {CUDNN_ATTR_OPERATION_NORM_BWD_DXDESC, CUDNN_ATTR_OPERATION_NORM_BWD_DSCALE_DESC,
+          CUDNN_ATTR_OPERATION_NORM_BWD_DBIAS_DESC}},
+    };
+    const int kind = (int)n->op - (int)TW_DNN_NORM;
+    const cudnnBackendNormMode_t mode = CUDNN_BATCH_NORM;
+    const cudnnBackendNormFwdPhase_t phase =
+        n->op == TW_DNN_NORM ? CUDNN_NORM_FWD_TRAINING : CUDNN_NORM_FWD_INFERENCE;
+    TRY(tw_cudnn_create(l->all, kinds[kind].type, out));
+    TRY(tw_cudnn_set(*out, kinds[kind].mode, CUDNN_TYPE_NORM_MODE, 1, &mode));
+    if (n->op != TW_DNN_NORM_GRADIENT)
+        TRY(tw_cudnn_set(*out, CUDNN_ATTR_OPERATION_NORM_FWD_PHASE, CUDNN_TYPE_NORM_FWD_PHASE, 1, &phase));
+    for (int i = 0; i < TW_DNN_INPUTS; i++) TRY(tensor_of(l, *out, kinds[kind].in[i], n->in[i]));
+    for (int i = 0; i < TW_DNN_OUTPUTS; i++) TRY(tensor_of(l, *out, kinds[kind].out[i], n->out[i]));
     return TW_OK;
+}
+
+static tw_status lower_pool(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
+    const bool forward = n->op == TW_DNN_POOL;
+    const cudnnResampleMode_t mode = CUDNN_RESAMPLE_AVGPOOL_INCLUDE_PADDING;
+    const cudnnPaddingMode_t padding = CUDNN_ZERO_PAD;
+    const int64_t sides = 2, window[2] = {n->stride, n->stride}, none[2] = {0, 0};
+    cudnnBackendDescriptor_t how;
+    TRY(tw_cudnn_create(l->all, CUDNN_BACKEND_RESAMPLE_DESCRIPTOR, &how));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_MODE, CUDNN_TYPE_RESAMPLE_MODE, 1, &mode));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &f32));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_PADDING_MODE, CUDNN_TYPE_PADDING_MODE, 1, &padding));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_SPATIAL_DIMS, CUDNN_TYPE_INT64, 1, &sides));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_WINDOW_DIMS, CUDNN_TYPE_INT64, 2, window));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_STRIDES, CUDNN_TYPE_INT64, 2, window));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_PRE_PADDINGS, CUDNN_TYPE_INT64, 2, none));
+    TRY(tw_cudnn_set(how, CUDNN_ATTR_RESAMPLE_POST_PADDINGS, CUDNN_TYPE_INT64, 2, none));
+    TRY(tw_cudnn_finish(how, "a pooling"));
+    TRY(tw_cudnn_create(l->all,
+                        forward ? CUDNN_BACKEND_OPERATION_RESAMPLE_FWD_DESCRIPTOR
+                                : CUDNN_BACKEND_OPERATION_RESAMPLE_BWD_DESCRIPTOR,
+                        out));
+    TRY(tw_cudnn_set(
+        *out, forward ? CUDNN_ATTR_OPERATION_RESAMPLE_FWD_DESC : CUDNN_ATTR_OPERATION_RESAMPLE_BWD_DESC,
+        CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &how));
+    TRY(tensor_of(
+        l, *out, forward ? CUDNN_ATTR_OPERATION_RESAMPLE_FWD_XDESC : CUDNN_ATTR_OPERATION_RESAMPLE_BWD_DYDESC,
+        n->in[0]));
+    return tensor_of(
+        l, *out, forward ? CUDNN_ATTR_OPERATION_RESAMPLE_FWD_YDESC : CUDNN_ATTR_OPERATION_RESAMPLE_BWD_DXDESC,
+        n->out[0]);
 }
 
 static tw_status lower_node(lowering *l, const tw_dnn_node *n, cudnnBackendDescriptor_t *out) {
@@ -277,7 +331,12 @@ static tw_status lower_node(lowering *l, const tw_dnn_node *n, cudnnBackendDescr
     case TW_DNN_CONV_W:
         return lower_conv(l, n, out);
     case TW_DNN_NORM:
+    case TW_DNN_NORM_AGAIN:
+    case TW_DNN_NORM_GRADIENT:
         return lower_norm(l, n, out);
+    case TW_DNN_POOL:
+    case TW_DNN_POOL_X:
+        return lower_pool(l, n, out);
     default:
         return lower_pointwise(l, n, out);
     }

@@ -32,7 +32,8 @@ typedef enum tw_dnn_op {
     TW_DNN_RELU,
     TW_DNN_SWISH,       /* x sigmoid(`value` x) */
     TW_DNN_GELU,        /* x (1 + erf(x / sqrt 2)) / 2 */
-    TW_DNN_SWISH_SLOPE, /* in[0] times TW_DNN_SWISH's derivative at in[1] */
+    TW_DNN_RELU_SLOPE,  /* in[0] times TW_DNN_RELU's derivative at in[1]: 1 where that is above 0 */
+    TW_DNN_SWISH_SLOPE, /* TW_DNN_SWISH's */
     TW_DNN_GELU_SLOPE,
     /* of dimensions that in[0] has and out[0] has not (1) */
     TW_DNN_MAX,
@@ -47,9 +48,13 @@ typedef enum tw_dnn_op {
     TW_DNN_CONV,   /* y from x, w (O,C,K,K) */
     TW_DNN_CONV_X, /* dx from dy, w */
     TW_DNN_CONV_W, /* dw from dy, x */
-    /* Batch norm of (N,C,H,W) with (1,C,1,1): in x, gain, bias, epsilon; out y, mean, 1 / sqrt(variance +
-     * epsilon) */
-    TW_DNN_NORM,
+    /* Batch norm of (N,C,H,W) x with f32 (1,C,1,1), inverse: 1 / sqrt(variance + epsilon) */
+    TW_DNN_NORM,          /* y, mean, inverse from x, gain, bias, epsilon */
+    TW_DNN_NORM_AGAIN,    /* y from x, gain, bias, mean, inverse */
+    TW_DNN_NORM_GRADIENT, /* dx, dgain, dbias from dy, x, gain, mean, inverse */
+    /* Means of squares of side `stride`, which cover (N,C,H,W) x without overlap */
+    TW_DNN_POOL,   /* y from x */
+    TW_DNN_POOL_X, /* dx from dy */
 } tw_dnn_op;
 
 /* Where a tensor is, beside memory that is given at each run (slots from 0 on). */

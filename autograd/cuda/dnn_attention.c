@@ -4,7 +4,7 @@
 #include <string.h>
 
 enum { KIND_ATTENTION = 1 };
-enum { LENGTHS = 1, STATISTICS = 2, BACKWARD = 4, DETERMINISTIC = 8, WIDE = 16 };
+enum { LENGTHS = 1, STATISTICS = 2, BACKWARD = 4, DETERMINISTIC = 8 };
 
 static int64_t bits(float x) {
     uint32_t b;
@@ -21,8 +21,7 @@ static float unbits(int64_t b) {
 
 tw_dnn_key tw_dnn_attention_key(const tw_dnn_attention *a) {
     int64_t flags = (a->lengths ? LENGTHS : 0) | (a->statistics ? STATISTICS : 0) |
-                    (a->backward ? BACKWARD : 0) | (a->deterministic ? DETERMINISTIC : 0) |
-                    (a->wide ? WIDE : 0);
+                    (a->backward ? BACKWARD : 0) | (a->deterministic ? DETERMINISTIC : 0);
     return (tw_dnn_key){KIND_ATTENTION,
                         {a->batch, a->heads, a->queries, a->keys, a->width, a->q.sample, a->q.token,
                          a->kv.sample, a->kv.token, a->o.sample, a->o.token, a->dq.sample, a->dq.token,
@@ -45,7 +44,6 @@ static tw_dnn_attention attention_of(const tw_dnn_key *key) {
                           .dropout = unbits(n[16])};
     a.lengths = n[17] & LENGTHS, a.statistics = n[17] & STATISTICS;
     a.backward = n[17] & BACKWARD, a.deterministic = n[17] & DETERMINISTIC;
-    a.wide = n[17] & WIDE;
     return a;
 }
 
@@ -184,7 +182,7 @@ static int row_sums(const work *w, int dy) {
 
 static void deliver_q(const work *w, int ds) {
     const tw_dnn_attention *a = &w->a;
-    int k = tw_dnn_memory(w->g, TW_DNN_INSIDE, a->wide ? TW_DNN_F32 : TW_DNN_BF16,
+    int k = tw_dnn_memory(w->g, TW_DNN_INSIDE, TW_DNN_BF16,
                           (int64_t[]){a->batch, a->heads, a->keys, a->width},
                           (int64_t[]){a->kv.sample, a->width, a->kv.token, 1});
     (void)tw_dnn_add(w->g, TW_DNN_RESHAPE, w->kt, TW_DNN_NONE, TW_DNN_NONE, k);
@@ -217,7 +215,7 @@ static void backward(work *w) {
     slope = tw_dnn_apply(g, TW_DNN_MUL, tw_dnn_apply(g, TW_DNN_SUB, slope, sums), p);
     if (a->dropout > 0) slope = times(w, slope, factor);
     slope = times(w, slope, a->scale);
-    if (!a->wide) g->tensor[slope].type = TW_DNN_BF16; /* as the products read it */
+    g->tensor[slope].type = TW_DNN_BF16; /* as the products read it */
     product(w, transposed(w, slope), w->q, tokens(w, TW_DNN_DK, a->keys, a->dkv, false), w->seq_kv,
             TW_DNN_NONE, w->seq_q);
     deliver_q(w, slope);

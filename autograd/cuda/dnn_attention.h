@@ -22,8 +22,6 @@ typedef struct tw_dnn_attention {
     bool statistics; /* forward writes them */
     bool backward;
     bool deterministic; /* backward */
-    bool wide; /* backward: what the product for dQ reads is f32 within the graph, as cudnn-frontend has it,
-                  not bf16 */
 } tw_dnn_attention;
 
 /* Slots. bf16: Q, K, V, O and gradients; f32: STATISTICS (B,heads,queries), DQ_SUM (B,heads,queries,width)

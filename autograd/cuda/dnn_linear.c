@@ -1,5 +1,7 @@
 #include "autograd/cuda/dnn_linear.h"
 
+#include <stdio.h>
+
 enum { KIND_LINEAR = 4 };
 static const float quick = 1.702f; /* QuickGELU is x sigmoid(1.702 x) */
 
@@ -9,7 +11,7 @@ tw_dnn_key tw_dnn_linear_key(const tw_dnn_linear *l) {
                          l->keeps, l->deterministic}};
 }
 
-tw_dnn_linear tw_dnn_linear_of(const tw_dnn_key *key) {
+static tw_dnn_linear linear_of(const tw_dnn_key *key) {
     const int64_t *n = key->number;
     return (tw_dnn_linear){.rows = n[0],
                            .in = n[1],
@@ -22,6 +24,13 @@ tw_dnn_linear tw_dnn_linear_of(const tw_dnn_key *key) {
                            .deterministic = n[8] != 0};
 }
 
+void tw_dnn_linear_tell(const tw_dnn_key *key, char *text, size_t size) {
+    tw_dnn_linear l = linear_of(key);
+    snprintf(text, size, "linear (%lld,%lld) to %lld, %s%s", (long long)l.rows, (long long)l.in,
+             (long long)l.out, l.activation == TW_QUICK_GELU ? "QuickGELU" : "GELU",
+             l.keeps ? ", for training" : "");
+}
+
 /* (rows,cols) in memory. */
 static int matrix(tw_dnn_graph *g, int slot, tw_dnn_type type, int64_t rows, int64_t cols, int64_t down,
                   int64_t across) {
@@ -31,7 +40,7 @@ static int matrix(tw_dnn_graph *g, int slot, tw_dnn_type type, int64_t rows, int
 }
 
 void tw_dnn_linear_describe(const tw_dnn_key *key, tw_dnn_graph *g) {
-    const tw_dnn_linear l = tw_dnn_linear_of(key);
+    const tw_dnn_linear l = linear_of(key);
     const int64_t shape[4] = {1, 1, l.rows, l.out};
     g->name = "linear with its activation";
     g->flat = true;

@@ -32,7 +32,8 @@ enum tw_dnn_linear_slot {
 };
 
 tw_dnn_key tw_dnn_linear_key(const tw_dnn_linear *l);
-tw_dnn_linear tw_dnn_linear_of(const tw_dnn_key *key);
+/* In words, for choice.h. */
+void tw_dnn_linear_tell(const tw_dnn_key *key, char *text, size_t size);
 void tw_dnn_linear_describe(const tw_dnn_key *key, tw_dnn_graph *g);
 
 #ifdef __cplusplus

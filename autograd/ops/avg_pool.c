@@ -1,3 +1,4 @@
+#include "autograd/cuda/pool_graph.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -14,6 +15,9 @@ tw_status tw_avg_pool_shape(tw_call *c) {
     int64_t y[4] = {x->shape[0], x->shape[1] / attr->size, x->shape[2] / attr->size, x->shape[3]};
     tw_call_output(c, 0, x->dtype, 4, y);
     c->forward_scratch = c->backward_scratch = (size_t)(tw_threads() * 2 * x->shape[3]) * sizeof(float);
+#ifdef TW_WITH_CUDA
+    if (c->device && !tw_on_cpu(c->device)) tw_pool_graph_shape(c);
+#endif
     return TW_OK;
 }
 

@@ -1,3 +1,4 @@
+#include "autograd/cuda/pool_graph.h"
 #include "autograd/cuda/rows.h"
 
 /* x (B,H,W,C) -> (B,H/k,W/k,C): means of k x k squares */
@@ -44,9 +45,7 @@ pool_args args_of(const tw_call *c, const tw_tensor *x, const tw_tensor *y) {
     return pool_args{{}, {}, x->shape[1], x->shape[2], y->shape[1], y->shape[2], k, 0, x->shape[3]};
 }
 
-} // namespace
-
-tw_status tw_avg_pool_forward_cuda(const tw_call *c) {
+tw_status own_forward(const tw_call *c) {
     const tw_tensor *y = &c->output[0];
     pool_args a = args_of(c, &c->input[0], y);
     a.x = tw_view_rows(&c->input[0]), a.y = tw_view_out(y, TW_WRITE), a.rows = tw_tensor_rows(y);
@@ -54,11 +53,25 @@ tw_status tw_avg_pool_forward_cuda(const tw_call *c) {
                      TW_PACK_THREADS, 0, a);
 }
 
-tw_status tw_avg_pool_backward_cuda(const tw_call *c) {
+tw_status own_backward(const tw_call *c) {
     const tw_tensor *dx = &c->input_grad[0], *dy = &c->output_grad[0];
-    if (!dx->data) return TW_OK;
     pool_args a = args_of(c, dx, dy);
     a.x = tw_view_out(dx, c->input_mode[0]), a.y = tw_view_out(dy, TW_WRITE), a.rows = tw_tensor_rows(dx);
     return TW_LAUNCH(c->device, avg_pool_backward, tw_blocks(a.rows * tw_packs_of(a.d), TW_PACK_THREADS),
                      TW_PACK_THREADS, 0, a);
+}
+
+} // namespace
+
+tw_status tw_avg_pool_forward_cuda(const tw_call *c) {
+    bool done;
+    TRY(tw_pool_graph_forward(c, own_forward, &done));
+    return done ? TW_OK : own_forward(c);
+}
+
+tw_status tw_avg_pool_backward_cuda(const tw_call *c) {
+    bool done;
+    if (!c->input_grad[0].data) return TW_OK;
+    TRY(tw_pool_graph_backward(c, own_backward, &done));
+    return done ? TW_OK : own_backward(c);
 }

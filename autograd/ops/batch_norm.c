@@ -57,7 +57,7 @@ tw_status tw_batch_norm_shape(tw_call *c) {
     int64_t partial = tw_column_scratch(2, d);
     tw_call_scratch_cuda(c, partial, partial + 2 * d * (int64_t)sizeof(float));
 #ifdef TW_WITH_CUDA
-    if (c->device && !tw_on_cpu(c->device)) TRY(tw_norm_graph_shape(c));
+    if (c->device && !tw_on_cpu(c->device)) tw_norm_graph_shape(c);
 #endif
     return TW_OK;
 }

@@ -244,7 +244,7 @@ tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
     return TW_LAUNCH(d, normalise, grid_of(a, 16), THREADS, 0, a);
 }
 
-tw_status tw_batch_norm_backward_cuda(const tw_call *c) {
+static tw_status own_backward(const tw_call *c) {
     norm_args a = args_of(c);
     tw_device *d = c->device;
     TRY(check_alone(c));
@@ -264,4 +264,10 @@ tw_status tw_batch_norm_backward_cuda(const tw_call *c) {
     TRY(TW_LAUNCH(d, finish_gradient, tw_blocks(a.d, 64), 64, 0, a, (int64_t)grid.x, to));
     if (!a.dx.data) return TW_OK;
     return TW_LAUNCH(d, input_gradient, grid_of(a, 16), THREADS, 0, a);
+}
+
+tw_status tw_batch_norm_backward_cuda(const tw_call *c) {
+    bool done;
+    TRY(tw_norm_graph_backward(c, own_backward, &done));
+    return done ? TW_OK : own_backward(c);
 }

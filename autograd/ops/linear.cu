@@ -2,6 +2,7 @@
  * cuBLASLt can, and own kernels for the activations, which it has only in the tanh form; or, forward, one
  * graph of cuDNN's with the activation in it, where that takes less time. */
 #include "autograd/cuda/choice.h"
+#include "autograd/cuda/dnn_linear.h"
 #include "autograd/cuda/linear_graph.h"
 #include "autograd/cuda/product.h"
 #include "autograd/cuda/rows.h"
@@ -121,11 +122,12 @@ tw_status forward(const void *context, tw_way way) {
 } // namespace
 
 tw_status tw_linear_forward_cuda(const tw_call *call) {
-    tw_way way = TW_WAY_PRODUCT;
+    tw_way way = TW_WAY_OWN;
     tw_dnn_key key;
     bool found;
     TRY(tw_linear_graph_find(call, &key, &found));
-    if (found) TRY(tw_cuda_choose(call->device, &key, forward, call, &way));
+    const tw_choice_ways ways = {forward, call, "cuBLASLt and a pass", tw_dnn_linear_tell};
+    if (found) TRY(tw_cuda_choose(call->device, &key, &ways, &way));
     return forward(call, way);
 }
 

@@ -5,6 +5,7 @@
 #include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn_notes.h"
 #include "device_shim.h"
+#include "dnn_values.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -50,6 +51,11 @@ static bool is_refused(const tw_dnn_graph *g) {
     return (all && *all == '1') || (rule && rule(g));
 }
 
+/* As it is, or else with f32 inside, as cudnn.c tries it. */
+static bool is_refused_either_way(tw_dnn_graph *g) {
+    return is_refused(g) && (!tw_dnn_widen(g) || is_refused(g));
+}
+
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
     *out = NULL;
     if (!allowed || !tw_shim_device_fuses(d)) return TW_OK;
@@ -64,7 +70,7 @@ tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe descr
     p->key = *key;
     describe(key, &p->graph);
     p->next = plans;
-    p->refused = is_refused(&p->graph);
+    p->refused = is_refused_either_way(&p->graph);
     plans = p;
     if (p->refused) tw_dnn_notes_refusal(&notes, &p->graph, "the shim was told to refuse it");
     *out = p->refused ? NULL : p;
@@ -76,72 +82,7 @@ size_t tw_dnn_scratch(const tw_dnn_plan *plan) {
     return 48; /* which must be there */
 }
 
-/* ---- tensors ---- */
-
-typedef struct values {
-    const tw_dnn_tensor *t;
-    void *memory;   /* given, or NULL */
-    double *inside; /* of a tensor within the graph */
-} values;
-
-typedef struct run {
-    const tw_dnn_graph *g;
-    values value[TW_DNN_TENSORS];
-} run;
-
-static double get(const values *v, int64_t at) {
-    if (v->t->slot == TW_DNN_VALUE) return (double)v->t->value;
-    if (v->inside) return v->inside[at];
-    switch (v->t->type) {
-    case TW_DNN_F32:
-        return (double)((const float *)v->memory)[at];
-    case TW_DNN_BF16:
-        return (double)tw_from_bf16(((const uint16_t *)v->memory)[at]);
-    case TW_DNN_I32:
-        return (double)((const int32_t *)v->memory)[at];
-    case TW_DNN_I64:
-        return (double)((const int64_t *)v->memory)[at];
-    default:
-        return (double)((const uint8_t *)v->memory)[at];
-    }
-}
-
-static void put(const values *v, int64_t at, double x) {
-    if (v->t->type == TW_DNN_F32) x = (double)(float)x;
-    if (v->t->type == TW_DNN_BF16) x = (double)tw_from_bf16(tw_to_bf16((float)x));
-    if (v->inside)
-        v->inside[at] = x;
-    else if (v->t->type == TW_DNN_F32)
-        ((float *)v->memory)[at] = (float)x;
-    else if (v->t->type == TW_DNN_BF16)
-        ((uint16_t *)v->memory)[at] = tw_to_bf16((float)x);
-}
-
-typedef struct place {
-    int64_t i[4];
-} place;
-
-static int64_t offset(const tw_dnn_tensor *t, const place *p) {
-    int64_t at = 0;
-    for (int k = 0; k < 4; k++) at += (t->dim[k] == 1 ? 0 : p->i[k]) * t->stride[k];
-    return at;
-}
-
-static int64_t count(const tw_dnn_tensor *t) {
-    return t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
-}
-
-static place place_of(const tw_dnn_tensor *t, int64_t n) {
-    place p;
-    for (int k = 3; k >= 0; k--) p.i[k] = n % t->dim[k], n /= t->dim[k];
-    return p;
-}
-
 /* ---- operations ---- */
-
-static const values *in(const run *r, const tw_dnn_node *n, int i) {
-    return n->in[i] == TW_DNN_NONE ? NULL : &r->value[n->in[i]];
-}
 
 static double sigmoid(double x) {
     return 1 / (1 + exp(-x));
@@ -157,7 +98,7 @@ static double normal(double x) {
     return 0.5 * (1 + erf(x / sqrt(2)));
 }
 
-static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
+static double apply(const tw_dnn_node *n, const double x[3], const dnn_place *p) {
     switch (n->op) {
     case TW_DNN_ADD:
         return x[0] + x[1];
@@ -181,6 +122,8 @@ static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
         return x[2] != 0 ? x[0] : x[1];
     case TW_DNN_RELU:
         return x[0] < 0 ? 0 : x[0];
+    case TW_DNN_RELU_SLOPE:
+        return x[1] > 0 ? x[0] : 0;
     case TW_DNN_SWISH:
         return x[0] * sigmoid((double)n->value * x[0]);
     case TW_DNN_GELU:
@@ -194,146 +137,85 @@ static double apply(const tw_dnn_node *n, const double x[3], const place *p) {
     }
 }
 
-static void pointwise(const run *r, const tw_dnn_node *n) {
-    const values *out = &r->value[n->out[0]];
-    for (int64_t e = 0; e < count(out->t); e++) {
-        place p = place_of(out->t, e);
+static void pointwise(const dnn_run *r, const tw_dnn_node *n) {
+    const dnn_values *out = &r->value[n->out[0]];
+    for (int64_t e = 0; e < dnn_count(out->t); e++) {
+        dnn_place p = dnn_place_of(out->t, e);
         double x[3] = {0, 0, 0};
         for (int i = 0; i < 3; i++)
-            if (in(r, n, i)) x[i] = get(in(r, n, i), offset(in(r, n, i)->t, &p));
-        put(out, offset(out->t, &p), apply(n, x, &p));
+            if (dnn_in(r, n, i)) x[i] = dnn_get(dnn_in(r, n, i), dnn_offset(dnn_in(r, n, i)->t, &p));
+        dnn_put(out, dnn_offset(out->t, &p), apply(n, x, &p));
     }
 }
 
-static void reduce(const run *r, const tw_dnn_node *n) {
-    const values *x = in(r, n, 0), *out = &r->value[n->out[0]];
-    int64_t outputs = count(out->t);
+static void reduce(const dnn_run *r, const tw_dnn_node *n) {
+    const dnn_values *x = dnn_in(r, n, 0), *out = &r->value[n->out[0]];
+    int64_t outputs = dnn_count(out->t);
     double *sum = malloc((size_t)outputs * sizeof *sum);
     for (int64_t e = 0; sum && e < outputs; e++) sum[e] = n->op == TW_DNN_MAX ? -INFINITY : 0;
-    for (int64_t e = 0; sum && e < count(x->t); e++) {
-        place p = place_of(x->t, e);
+    for (int64_t e = 0; sum && e < dnn_count(x->t); e++) {
+        dnn_place p = dnn_place_of(x->t, e);
         int64_t to = 0;
         for (int k = 0; k < 4; k++) to = to * out->t->dim[k] + (out->t->dim[k] == 1 ? 0 : p.i[k]);
-        double v = get(x, offset(x->t, &p));
+        double v = dnn_get(x, dnn_offset(x->t, &p));
         if (n->op == TW_DNN_SUM)
             sum[to] += v;
         else if (!(sum[to] >= v))
             sum[to] = v; /* NaN stays */
     }
     for (int64_t e = 0; sum && e < outputs; e++) {
-        place p = place_of(out->t, e);
-        put(out, offset(out->t, &p), sum[e]);
+        dnn_place p = dnn_place_of(out->t, e);
+        dnn_put(out, dnn_offset(out->t, &p), sum[e]);
     }
     free(sum);
 }
 
 /* How much of a product's dimension counts in sample b. */
-static int64_t part(const run *r, const tw_dnn_node *n, int i, int64_t b, int64_t whole) {
-    const values *v = in(r, n, i);
-    return v ? (int64_t)get(v, b * v->t->stride[0]) : whole;
+static int64_t part(const dnn_run *r, const tw_dnn_node *n, int i, int64_t b, int64_t whole) {
+    const dnn_values *v = dnn_in(r, n, i);
+    return v ? (int64_t)dnn_get(v, b * v->t->stride[0]) : whole;
 }
 
-static void matmul(const run *r, const tw_dnn_node *n) {
-    const values *a = in(r, n, 0), *b = in(r, n, 1), *out = &r->value[n->out[0]];
-    for (int64_t e = 0; e < count(out->t); e++) {
-        place p = place_of(out->t, e), left = p, right = p;
+static void matmul(const dnn_run *r, const tw_dnn_node *n) {
+    const dnn_values *a = dnn_in(r, n, 0), *b = dnn_in(r, n, 1), *out = &r->value[n->out[0]];
+    for (int64_t e = 0; e < dnn_count(out->t); e++) {
+        dnn_place p = dnn_place_of(out->t, e), left = p, right = p;
         int64_t sample = p.i[0], inner = part(r, n, 4, sample, a->t->dim[3]);
         double sum = 0;
         if (p.i[2] >= part(r, n, 2, sample, out->t->dim[2]) ||
             p.i[3] >= part(r, n, 3, sample, out->t->dim[3])) {
-            if (out->inside) out->inside[offset(out->t, &p)] = NAN;
+            if (out->inside) out->inside[dnn_offset(out->t, &p)] = NAN;
             continue;
         }
         for (int64_t k = 0; k < inner; k++) {
             left.i[3] = right.i[2] = k;
-            sum += get(a, offset(a->t, &left)) * get(b, offset(b->t, &right));
+            sum += dnn_get(a, dnn_offset(a->t, &left)) * dnn_get(b, dnn_offset(b->t, &right));
         }
-        put(out, offset(out->t, &p), sum);
+        dnn_put(out, dnn_offset(out->t, &p), sum);
     }
 }
 
-static void reshape(const run *r, const tw_dnn_node *n) {
-    const values *x = in(r, n, 0), *out = &r->value[n->out[0]];
-    for (int64_t e = 0; e < count(out->t); e++) {
-        place p = place_of(out->t, e);
-        put(out, offset(out->t, &p), get(x, offset(out->t, &p)));
+static void reshape(const dnn_run *r, const tw_dnn_node *n) {
+    const dnn_values *x = dnn_in(r, n, 0), *out = &r->value[n->out[0]];
+    for (int64_t e = 0; e < dnn_count(out->t); e++) {
+        dnn_place p = dnn_place_of(out->t, e);
+        dnn_put(out, dnn_offset(out->t, &p), dnn_get(x, dnn_offset(out->t, &p)));
     }
 }
 
 /* Any function of seed, offset and element will do. */
-static void keep(const run *r, const tw_dnn_node *n) {
-    const values *out = &r->value[n->out[0]];
-    uint64_t seed = (uint64_t)get(in(r, n, 0), 0) + (uint64_t)get(in(r, n, 1), 0);
-    for (int64_t e = 0; e < count(out->t); e++) {
+static void keep(const dnn_run *r, const tw_dnn_node *n) {
+    const dnn_values *out = &r->value[n->out[0]];
+    uint64_t seed = (uint64_t)dnn_get(dnn_in(r, n, 0), 0) + (uint64_t)dnn_get(dnn_in(r, n, 1), 0);
+    for (int64_t e = 0; e < dnn_count(out->t); e++) {
         uint64_t h = (seed ^ (uint64_t)e * 0x9E3779B97F4A7C15u) * 0xBF58476D1CE4E5B9u;
         h = (h ^ h >> 31) * 0x94D049BB133111EBu;
-        place p = place_of(out->t, e);
-        put(out, offset(out->t, &p), (double)(h >> 11) * 0x1p-53 < (double)n->value);
+        dnn_place p = dnn_place_of(out->t, e);
+        dnn_put(out, dnn_offset(out->t, &p), (double)(h >> 11) * 0x1p-53 < (double)n->value);
     }
 }
 
-/* Every pair of a pixel of y and a place of the kernel adds one product. */
-static void convolve(const run *r, const tw_dnn_node *n) {
-    /* x, w, y and which of them is written */
-    const values *out = &r->value[n->out[0]], *first = in(r, n, 0), *second = in(r, n, 1);
-    const values *x = n->op == TW_DNN_CONV ? first : n->op == TW_DNN_CONV_X ? out : second;
-    const values *w = n->op == TW_DNN_CONV_W ? out : second;
-    const values *y = n->op == TW_DNN_CONV ? out : first;
-    double *sum = calloc((size_t)tw_dnn_extent(out->t), sizeof *sum);
-    for (int64_t e = 0; sum && e < count(y->t); e++) {
-        place p = place_of(y->t, e);
-        int64_t at_y = offset(y->t, &p);
-        for (int64_t k = 0; k < w->t->dim[1] * w->t->dim[2] * w->t->dim[3]; k++) {
-            int64_t c = k / (w->t->dim[2] * w->t->dim[3]), ky = k / w->t->dim[3] % w->t->dim[2],
-                    kx = k % w->t->dim[3];
-            place from = {
-                {p.i[0], c, p.i[2] * n->stride + ky - n->padding, p.i[3] * n->stride + kx - n->padding}};
-            place of_w = {{p.i[1], c, ky, kx}};
-            if (from.i[2] < 0 || from.i[2] >= x->t->dim[2] || from.i[3] < 0 || from.i[3] >= x->t->dim[3])
-                continue;
-            int64_t at_x = offset(x->t, &from), at_w = offset(w->t, &of_w);
-            if (n->op == TW_DNN_CONV)
-                sum[at_y] += get(x, at_x) * get(w, at_w);
-            else if (n->op == TW_DNN_CONV_X)
-                sum[at_x] += get(y, at_y) * get(w, at_w);
-            else
-                sum[at_w] += get(y, at_y) * get(x, at_x);
-        }
-    }
-    for (int64_t e = 0; sum && e < count(out->t); e++) {
-        place p = place_of(out->t, e);
-        put(out, offset(out->t, &p), sum[offset(out->t, &p)]);
-    }
-    free(sum);
-}
-
-/* Batch norm's y, mean and 1 / sqrt(variance + epsilon). */
-static void normalise(const run *r, const tw_dnn_node *n) {
-    const values *x = in(r, n, 0), *y = &r->value[n->out[0]];
-    int64_t all = count(x->t), rows = all / x->t->dim[1];
-    double eps = get(in(r, n, 3), 0);
-    for (int64_t c = 0; c < x->t->dim[1]; c++) {
-        place channel = {{0, c, 0, 0}};
-        double mean = 0, variance = 0;
-        for (int pass = 0; pass < 3; pass++)
-            for (int64_t e = 0; e < all; e++) {
-                place p = place_of(x->t, e);
-                if (p.i[1] != c) continue;
-                double v = get(x, offset(x->t, &p));
-                if (pass == 0) mean += v / (double)rows;
-                if (pass == 1) variance += (v - mean) * (v - mean) / (double)rows;
-                if (pass < 2) continue;
-                double gain = get(in(r, n, 1), offset(in(r, n, 1)->t, &p)),
-                       bias = get(in(r, n, 2), offset(in(r, n, 2)->t, &p));
-                put(y, offset(y->t, &p), (v - mean) / sqrt(variance + eps) * gain + bias);
-            }
-        const values *to = &r->value[n->out[1]], *inverse = &r->value[n->out[2]];
-        put(to, offset(to->t, &channel), mean);
-        put(inverse, offset(inverse->t, &channel), 1 / sqrt(variance + eps));
-    }
-}
-
-static tw_status run_node(const run *r, const tw_dnn_node *n) {
+static tw_status run_node(const dnn_run *r, const tw_dnn_node *n) {
     switch (n->op) {
     case TW_DNN_MAX:
     case TW_DNN_SUM:
@@ -351,10 +233,20 @@ static tw_status run_node(const run *r, const tw_dnn_node *n) {
     case TW_DNN_CONV:
     case TW_DNN_CONV_X:
     case TW_DNN_CONV_W:
-        convolve(r, n);
+        dnn_convolve(r, n);
         return TW_OK;
     case TW_DNN_NORM:
-        normalise(r, n);
+        dnn_norm(r, n);
+        return TW_OK;
+    case TW_DNN_NORM_AGAIN:
+        dnn_norm_again(r, n);
+        return TW_OK;
+    case TW_DNN_NORM_GRADIENT:
+        dnn_norm_gradient(r, n);
+        return TW_OK;
+    case TW_DNN_POOL:
+    case TW_DNN_POOL_X:
+        dnn_pool(r, n);
         return TW_OK;
     default:
         pointwise(r, n);
@@ -368,12 +260,12 @@ typedef struct work {
 } work;
 
 static tw_status run_graph(const work *w) {
-    run r = {.g = &w->plan->graph};
+    dnn_run r = {.g = &w->plan->graph};
     tw_status status = TW_OK;
     memset(w->scratch, 0x7f, tw_dnn_scratch(w->plan));
     for (int i = 0; i < r.g->tensors; i++) {
         const tw_dnn_tensor *t = &r.g->tensor[i];
-        r.value[i] = (values){.t = t, .memory = t->slot >= 0 ? w->slot[t->slot] : NULL};
+        r.value[i] = (dnn_values){.t = t, .memory = t->slot >= 0 ? w->slot[t->slot] : NULL};
     }
     for (int i = 0; i < r.g->tensors && status == TW_OK; i++) {
         const tw_dnn_tensor *t = &r.g->tensor[i];
