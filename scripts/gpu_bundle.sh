@@ -55,7 +55,8 @@ done
 strip --strip-debug "$work"/lib/* 2>/dev/null || true
 git rev-parse HEAD >"$work/commit"
 pwd -P >"$work/source" # what the tests were compiled to find their golden values in
-tar -C "$work" -cf - bin lib commit source | xz -T2 -6 >"$out/bundle.tar.xz"
+# Most of every program is the same device code: the dictionary reaches back over all of it.
+tar -C "$work" -cf - bin lib commit source | xz --lzma2=preset=1,dict=256MiB >"$out/bundle.tar.xz"
 cat >"$out/unpack.sh" <<'END'
 #!/usr/bin/env bash
 # Unpacks the bundle into the folder given, and prints the library path that its programs need.
@@ -64,12 +65,17 @@ to=${1:?a folder}
 mkdir -p "$to"
 python3 -m tarfile -e "$(dirname "$0")/bundle.tar.xz" "$to" >&2
 path=$to/lib
+# The machine's own C++ library, where it has one that is not older than ours: its driver may need a newer one.
+own=$(/sbin/ldconfig -p 2>/dev/null | awk '/libstdc\+\+\.so\.6 .*x86-64/ && !found { print $NF; found = 1 }')
+if [ -n "$own" ] && grep -q "$(grep -aoE 'GLIBCXX_3\.4\.[0-9]+' "$to/lib/libstdc++.so.6" | sort -V | tail -n 1)" "$own"; then
+    rm -f "$to/lib/libstdc++.so.6" "$to/lib/libgcc_s.so.1"
+fi
 for folder in $(python3 - <<'PYTHON'
 import glob, os, site, sysconfig
 places = [sysconfig.get_paths()["purelib"]] + site.getsitepackages()
 print(*sorted({f for p in places for f in glob.glob(os.path.join(p, "nvidia", "*", "lib"))}))
 PYTHON
-) /usr/local/cuda/lib64; do
+) /usr/local/cuda/lib64 /usr/local/nvidia/lib64; do
     if [ -d "$folder" ]; then path=$path:$folder; fi
 done
 echo "$path"

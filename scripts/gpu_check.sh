@@ -1,28 +1,37 @@
 #!/usr/bin/env bash
-# What can only be checked on a machine with a GPU, in three stages of less than nine minutes each, the most valuable
-# checks first; what there is no time for is left out, and said.
+# What can only be checked on a machine with a GPU, in stages of less than nine minutes each, the most valuable checks
+# first; what there is no time for is left out, and said.
 #
-#     scripts/gpu_check.sh --stage tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER] [--budget SECONDS]
+#     scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER]
+#                          [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz]
 #
+#   quick     six minutes of all: the device's properties, operations, graphs, golden values and training side by side, as
+#             nothing of that is timed; then ViT-B-16 at batch 128 beside PyTorch, eager and compiled, and what else
+#             there is time for
 #   tests     what machine and libraries are; the device's properties as cuDNN tells them; every operation against its f64
 #             reference; the models' graphs by cuDNN; towers' golden values, their gradients, 20 AdamW steps, queued and
-#             captured ones; training (scripts/gpu_train.sh): against the CPU, 20 steps of ViT-B-16 against the CPU,
+#             captured ones; training (scripts/gpu_train.sh): against the CPU, 20 steps of ViT-B-16 against the reference,
 #             resumed, graphs on and off, recomputed, in micro-batches, bf16; every command; the loss of 262,144 pairs in
 #             2 GB; R@1 of the demonstration set in bf16 and f32; a batch of 12,800 pairs. Needs no Python
 #   sanitize  compute-sanitizer: memcheck on every operation and on steps, racecheck on operations with shared memory
-#   bench     scripts/bench/step_gpu.py: tuwen and PyTorch side by side
+#   bench     scripts/bench/step_gpu.py: tuwen and PyTorch side by side, of it --groups (its --help) where they are named;
+#             the loss of 262,144 pairs, a batch of 12,800
 #
-# The build folder (default build/cuda) is configured and built first if it is not there: cmake --preset cuda. --bundle
-# takes what scripts/gpu_bundle.sh made instead, for a machine without our packages. Raw output goes to --out (default
-# out/gpu), one file a check; the last line says how many passed. device.json, if it came out, belongs into
-# tests/data/device_properties/ under the GPU's name.
+# --budget is 360 for quick and 500 for the others. The build folder (default build/cuda) is configured and built first if
+# it is not there: cmake --preset cuda. --bundle takes what scripts/gpu_bundle.sh made instead, for a machine without our
+# packages. Raw output goes to --out (default out/gpu), one file a check; the last line says how many passed. --pack puts
+# what is small of it into one file. device.json, if it came out, belongs into tests/data/device_properties/ under the
+# GPU's name. docs/gpu/how-to-spend-15-minutes.md has the calls for a machine that is lent for so long.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
+usage="usage: scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER] [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz]"
 stage=
 build=build/cuda
 bundle=
 out=out/gpu
-budget=500
+budget=
+groups=
+pack=
 while [ $# -gt 0 ]; do
     case $1 in
         --stage) stage=${2:-} ;;
@@ -30,30 +39,44 @@ while [ $# -gt 0 ]; do
         --bundle) bundle=${2:-} ;;
         --out) out=${2:-} ;;
         --budget) budget=${2:-} ;;
+        --groups) groups=${2:-} ;;
+        --pack) pack=${2:-} ;;
         *) stage= && break ;;
     esac
-    shift 2 || break
+    shift 2 || { stage= && break; }
 done
 case $stage in
-    tests | sanitize | bench) ;;
-    *)
-        echo "usage: scripts/gpu_check.sh --stage tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER] [--budget SECONDS]" >&2
-        exit 2
-        ;;
+    quick) : "${budget:=360}" ;;
+    tests | sanitize | bench) : "${budget:=500}" ;;
+    *) echo "$usage" >&2 && exit 2 ;;
 esac
 mkdir -p "$out" || exit 1
+
+# At the end, however it comes: ends what still runs, packs, removes the unpacked bundle.
+place=
+leave() {
+    local job
+    trap - EXIT
+    for job in $(jobs -rp); do pkill -TERM -P "$job"; done
+    if [ -n "$pack" ]; then
+        (cd "$out" && find . -type f -size -1024k \( -name '*.txt' -o -name '*.json' -o -name '*.jsonl' -o -name '*.md' -o -name '*.log' \) \
+            ! -path './*/data/*' ! -path './data/*' ! -path './demo/*' -print0) | tar -C "$out" --null -T - -czf "$pack"
+    fi
+    [ -z "$place" ] || rm -rf "$place"
+}
+trap leave EXIT
+trap 'exit 143' TERM INT
 
 # Unpacks a bundle; its tests look for their golden values where they were compiled.
 library_path=${LD_LIBRARY_PATH-}
 library_path_was_set=${LD_LIBRARY_PATH+yes}
+bundle_path=
 open_bundle() {
-    local place
-    place=$(mktemp -d) || return 1
-    trap 'rm -rf "$place"' EXIT
-    LD_LIBRARY_PATH=$("$bundle/unpack.sh" "$place")${library_path:+:$library_path} || return 1
-    export LD_LIBRARY_PATH
-    build=$place/bin
     local source
+    place=$(mktemp -d) || return 1
+    bundle_path=$("$bundle/unpack.sh" "$place") || return 1
+    export LD_LIBRARY_PATH=$bundle_path${library_path:+:$library_path}
+    build=$place/bin
     source=$(cat "$place/source")
     [ -e "$source/tests/golden" ] && return 0
     mkdir -p "$(dirname "$source")" && ln -s "$PWD" "$source" || {
@@ -72,8 +95,10 @@ elif [ ! -x "$build/tuwen" ]; then
     }
 fi
 tuwen=$build/tuwen
-if ! "$tuwen" doctor | grep -q '^  GPU [0-9]'; then
-    "$tuwen" doctor | sed -n '/^CUDA/,/^[a-z]/p' >&2
+# The report is read whole: a reader that stops early would end its writer with SIGPIPE.
+"$tuwen" doctor >"$out/doctor.txt" 2>&1
+if ! grep -q '^  GPU [0-9]' "$out/doctor.txt"; then
+    cat "$out/doctor.txt" >&2
     echo "gpu_check.sh: no GPU is seen" >&2
     exit 1
 fi
@@ -81,47 +106,154 @@ fi
 passed=0
 failed=0
 left_out=0
-# check NAME COMMAND...: its output to $out/NAME.txt. MOST=SECONDS before it: no longer than that.
-check() {
-    local name=$1 start=$SECONDS left=$((budget - SECONDS)) most=${MOST:-240}
+side_by_side=6
+started=()
+# start NAME COMMAND...: in the background, its output to $out/NAME.txt. MOST=SECONDS before it: no longer than that.
+start() {
+    local name=$1 left most=${MOST:-240}
     shift
+    started+=("$name")
+    rm -f "$out/$name.end"
+    while [ "$(jobs -rp | wc -l)" -ge $side_by_side ]; do wait -n; done
+    left=$((budget - SECONDS))
+    [ "$left" -ge 5 ] || return 0
     [ "$most" -lt "$left" ] || most=$left
-    if [ "$left" -lt 5 ]; then
+    {
+        from=$SECONDS status=0
+        timeout -k 5 "$most" "$@" >"$out/$name.txt" 2>&1 || status=$?
+        echo "$status $((SECONDS - from)) $most" >"$out/$name.end"
+    } &
+}
+# Waits for all that were started, and says in their order how they ended; fails where one did.
+finish() {
+    local name status took most bad=0
+    wait
+    for name in "${started[@]}"; do
+        if [ ! -f "$out/$name.end" ]; then
+            left_out=$((left_out + 1))
+            echo "left out, no time  $name"
+            continue
+        fi
+        read -r status took most <"$out/$name.end"
+        rm "$out/$name.end"
+        if [ "$status" -eq 0 ]; then
+            passed=$((passed + 1))
+            echo "passed  $name  $took s"
+            continue
+        fi
+        failed=$((failed + 1)) bad=1
+        echo "FAILED  $name  $took s: $out/$name.txt$([ "$status" -ne 124 ] || echo "  (cut after $most s)")"
+        tail -n 5 "$out/$name.txt" | cut -c 1-400 | sed 's/^/        /'
+    done
+    started=()
+    return $bad
+}
+# check NAME COMMAND...: by itself.
+check() {
+    start "$@"
+    finish
+}
+# What later sessions without a GPU need, and whether its cuDNN has engines for every graph of the models.
+read_device() {
+    "$build/scripts/bench/bench_cudnn_properties" "$out/device.json" && TW_DEVICE_PROPERTIES="$out/device.json" "$build/tests/test_cudnn_graphs"
+}
+on_gpu() { TW_DEVICE=cuda exec "$build/tests/test_$1"; }
+machine() {
+    nvidia-smi
+    "$tuwen" doctor
+}
+export -f read_device on_gpu machine
+export tuwen build out
+train() {
+    local name=$1
+    shift
+    start "$name" scripts/gpu_train.sh "$@"
+}
+
+# Python, its PyTorch and what that starts (a compiler) have the libraries that they had before the bundle's came first.
+python() {
+    if [ -z "$bundle" ]; then
+        python3 "$@"
+    elif [ "$library_path_was_set" = yes ]; then
+        LD_LIBRARY_PATH=$library_path python3 "$@"
+    else
+        env -u LD_LIBRARY_PATH python3 "$@"
+    fi
+}
+export -f python
+export bundle library_path library_path_was_set
+# peers NAMES RESERVE: step_gpu.py's groups, RESERVE seconds before the end at the latest.
+peers() {
+    local most=$((budget - SECONDS - $2))
+    if [ $most -lt 30 ]; then
         left_out=$((left_out + 1))
-        echo "left out, no time  $name"
+        echo "left out, no time  step_gpu"
         return 0
     fi
-    if timeout "$most" "$@" >"$out/$name.txt" 2>&1; then
-        passed=$((passed + 1))
-        echo "passed  $name  $((SECONDS - start)) s"
-        return 0
-    fi
-    failed=$((failed + 1))
-    echo "FAILED  $name  $((SECONDS - start)) s: $out/$name.txt"
-    tail -n 5 "$out/$name.txt" | sed 's/^/        /'
-    return 1
+    MOST=$((most + 5)) check step_gpu bash -c 'python "$@"' - scripts/bench/step_gpu.py --program "$build/scripts/bench/bench_step_gpu" \
+        --launcher "${bundle:+env LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}}" --out "$out" --groups "$1" --budget "$most"
+    cat "$out/step_gpu.txt"
+}
+# figures NAME...: what these checks measured
+figures() {
+    local name
+    for name in "$@"; do
+        [ ! -f "$out/$name.txt" ] || tail -n 3 "$out/$name.txt" | cut -c 1-600 | sed "s/^/$name: /"
+    done
+}
+
+# The test programs, their own timeouts being longer than what there is here.
+programs() {
+    local name
+    MOST=20 start machine bash -c machine
+    MOST=150 start cudnn bash -c read_device
+    MOST=150 start operations bash -c 'on_gpu ops'
+    for name in model_graphs step towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
+}
+# beside COMMAND...: what it starts runs side by side, each with a part of the cores. Nothing of it may be timed.
+beside() {
+    export OMP_NUM_THREADS=4 OMP_WAIT_POLICY=passive
+    "$@"
+    finish
+    unset OMP_NUM_THREADS OMP_WAIT_POLICY
+}
+alone() {
+    MOST=60 check large_loss scripts/gpu_train.sh large_loss
+    MOST=90 check large_batch scripts/gpu_train.sh large_batch
+    figures large_loss large_batch
+}
+
+quick() {
+    quick_checks() {
+        # What torch.compile makes lies in its cache when it is timed below. No check: if it fails, that does.
+        timeout -k 5 150 bash -c 'python "$@"' - scripts/bench/step_gpu_peer.py --model ViT-B-16 --batch 128 --compile --steps 1 \
+            >"$out/compile_warm_up.txt" 2>&1 &
+        programs
+        MOST=100 train train_as_cpu make_data against_cpu in_bf16 graphs_change_nothing
+        MOST=100 train vit_b16 vit_b16
+    }
+    beside quick_checks
+    peers "${groups:-main,models}" 70
+    alone
 }
 
 tests() {
-    check machine bash -c 'nvidia-smi; "$1" doctor' - "$tuwen"
-    # What later sessions without a GPU need, and whether its cuDNN has engines for every graph of the models.
-    check device_properties "$build/scripts/bench/bench_cudnn_properties" "$out/device.json" &&
-        check cudnn_graphs env TW_DEVICE_PROPERTIES="$out/device.json" "$build/tests/test_cudnn_graphs"
-    export TW_DEVICE=cuda
-    MOST=150 check operations "$build/tests/test_ops"
-    MOST=60 check model_graphs "$build/tests/test_model_graphs"
-    local name
-    for name in step towers adamw resnet contrastive memory_need step_order; do MOST=60 check "$name" "$build/tests/test_$name"; done
-    unset TW_DEVICE
-    export tuwen build out
-    check data scripts/gpu_train.sh make_data
-    check train_as_cpu scripts/gpu_train.sh against_cpu
-    MOST=120 check vit_b16 scripts/gpu_train.sh vit_b16
-    for name in graphs_change_nothing resumed recomputed in_parts chosen_parts in_bf16 large_loss commands resnet profiled; do
-        MOST=90 check "$name" scripts/gpu_train.sh "$name"
-    done
-    check demonstration scripts/gpu_train.sh demonstration
-    check large_batch scripts/gpu_train.sh large_batch
+    first_tests() {
+        MOST=240 train demonstration demonstration
+        programs
+        MOST=120 train vit_b16 vit_b16
+        MOST=120 train train_as_cpu make_data against_cpu
+    }
+    # They compare with what train_as_cpu left.
+    later_tests() {
+        local name
+        MOST=120 train graphs_and_resuming graphs_change_nothing resumed
+        for name in recomputed in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
+    }
+    beside first_tests
+    beside later_tests
+    MOST=90 check chosen_parts scripts/gpu_train.sh chosen_parts # asks for all the memory that is free
+    alone
     if [ -x "$build/tests/nccl_shim/test_comm_nccl" ]; then
         MOST=60 check comm_nccl "$build/tests/nccl_shim/test_comm_nccl"
     fi
@@ -149,27 +281,22 @@ sanitize() {
     }
     # Check's forked children cannot share a CUDA context with their parent.
     export CK_FORK=no TW_DEVICE=cuda MOST=60
+    local op
     sanitizer_serves || return 0
+    MOST=240 start memcheck_steps compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_step"
+    start memcheck_adamw compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_adamw"
     for op in $(sed -n 's/^\(OP\|KERNEL\)(\([a-z0-9_]*\),.*/\2/p' autograd/ops.def); do
-        check "memcheck_$op" env TW_OP="$op" compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_ops"
+        MOST=120 start "memcheck_$op" env TW_OP="$op" compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_ops"
     done
-    check memcheck_adamw compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_adamw"
     for op in layer_norm add_layer_norm attention embed_tokens contrastive_loss contrastive_sums gradient_rule finite_norm top_k; do
-        check "racecheck_$op" env TW_OP="$op" compute-sanitizer --tool racecheck --error-exitcode 1 "$build/tests/test_ops"
+        MOST=120 start "racecheck_$op" env TW_OP="$op" compute-sanitizer --tool racecheck --error-exitcode 1 "$build/tests/test_ops"
     done
-    MOST=120 check memcheck_steps compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_step"
+    finish
 }
 
-# Python, its PyTorch and what that starts (a compiler) have the libraries that they had before the bundle's came first.
 bench() {
-    local launcher=
-    if [ -n "$bundle" ]; then
-        launcher="env LD_LIBRARY_PATH=$LD_LIBRARY_PATH"
-        if [ "$library_path_was_set" = yes ]; then export LD_LIBRARY_PATH=$library_path; else unset LD_LIBRARY_PATH; fi
-    fi
-    MOST=$budget check step_gpu python3 scripts/bench/step_gpu.py --program "$build/scripts/bench/bench_step_gpu" --launcher "$launcher" \
-        --out "$out" --budget $((budget - SECONDS - 5))
-    cat "$out/step_gpu.txt"
+    peers "${groups:-all}" 100
+    alone
 }
 
 "$stage"

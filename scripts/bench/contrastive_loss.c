@@ -1,15 +1,17 @@
 /* Forward and backward of the contrastive loss for N pairs of d features, spread over the ranks: time and
- * peak memory; with TW_DEVICE=cuda on the first GPU, and its memory.
- *     [mpirun -n R] bench_contrastive_loss [N] [d] [threads]      default 65536 512 */
+ * peak memory; with TW_DEVICE=cuda on the first GPU, and its memory; with `tf32` its products round to TF32.
+ *     [mpirun -n R] bench_contrastive_loss [N] [d] [threads] [tf32]      default 65536 512 */
 #include "autograd/random.h"
 #include "layers/contrastive.h"
 #include "tests/test_device.h"
 #include "train/comm_open.h"
+#include "train/device_open.h"
 
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 static void check(tw_status status, const char *what) {
@@ -22,6 +24,7 @@ static void check(tw_status status, const char *what) {
 static void features(tw_device *d, float *out, int64_t first, int64_t n, int64_t e, uint32_t layer) {
     float *x = malloc((size_t)(n * e) * sizeof *x + 1);
     check(x ? TW_OK : TW_ERR_MEMORY, "features");
+#pragma omp parallel for
     for (int64_t i = 0; i < n; i++) {
         tw_draw draw = {.seed = 1, .purpose = TW_DRAW_TEST, .layer = layer, .sample = (uint32_t)(first + i)};
         double square = 0;
@@ -62,6 +65,7 @@ int main(int argc, char **argv) {
     tw_contrastive *loss;
     tw_contrastive_result result;
     check(tw_test_device(argc > 3 ? atoi(argv[3]) : 0, &d), "device");
+    tw_device_allow_tf32(d, argc > 4 && strcmp(argv[4], "tf32") == 0);
     size_t room = d->room(d);
     check(tw_comm_open(d, 60, &comm), "communicator");
     check(tw_params_create(&params), "parameters");

@@ -269,6 +269,17 @@ static json_t *figures(const bench *b, const double *ms) {
         allocated(b) / 1e6, "graph_launches", (json_int_t)tw_graphs_launched(tw_stepper_graphs(b->stepper)));
 }
 
+/* Which way each linear operation was measured to run faster; none on the CPU. */
+static tw_status add_choices(const bench *b, json_t *out) {
+    char text[256];
+    json_t *list = json_array();
+    bool whole = list != NULL;
+    for (int i = 0; whole && tw_device_choice(b->device, i, text, sizeof text); i++)
+        whole = json_array_append_new(list, json_string(text)) == 0;
+    whole = json_object_set_new(out, "choices", list) == 0 && whole;
+    return whole ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+}
+
 static tw_status measure(bench *b) {
     b->marks = calloc((size_t)b->r.steps + 6, sizeof *b->marks);
     double *ms = calloc((size_t)b->r.steps, sizeof *ms);
@@ -280,6 +291,7 @@ static tw_status measure(bench *b) {
     const char *trouble = status == TW_OK ? tw_graphs_trouble(tw_stepper_graphs(b->stepper)) : NULL;
     if (trouble) json_object_set_new(o, "not_captured", json_string(trouble));
     if (status == TW_OK && b->r.profile) status = profile(b, o);
+    if (status == TW_OK) status = add_choices(b, o);
     if (status == TW_OK) json_dumpf(o, stdout, JSON_REAL_PRECISION(7));
     if (status == TW_OK) printf("\n");
     json_decref(o);

@@ -5,8 +5,10 @@
     python3 scripts/bench/step_gpu.py --check --program build/release/scripts/bench/bench_step_gpu    # on a CPU, tiny
 
 PyTorch is scripts/bench/step_gpu_peer.py: eager, and torch.compile for ViT-B-16 and ViT-L-14 at batch 128. The most
-valuable runs come first and the rest is left out, saying so, when --budget seconds are over. Every run's JSON line goes
-to OUT/step_gpu.jsonl, the table to OUT/step_gpu.md. Shares are of --limit TFLOP/s: of bf16 products as this GPU does
+valuable runs come first and the rest is left out, saying so, when --budget seconds are over. --groups names what is run:
+main (ViT-B-16 at batch 128), models (the others there), largest (batches), variants (tuwen with something turned off or
+on), or all. Every run's JSON line goes to OUT/step_gpu.jsonl, tables and verdicts to OUT/step_gpu.md, anew after every
+run. Shares are of --limit TFLOP/s: of bf16 products as this GPU does
 them, measured first if torch is there, and of the figure given.
 
 Nominal FLOPs: forward 24 N d^2 + 4 N^2 d a block and N patches, backward twice the blocks and once the patches (no
@@ -54,13 +56,20 @@ def parse():
     p.add_argument("--out", default="out/gpu")
     p.add_argument("--budget", type=float, default=480, help="seconds")
     p.add_argument("--limit", type=float, default=790, help="TFLOP/s of bf16 products, measured on an H200")
+    p.add_argument("--aim", type=float, default=60, help="%% of the limit that a model should reach, by nominal FLOPs")
+    p.add_argument("--groups", default="all", help="comma-separated: main, models, largest, variants; all")
     p.add_argument("--check", action="store_true", help="both halves on the CPU, tiny")
-    return p.parse_args()
+    args = p.parse_args()
+    args.groups = list(GROUPS) if args.groups == "all" else args.groups.split(",")
+    for name in args.groups:
+        if name not in GROUPS:
+            p.error(f"--groups: {name} is none of {', '.join(GROUPS)}, all")
+    return args
 
 
 class Runner:
     def __init__(self, args):
-        self.args, self.start, self.rows = args, time.monotonic(), []
+        self.args, self.start, self.rows, self.measured = args, time.monotonic(), [], None
         os.makedirs(args.out, exist_ok=True)
         self.lines = open(os.path.join(args.out, "step_gpu.jsonl"), "a")
 
@@ -90,23 +99,35 @@ class Runner:
         self.lines.write(json.dumps(row) + "\n")
         self.lines.flush()
         self.rows.append(row)
+        self.save()
         print(f"{name}: {row['pairs_per_s']:.1f} pairs/s, {row['step_ms']:.2f} ms a step ({row['wall_s']} s)", flush=True)
         return row
+
+    def save(self):
+        text = table(self.rows, self.args, self.measured)
+        with open(os.path.join(self.args.out, "step_gpu.md"), "w") as f:
+            f.write(text)
+        return text
 
     def tuwen(self, model, batch, **more):
         settings = {"model": model, "batch": batch, "steps": 20, **more}
         command = self.args.launcher.split() + [self.args.program] + [f"{k}={v}" for k, v in settings.items()]
-        return self.run(f"tuwen {model} {batch or 'largest'}", command, {"TW_DEVICE": "cpu" if self.args.check else "cuda"})
+        said = " ".join(f"{k}={v}" for k, v in more.items() if k not in ("profile", "steps"))
+        return self.run(f"tuwen {model} {batch or 'largest'} {said}".strip(), command, {"TW_DEVICE": "cpu" if self.args.check else "cuda"})
 
     def peer(self, model, batch, *more, need=25.0):
         command = [sys.executable, os.path.join(HERE, "step_gpu_peer.py"), "--model", model, "--batch", str(batch), *more]
-        return self.run(f"pytorch {model} {batch or 'largest'} {' '.join(more)}", command, need=need)
+        return self.run(f"pytorch {model} {batch or 'largest'} {' '.join(more)}".strip(), command, need=need)
 
     def limit(self):
+        """TFLOP/s of a bf16 product of 8192 x 8192 x 8192 here; None where it cannot be had."""
         code = ("import torch\na=torch.randn(8192,8192,device='cuda',dtype=torch.bfloat16)\nb=torch.randn_like(a)\n"
                 "for _ in range(5): a@b\ns,e=(torch.cuda.Event(enable_timing=True) for _ in range(2))\ns.record()\n"
                 "for _ in range(20): a@b\ne.record();torch.cuda.synchronize()\nprint(20*2*8192**3/s.elapsed_time(e)/1e9)")
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        try:
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        except subprocess.TimeoutExpired:
+            return None
         return float(done.stdout) if done.returncode == 0 else None
 
 
@@ -116,51 +137,71 @@ def share(row, tflops, executed):
     return 100 * work * row["pairs_per_s"] / 1e3 / tflops if work else float("nan")
 
 
-GROUPS = {"products": ("linear", "conv2d"), "attention": ("attention", "pool_attention"),
-          "norms": ("layer_norm", "add_layer_norm", "batch_norm", "l2_normalise"),
-          "loss": ("contrastive_loss", "contrastive_sums"),
-          "optimizer": ("adamw", "finite_norm", "gradient_rule", "move_statistics")}
+PARTS = {"products": ("linear", "conv2d"), "attention": ("attention", "pool_attention"),
+         "norms": ("layer_norm", "add_layer_norm", "batch_norm", "l2_normalise"),
+         "loss": ("contrastive_loss", "contrastive_sums"),
+         "optimizer": ("adamw", "finite_norm", "gradient_rule", "move_statistics")}
 
 
 def breakdown(row):
     ms, known = {}, 0.0
     for name, part in row["operations"].items():
         op = name.replace(" backward", "")
-        group = next((g for g, ops in GROUPS.items() if op in ops), "rest")
+        group = next((g for g, ops in PARTS.items() if op in ops), "rest")
         ms[group] = ms.get(group, 0.0) + part["ms"]
         known += part["ms"]
     ms["gaps, copies"] = row["profiled_step_ms"] - known
     return ms
 
 
-def table(rows, given, measured):
+def variant(r):
+    """What of tuwen is turned off or on in this run; empty: nothing."""
+    named = [("graphs", "no graphs", r.get("graphs", True)), ("recompute", f"recompute {r.get('recompute')}", r.get("recompute", "none") == "none"),
+             ("text_length", f"{r['text_length']} tokens", r["text_length"] == r["context"])]
+    return ", ".join(text for _, text, usual in named if not usual)
+
+
+def steps_table(rows, given, measured):
     lines = [f"Limit: {given:.0f} TFLOP/s given" + (f", {measured:.0f} measured here" if measured else ""), "",
              "| model | batch | who | ms a step | pairs/s | nominal % | executed % | nominal % of measured | taken MB | of it reserved "
              "| allocated |",
              "|---|---|---|---|---|---|---|---|---|---|---|"]
     for r in rows:
         who = "tuwen" if r.get("program") else r["peer"] + " " + r["mode"]
+        who += ", " + variant(r) if variant(r) else ""
         taken, reserved, allocated = (f"{r[k]:.0f}" if r.get(k) is not None else "-"
                                       for k in ("taken_mb", "reserved_mb", "allocated_mb"))
         lines.append(f"| {r['model']} | {r['batch']} | {who} | {r['step_ms']:.2f} | {r['pairs_per_s']:.1f} | "
                      f"{share(r, given, False):.1f} | {share(r, given, True):.1f} | "
                      f"{share(r, measured, False) if measured else float('nan'):.1f} | "
                      f"{taken} | {reserved} | {allocated} |")
-    lines += ["", "Taken: what the GPU has less of than before the program began, libraries' workspaces included, at its peak; "
-              "reserved: by PyTorch's allocator; allocated: asked for, at the peak."]
+    return lines + ["", "Taken: what the GPU has less of than before the program began, libraries' workspaces included, at its peak; "
+                    "reserved: by PyTorch's allocator; allocated: asked for, at the peak."]
+
+
+def verdicts(rows, args):
+    """One line a run of tuwen that has a peer of the same model, batch and tokens."""
+    lines = []
     for r in rows:
-        if r.get("refused"):
-            lines += ["", f"{r['model']}, batch {r['batch']}: {r['refused']}"]
-    by = {}
-    for r in rows:  # the first of a kind: later ones are tuwen's with something turned off
-        by.setdefault((r["model"], r["batch"], r["text_length"], r.get("mode", "tuwen")), r)
-    lines += ["", "| model | batch | tokens | against eager | against compile |", "|---|---|---|---|---|"]
-    for (*kind, mode), r in by.items():
-        if mode != "tuwen":
+        if not r.get("program"):
             continue
-        peers = [by.get((*kind, m)) for m in ("eager", "compile")]
-        ratio = [f"{r['pairs_per_s'] / p['pairs_per_s']:.2f}" if p else "-" for p in peers]
-        lines.append(f"| {kind[0]} | {kind[1]} | {kind[2]} | {ratio[0]} | {ratio[1]} |")
+        peers = [p for p in rows if p.get("peer") and all(p[k] == r[k] for k in ("model", "batch", "text_length", "precision"))]
+        name = f"{r['model']}, batch {r['batch']}" + (f", {variant(r)}" if variant(r) else "")
+        against = [f"{r['pairs_per_s'] / p['pairs_per_s']:.2f} times PyTorch {p['mode']}" for p in peers]
+        text = f"{name}: {', '.join(against) or 'no peer ran'}"
+        if peers:
+            text += ": " + ("faster" if all(r["pairs_per_s"] > p["pairs_per_s"] for p in peers) else "NOT FASTER")
+        if r["model"] in SHAPES and r["precision"] == "bf16":
+            reached = share(r, args.limit, False)
+            text += f"; {reached:.1f} % of the limit: {'reaches' if reached >= args.aim else 'SHORT OF'} {args.aim:.0f} %"
+        lines.append(text)
+        lines += [f"{name}: {r[k]}" for k in ("refused", "not_captured") if r.get(k)]
+    return lines
+
+
+def table(rows, args, measured):
+    lines = ["## Verdicts", ""] + [f"- {v}" for v in verdicts(rows, args)] + ["", "## Steps", ""]
+    lines += steps_table(rows, args.limit, measured)
     for r in rows:
         if "operations" not in r:
             continue
@@ -169,42 +210,65 @@ def table(rows, given, measured):
                   f"({r['step_ms']:.2f} ms with)", "", "| part | ms | % |", "|---|---|---|"]
         lines += [f"| {k} | {v:.3f} | {100 * v / r['profiled_step_ms']:.1f} |"
                   for k, v in sorted(parts.items(), key=lambda x: -x[1])]
+    for r in rows:
+        if r.get("choices"):
+            lines += ["", f"{r['model']}, batch {r['batch']}{', ' + variant(r) if variant(r) else ''}: measured", ""]
+            lines += [f"- {choice}" for choice in r["choices"]]
     return "\n".join(lines) + "\n"
 
 
-def all_runs(r):
-    for model, compiled in (("ViT-B-16", True), ("ViT-L-14", True), ("ViT-H-14", False), ("RN50", False),
-                            ("ViT-L-14-336", False)):
-        r.tuwen(model, 128, profile=1)
-        r.peer(model, 128)
-        if compiled:
-            r.peer(model, 128, "--compile", need=70.0)
+def beside(r, model, batch, compiled, **more):
+    r.tuwen(model, batch, profile=1, **more)
+    r.peer(model, batch)
+    if compiled:
+        r.peer(model, batch, "--compile", need=45.0)
+
+
+def main_model(r):
+    beside(r, "ViT-B-16", 128, True)
+
+
+def other_models(r):
+    for model in ("ViT-L-14", "RN50", "ViT-H-14", "ViT-L-14-336"):
+        beside(r, model, 128, model == "ViT-L-14")
+
+
+def largest_batches(r):
     for model in ("ViT-B-16", "ViT-L-14", "ViT-H-14", "RN50", "ViT-L-14-336"):
-        r.tuwen(model, 0)
+        row = r.tuwen(model, 0)
         r.peer(model, 0, need=40.0)
+        if row:  # at the same batch, where the other can
+            r.peer(model, row["batch"], need=40.0)
+
+
+def variants(r):
     r.tuwen("ViT-B-16", 128, graphs=0)
-    r.tuwen("ViT-L-14", 128, recompute="block")
     r.tuwen("ViT-B-16", 128, text_length=20)
     r.peer("ViT-B-16", 128, "--text_length", "20")
+    r.tuwen("ViT-B-16", 128, recompute="light")
+    r.tuwen("ViT-L-14", 128, recompute="block")
+    r.tuwen("ViT-B-16", 16)
+    r.tuwen("ViT-B-16", 16, graphs=0)
+    r.peer("ViT-B-16", 16)
+
+
+GROUPS = {"main": main_model, "models": other_models, "largest": largest_batches, "variants": variants}
 
 
 def main():
     args = parse()
     r = Runner(args)
-    measured = None
     if args.check:
         r.tuwen("micro", 8, steps=2, precision="f32", profile=1)
+        r.tuwen("micro", 8, steps=2, precision="f32", graphs=0, text_length=5)
         r.peer("tiny", 4, "--device", "cpu", "--steps", "2", "--warmup", "1")
         r.peer("tiny-rn", 4, "--device", "cpu", "--steps", "2", "--warmup", "1", "--precision", "f32")
     else:
-        measured = r.limit()
-        all_runs(r)
-    text = table(r.rows, args.limit, measured)
-    with open(os.path.join(args.out, "step_gpu.md"), "w") as f:
-        f.write(text)
-    print(text)
-    wanted = 3 if args.check else 1
-    if len(r.rows) < wanted:
+        r.measured = r.limit()
+        for group in args.groups:
+            GROUPS[group](r)
+    print(r.save())
+    if len(r.rows) < (4 if args.check else 1):
         sys.exit("step_gpu.py: too little ran")
 
 

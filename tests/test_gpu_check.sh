@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# scripts/gpu_check.sh, gpu_train.sh and step_gpu.py without a GPU: the CPU and stand-ins take its place. That every line
+# of theirs runs, that what fails or hangs is said, and what there is no time for left out: on a GPU that is lent by the
+# minute a slip would cost all of it. Argument: the build folder.
+set -u
+. tests/shell.sh "$(cd "$1" && pwd)"
+command -v python3 >/dev/null || {
+    echo "SKIP gpu_check.sh: there is no python3"
+    finish
+    exit
+}
+real=$build
+build=$work/build
+mkdir -p "$build/tests" "$build/scripts/bench" "$work/path"
+
+# stand_in FILE: a shell script of the pretended build folder, from stdin
+stand_in() {
+    { echo '#!/usr/bin/env bash' && cat; } >"$1"
+    chmod +x "$1"
+}
+# The program itself, on the CPU and with the smallest models.
+sed 's/^name: .*/name: micro-rn/; s/resolution: .*/resolution: 32/; s/width: .*/width: 8/; s/heads: 8/heads: 4/
+    s/hidden: .*/hidden: 32/; s/layers: .*/layers: 1/; s/intermediate: .*/intermediate: 64/' configs/models/tiny-rn.yaml >"$work/micro-rn.yaml"
+stand_in "$build/tuwen" <<END_OF_FILE
+[ \$1 = doctor ] && printf 'CUDA\n  GPU 0             a stand-in\n' && exit
+arguments=()
+for a in "\$@"; do
+    case \$a in
+        cuda) a=cpu ;;
+        tiny | */ViT-B-16.yaml) a=micro ;;
+        tiny-rn) a=$work/micro-rn.yaml ;;
+    esac
+    arguments+=("\$a")
+    [[ \$a != */shapes_tiny_cpu.yaml ]] || arguments+=(--model micro --max_steps 20 --warmup 5 --val_interval 20)
+done
+exec $real/tuwen "\${arguments[@]}"
+END_OF_FILE
+for name in ops model_graphs step towers resnet adamw contrastive step_order memory_need cudnn_graphs; do
+    stand_in "$build/tests/test_$name" <<<'echo "${TW_OP:-all}"; [ "${TW_DEVICE-}" = cuda ] || [ -s "${TW_DEVICE_PROPERTIES-}" ]'
+done
+ln -s "$real/tests/tool_checkpoint_hash" "$build/tests/"
+stand_in "$build/scripts/bench/bench_cudnn_properties" <<<'echo "{}" >"$1"'
+stand_in "$build/scripts/bench/bench_contrastive_loss" <<<'echo "H200: 5300 MB taken, of them 4295 MB features and their gradients"'
+# A step of B pairs in B ms.
+stand_in "$build/scripts/bench/bench_step_gpu" <<'END_OF_FILE'
+for a in "$@"; do case $a in batch=*) batch=${a#*=} ;; model=*) model=${a#*=} ;; esac; done
+[ "$batch" != 0 ] || batch=512
+echo '{"program": "tuwen", "model": "'$model'", "batch": '$batch', "context": 52, "text_length": 52, "packed": true,' \
+    '"first_token_only": true, "precision": "bf16", "recompute": "none", "device": "a stand-in", "graphs": true,' \
+    '"step_ms": '$batch'.0, "pairs_per_s": 1000.0, "taken_mb": 900.5, "allocated_mb": 800.5, "profiled_step_ms": 130.5,' \
+    '"operations": {"linear": {"calls": 3, "ms": 60.0}, "linear backward": {"calls": 3, "ms": 30.0}},' \
+    '"choices": ["linear (1,2) to 3, GELU: by a cuDNN graph"]}'
+END_OF_FILE
+# No PyTorch: its half of the bench fails, and quickly.
+echo 'raise ImportError("this is a stand-in")' >"$work/path/torch.py"
+export PYTHONPATH=$work/path PATH=$work/path:$PATH
+check() { scripts/gpu_check.sh --build "$build" --out "$work/gpu" "$@" >"$work/out" 2>&1; }
+# says NAME TEXT...: these lines are in the output
+says() {
+    local name=$1 text
+    shift
+    for text in "$@"; do grep -qF -- "$text" "$work/out" && ok || fail "$name does not say: $text"; done
+}
+
+refuses "no stage" 2 "usage:" scripts/gpu_check.sh
+refuses "an unknown stage" 2 "usage:" scripts/gpu_check.sh --stage all
+refuses "an option without its value" 2 "usage:" scripts/gpu_check.sh --stage tests --out
+mkdir -p "$work/none" && stand_in "$work/none/tuwen" <<<'echo CUDA'
+refuses "no GPU" 1 "no GPU is seen" scripts/gpu_check.sh --build "$work/none" --out "$work/gpu" --stage quick
+
+# ---- the checks that train ----
+export tuwen=$build/tuwen out=$work/train build
+mkdir -p "$out"
+for name in make_data against_cpu recomputed in_parts chosen_parts in_bf16 commands small_resnet profiled large_loss; do
+    holds "gpu_train.sh $name" scripts/gpu_train.sh $name
+done
+holds "gpu_train.sh large_batch" scripts/gpu_train.sh large_batch
+says "large_batch" "12800 pairs: 12.80 s a step, 900 MB taken"
+holds "gpu_train.sh, several" scripts/gpu_train.sh graphs_change_nothing resumed
+# What must not pass.
+scripts/gpu_train.sh vit_b16 >"$work/out" 2>&1 && fail "another model's losses passed for ViT-B-16's" || ok
+[ "$(grep -cE '^[0-9.]+	[0-9.]+$' "$work/out")" = 20 ] && ok || fail "vit_b16 does not show its losses beside the expected ones"
+scripts/gpu_train.sh demonstration >"$work/out" 2>&1 && fail "twenty steps passed for a trained model" || ok
+says "demonstration" "R@1, mean of 3 seeds: f32"
+mkdir "$work/bare" && cp -r "$build/." "$work/bare" && rm "$work/bare/tests/tool_checkpoint_hash"
+build=$work/bare scripts/gpu_train.sh graphs_change_nothing >"$work/out" 2>&1 && fail "runs passed for the same without their hashes" || ok
+stand_in "$work/bare/scripts/bench/bench_contrastive_loss" <<<'echo "H200: 6300 MB taken, of them 4295 MB features and their gradients"'
+build=$work/bare scripts/gpu_train.sh large_loss >"$work/out" 2>&1 && fail "2,005 MB passed for less than 2 GB" || ok
+unset tuwen out
+
+# ---- the stages ----
+check --stage quick --pack "$work/quick.tar.gz" && fail "a wrong ViT-B-16 passed" || ok
+says "quick" "passed  operations" "passed  memory_need" "passed  train_as_cpu" "FAILED  vit_b16" "passed  step_gpu" "passed  large_batch" \
+    "tuwen ViT-B-16 128: 1000.0 pairs/s" "FAILED pytorch ViT-B-16 128" "ViT-B-16, batch 128: no peer ran; 16.7 % of the limit: SHORT OF 60 %" \
+    "- linear (1,2) to 3, GELU: by a cuDNN graph" "large_loss: 1005 MB beyond the features: less than 2 GB" " passed, 1 failed, 0 left out"
+for name in device.json operations.txt step_gpu.md step_gpu.jsonl run_f32/log.jsonl; do
+    tar -tzf "$work/quick.tar.gz" "./$name" >/dev/null 2>&1 && ok || fail "$name is not in the pack"
+done
+check --stage tests && fail "an untrained model passed" || ok
+says "tests" "passed  cudnn" "passed  graphs_and_resuming" "passed  train_small_resnet" "passed  chosen_parts" "FAILED  demonstration" "2 failed, 0 left out"
+check --stage bench --groups main,variants && ok || fail "the stage bench failed"
+says "bench" "ViT-B-16 16 graphs=0" "| products | 90.000 | 69.0 |"
+check --stage bench --groups none && fail "a group that is none passed" || ok
+says "bench" "none is none of main, models, largest, variants"
+
+# One fails, one hangs, and time runs out.
+stand_in "$build/tests/test_adamw" <<<'echo "m differs"; exit 1'
+stand_in "$build/tests/test_towers" <<<'sleep 600'
+start=$SECONDS
+check --stage quick --budget 15 && fail "failures passed" || ok
+says "failures" "FAILED  adamw" "        m differs" "FAILED  towers" "(cut after" "left out, no time  step_gpu" "left out, no time  large_batch"
+[ $((SECONDS - start)) -lt 30 ] && ok || fail "15 s became $((SECONDS - start))"
+
+# ---- compute-sanitizer ----
+stand_in "$work/path/compute-sanitizer" <<<'while [[ $1 == -* ]]; do shift $(( $1 == --tool || 1 )); [[ $1 == [a-z]*check || $1 == 1 ]] && shift; done; exec "$@"'
+stand_in "$build/tests/test_adamw" <<<'echo "========= Invalid __global__ read of size 4"; exit 1'
+check --stage sanitize && fail "an invalid read passed" || ok
+says "sanitize" "passed  memcheck_linear" "passed  racecheck_top_k" "passed  memcheck_steps" "FAILED  memcheck_adamw" "Invalid __global__ read"
+stand_in "$work/path/compute-sanitizer" <<<'echo "========= Error: Device not supported"; exit 1'
+check --stage sanitize && ok || fail "a sanitizer that does not serve the GPU is a failure"
+says "sanitize" "left out: compute-sanitizer: Error: Device not supported"
+
+# ---- a bundle: programs and tests have its library path, Python does not ----
+mkdir -p "$work/carry"
+stand_in "$work/carry/unpack.sh" <<END_OF_FILE
+cp -r $build "\$1/bin"
+echo $PWD >"\$1/source"
+echo "\$1/lib"
+END_OF_FILE
+stand_in "$build/tests/test_adamw" <<<'[[ $LD_LIBRARY_PATH == */lib:/before ]]'
+stand_in "$build/tests/test_towers" <<<'true'
+cat "$build/scripts/bench/bench_step_gpu" >"$work/step"
+{ echo '[[ $LD_LIBRARY_PATH == */lib:/before ]] || exit 1' && cat "$work/step"; } | stand_in "$build/scripts/bench/bench_step_gpu"
+stand_in "$work/path/python3" <<<"[ \"\$LD_LIBRARY_PATH\" = /before ] && exec $(command -v python3) \"\$@\""
+LD_LIBRARY_PATH=/before scripts/gpu_check.sh --stage quick --bundle "$work/carry" --out "$work/gpu" --groups main >"$work/out" 2>&1
+says "a bundle" "passed  adamw" "passed  step_gpu" "tuwen ViT-B-16 128: 1000.0 pairs/s" " passed, 1 failed, 0 left out"
+
+# ---- verdicts of the bench ----
+holds "verdicts" python3 - <<'END_OF_FILE'
+import sys
+import types
+
+sys.path.insert(0, "scripts/bench")
+import step_gpu
+
+ours = dict(program="tuwen", model="RN50", batch=128, context=52, text_length=52, precision="bf16", recompute="none", graphs=True,
+            pairs_per_s=300.0, step_ms=1.0)
+eager = dict(ours, peer="pytorch", mode="eager", pairs_per_s=200.0)
+del eager["program"]
+args = types.SimpleNamespace(limit=790, aim=60)
+assert step_gpu.verdicts([ours, eager], args) == ["RN50, batch 128: 1.50 times PyTorch eager: faster"]
+compiled = dict(eager, mode="compile", pairs_per_s=400.0)
+assert "1.50 times PyTorch eager, 0.75 times PyTorch compile: NOT FASTER" in step_gpu.verdicts([ours, eager, compiled], args)[0]
+assert "no peer ran" in step_gpu.verdicts([ours, dict(eager, batch=64)], args)[0]
+vit = dict(ours, model="ViT-B-16", pairs_per_s=3600.0)
+assert step_gpu.verdicts([vit], args) == ["ViT-B-16, batch 128: no peer ran; 60.2 % of the limit: reaches 60 %"]
+assert "| RN50 | 128 | pytorch compile | 1.00 | 400.0 |" in step_gpu.table([compiled], args, None)
+refused = dict(vit, graphs=False, refused="a graph was refused")
+assert step_gpu.verdicts([refused], args)[1] == "ViT-B-16, batch 128, no graphs: a graph was refused"
+END_OF_FILE
+finish
