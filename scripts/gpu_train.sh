@@ -39,7 +39,7 @@ same() {
     [ "$one" = "$other" ]
 }
 # quiet FOLDER: nothing ran in a slower way than it should
-quiet() { [ -s "$1/log.jsonl" ] && ! grep -E "not captured|cuDNN refused" "$1/log.jsonl"; }
+quiet() { [ -s "$1/log.jsonl" ] && ! grep -E "not captured|(cuDNN|cuBLASLt) refused" "$1/log.jsonl"; }
 
 # No dropout: the CPU's attention dropout need not be the GPU's.
 dry="--text_dropout 0 --attention_dropout 0"

@@ -71,7 +71,7 @@ refuses "no GPU" 1 "no GPU is seen" scripts/gpu_check.sh --build "$work/none" --
 # ---- the checks that train ----
 export tuwen=$build/tuwen out=$work/train build
 mkdir -p "$out"
-for name in make_data against_cpu recomputed in_parts chosen_parts in_bf16 commands small_resnet profiled large_loss; do
+for name in make_data against_cpu recomputed in_full in_parts chosen_parts in_bf16 commands small_resnet profiled large_loss; do
     holds "gpu_train.sh $name" scripts/gpu_train.sh $name
 done
 holds "gpu_train.sh large_batch" scripts/gpu_train.sh large_batch
