@@ -18,6 +18,7 @@ TW_TEST_MAIN("model graphs", graphs_run_and_agree)
 #include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn.h"
 #include "graph_dropout.h"
+#include "model_products.h"
 
 #ifdef TW_CUDA_SHIM
 enum { SMALLER = 8, BATCH = 2, HEADS_MOST = 2 }; /* graphs are interpreted there, element by element */
@@ -225,6 +226,23 @@ START_TEST(linear_layers_run_as_graphs) {
 }
 END_TEST
 
+/* Those of an image's MLP in ViT-B-16 at a batch of 128. */
+START_TEST(products_take_bias_and_sums_along) {
+    const int64_t rows = 128 * 197, in = 768, out = 3072, smaller = SMALLER > 1 ? 128 : 1;
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    for (int adds = 0; adds < 2; adds++) {
+        check_product(d, (product_case){"bias", rows, out, in, false, true, TW_FUSED_BIAS, adds}, smaller);
+        check_product(d, (product_case){"dW (out,in)", out, in, rows, true, false, TW_FUSED_SUM_A, adds},
+                      smaller);
+        check_product(d, (product_case){"dW (in,out)", in, out, rows, true, false, TW_FUSED_SUM_B, adds},
+                      smaller);
+    }
+    ck_assert_ptr_null(tw_cuda_product_refusals(d));
+    tw_device_free(d);
+}
+END_TEST
+
 START_TEST(convolutions_of_rn50_run_as_graphs) {
     tw_device *d = device();
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
@@ -261,7 +279,7 @@ START_TEST(poolings_of_rn50_agree) {
 END_TEST
 
 TW_TEST_MAIN("model graphs", attention_runs_as_graphs, deterministic_attention_runs_as_graphs,
-             linear_layers_run_as_graphs, convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree,
-             poolings_of_rn50_agree)
+             linear_layers_run_as_graphs, products_take_bias_and_sums_along,
+             convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree, poolings_of_rn50_agree)
 
 #endif
