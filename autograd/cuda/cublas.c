@@ -215,8 +215,8 @@ tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *args, bool *
     *fused = false;
     TRY(tw_cuda_product_simple(d, args, &done));
     if (done) return TW_OK;
-    (void)tw_cuda_stream(d,
-                         TW_QUEUE_COMPUTE); /* the library's handle and proposals are the current device's */
+    /* The library's handle and proposals are for the thread's current device. */
+    (void)tw_cuda_stream(d, TW_QUEUE_COMPUTE);
     TRY(open_cublas(d, &l));
     tw_cublas_key key = key_of(d, args, args->fused);
     if (key.fused) TRY(run(d, l, &key, args, fused));
