@@ -91,15 +91,22 @@ cudaError_t cudart_queue(cudaStream_t s, void (*run)(void *), const void *contex
     return add(s, &w);
 }
 
+static bool step(cudaStream_t s);
+
+/* Does what is queued before a record. */
+static void reach(cudaEvent_t e, int number) {
+    bool more = true;
+    while (more && e->reached < number) more = step(e->stream);
+}
+
 /* Does the first work of a queue; false: there is none. */
 static bool step(cudaStream_t s) {
-    work *w = s->works.first;
+    work *w = s ? s->works.first : NULL; /* an event that was never recorded is on no stream */
     if (!w) return false;
     s->works.first = w->next;
     if (!w->next) s->works.last = NULL;
     if (w->awaits) {
-        while (w->awaits->reached < w->number && step(w->awaits->stream)) {
-        }
+        reach(w->awaits, w->number);
         if (w->awaits->at > s->clock) s->clock = w->awaits->at;
     }
     if (w->run) w->run(w->context), works_done++;
@@ -110,8 +117,8 @@ static bool step(cudaStream_t s) {
 }
 
 static void drain(cudaStream_t s) {
-    while (step(s)) {
-    }
+    bool more = true;
+    while (more) more = step(s);
 }
 
 void cudart_drain(void) {
@@ -199,8 +206,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
 
 /* A queue may still name it: that is done first. */
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
-    while (e->reached < e->recorded && step(e->stream)) {
-    }
+    reach(e, e->recorded);
     free(e);
     cudart_count(-1);
     return cudaSuccess;
@@ -222,8 +228,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned flags) {
 cudaError_t cudaEventSynchronize(cudaEvent_t e) {
     MAY_FAIL;
     if (e->stream && e->stream->capturing) NOT_IN_CAPTURE;
-    while (e->reached < e->recorded && step(e->stream)) {
-    }
+    reach(e, e->recorded);
     return cudaSuccess;
 }
 
