@@ -8,6 +8,8 @@
 #include "test_device.h"
 #include "tw_test.h"
 
+#include <math.h>
+
 enum { MOST_MEMORY = 64, RESULTS = 1 + TW_MAX_INPUTS };
 
 typedef struct graph_case {
@@ -26,6 +28,7 @@ typedef struct graph_case {
     unsigned gradients; /* bit i: of input i; 0: no backward */
     int graphs;         /* that a forward and a backward run */
     bool needed;        /* own kernels are no match for them */
+    bool spoilt;        /* the first element of input 0 is NaN */
     bool one_hot;       /* attention: token t's v, and its result's gradient, are 1 in column t of each head
                            and 0 beside: the result is the matrix of probabilities */
 } graph_case;
@@ -147,6 +150,7 @@ static inline void graph_one_hot(const graph_case *c, float *x, int64_t stride, 
 
 static inline void graph_fill_input(graph_run *r, const graph_case *c, int i, tw_tensor *t) {
     float *x = graph_random(t, (uint32_t)i, c->low[i], c->high[i]);
+    if (i == 0 && c->spoilt) x[0] = NAN;
     if (i == 0 && c->one_hot) graph_one_hot(c, x, tw_tensor_cols(t), tw_tensor_cols(t) / 3 * 2);
     for (int64_t b = 0; t->dtype == TW_I32 && b < t->shape[0]; b++)
         x[b] = (float)(i == 1 ? graph_length(c, b) : graph_offset(c, b));

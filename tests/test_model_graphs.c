@@ -268,6 +268,24 @@ START_TEST(batch_norms_of_rn50_agree) {
 }
 END_TEST
 
+/* A step that is spoilt is skipped because its gradient shows it, whatever a library's ReLU makes of NaN. */
+START_TEST(nan_reaches_the_gradients_of_norms) {
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    for (int kind = 0; kind < 3; kind++) {
+        graph_case c = norm_case(56, 64, kind > 1, kind > 0);
+        graph_run r = {.device = d};
+        c.spoilt = true;
+        tw_cuda_force_way(d, TW_WAY_GRAPH);
+        graph_run_case(&r, &c);
+        ck_assert_msg(isnan(r.result[2][0]), "%s: the gain's gradient is %g after NaN", c.name,
+                      (double)r.result[2][0]);
+        graph_release(&r);
+    }
+    tw_device_free(d);
+}
+END_TEST
+
 START_TEST(poolings_of_rn50_agree) {
     tw_device *d = device();
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
@@ -280,6 +298,7 @@ END_TEST
 
 TW_TEST_MAIN("model graphs", attention_runs_as_graphs, deterministic_attention_runs_as_graphs,
              linear_layers_run_as_graphs, products_take_bias_and_sums_along,
-             convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree, poolings_of_rn50_agree)
+             convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree,
+             nan_reaches_the_gradients_of_norms, poolings_of_rn50_agree)
 
 #endif

@@ -182,9 +182,9 @@ static int row_sums(const work *w, int dy) {
 
 static void deliver_q(const work *w, int ds) {
     const tw_dnn_attention *a = &w->a;
-    int k = tw_dnn_memory(w->g, TW_DNN_INSIDE, TW_DNN_BF16,
-                          (int64_t[]){a->batch, a->heads, a->keys, a->width},
-                          (int64_t[]){a->kv.sample, a->width, a->kv.token, 1});
+    int k =
+        tw_dnn_memory(w->g, TW_DNN_INSIDE, TW_DNN_BF16, (int64_t[]){a->batch, a->heads, a->keys, a->width},
+                      (int64_t[]){a->kv.sample, a->width, a->kv.token, 1});
     (void)tw_dnn_add(w->g, TW_DNN_RESHAPE, w->kt, TW_DNN_NONE, TW_DNN_NONE, k);
     int dq = tokens(w, TW_DNN_DQ, a->queries, a->dq, false);
     if (a->deterministic) {

@@ -36,6 +36,7 @@ static double get(const tw_tensor *t, int64_t i) {
 }
 
 static void fill(const tw_tensor *t, int64_t salt) {
+    ck_assert_ptr_nonnull(t->data);
     for (int64_t i = 0; i < tw_tensor_count(t); i++) set(t, i, value(i, salt));
 }
 
@@ -90,7 +91,8 @@ static void free_norm(norm *n) {
 
 /* The shape rule keeps where outputs are. */
 static void prepare(tw_call *c, tw_device *device) {
-    void *kept[2] = {c->output[0].data, c->output[1].data};
+    void *kept[TW_MAX_OUTPUTS];
+    for (int i = 0; i < TW_MAX_OUTPUTS; i++) kept[i] = c->output[i].data;
     c->device = device;
     TW_ASSERT_OK(tw_op_prepare(c));
     for (int i = 0; i < c->n_outputs; i++) c->output[i].data = kept[i];
