@@ -263,7 +263,7 @@ tests() {
     later_tests() {
         local name
         MOST=120 train graphs_and_resuming graphs_change_nothing resumed
-        for name in recomputed in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
+        for name in recomputed in_full in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
     }
     beside first_tests
     beside later_tests

@@ -1,5 +1,6 @@
 /* Checks of one configuration of one operation, f32 and bf16, on the CPU with 1 and 2 threads or on a CUDA
- * device (deterministic; where a library's graph ran, the default's too, and products with TF32):
+ * device (deterministic; where a library's graph ran, the default's too, linear in bf16 by its graph, and
+ * products with TF32):
  *
  *   shape rule; forward with and without a gradient to follow, into outputs poisoned with NaN, against the
  *   f64 reference; backward against central differences of the f64 reference, written over NaN and added to
@@ -11,6 +12,7 @@
 #include "op_checker.h"
 
 #ifdef TW_WITH_CUDA
+#include "autograd/cuda/choice.h"
 #include "autograd/cuda/cuda.h"
 #endif
 #include "tw_test.h"
@@ -114,6 +116,15 @@ static bool check_once(op_checker *k, const char *way, bool deterministic, bool 
     return ok;
 }
 
+/* The graph of linear, which a deterministic device never takes, where the library has one; others leave it
+ * to a measurement, which would take either way. */
+static bool check_linear_graph(op_checker *k) {
+    tw_cuda_force_way(gpu, TW_WAY_GRAPH);
+    bool ok = check_once(k, "by a graph", false, false);
+    tw_cuda_force_way(gpu, TW_WAYS);
+    return ok;
+}
+
 static bool check_gpu(op_checker *k) {
     if (!open_gpu(k)) return false;
     int64_t graphs = tw_cuda_graph_runs(gpu);
@@ -122,6 +133,7 @@ static bool check_gpu(op_checker *k) {
     bool has_graph = tw_cuda_graph_runs(gpu) > graphs,
          has_product = k->call.op == TW_OP_linear || k->call.op == TW_OP_conv2d;
     if (has_graph && !check_once(k, "by default", false, false)) return false;
+    if (k->call.op == TW_OP_linear && k->coarse && !check_linear_graph(k)) return false;
     return k->coarse || !has_product || check_once(k, "TF32", false, true);
 }
 

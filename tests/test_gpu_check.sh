@@ -71,7 +71,7 @@ refuses "no GPU" 1 "no GPU is seen" scripts/gpu_check.sh --build "$work/none" --
 
 # ---- the stages, whose model is another than ViT-B-16 and hardly trained ----
 check --stage tests --budget 1800 --patience 9 && fail "an untrained model passed" || ok
-for name in machine cudnn operations memory_need train_as_cpu graphs_and_resuming train_recomputed train_in_parts train_in_bf16 train_commands \
+for name in machine cudnn operations memory_need train_as_cpu graphs_and_resuming train_recomputed train_in_full train_in_parts train_in_bf16 train_commands \
     train_small_resnet train_profiled chosen_parts large_loss large_batch; do
     says "tests" "passed  $name "
 done

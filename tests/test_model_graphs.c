@@ -17,133 +17,14 @@ TW_TEST_MAIN("model graphs", graphs_run_and_agree)
 #include "autograd/cuda/choice.h"
 #include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn.h"
-#include "autograd/op.h"
-#include "autograd/random.h"
-
-#include <math.h>
+#include "graph_dropout.h"
+#include "model_products.h"
 
 #ifdef TW_CUDA_SHIM
 enum { SMALLER = 8, BATCH = 2, HEADS_MOST = 2 }; /* graphs are interpreted there, element by element */
 #else
 enum { SMALLER = 1, BATCH = 16, HEADS_MOST = 64 };
 #endif
-
-enum { MOST_MEMORY = 64, RESULTS = 1 + TW_MAX_INPUTS };
-
-typedef struct graph_case {
-    char name[96];
-    tw_op op;
-    union {
-        tw_attention_attr attention;
-        tw_conv2d_attr conv;
-        tw_batch_norm_attr norm;
-        tw_avg_pool_attr pool;
-    } attr;
-    tw_tensor input[TW_MAX_INPUTS]; /* without memory */
-    float low[TW_MAX_INPUTS], high[TW_MAX_INPUTS];
-    int n_inputs;
-    unsigned gradients; /* bit i: of input i */
-    int graphs;         /* that a forward and a backward run */
-    bool needed;        /* own kernels are no match for them */
-    bool drawn;         /* by dropout, which own kernels draw otherwise */
-    bool spoilt;        /* the first element of input 0 is NaN */
-} graph_case;
-
-/* Device memory of a run, and what came out, in f32 on the host. */
-typedef struct run {
-    tw_device *device;
-    void *memory[MOST_MEMORY];
-    int taken;
-    float *result[RESULTS]; /* y, then gradients; NULL: none */
-    int64_t count[RESULTS];
-} run;
-
-static void *take(run *r, size_t bytes) {
-    void *p;
-    ck_assert_int_lt(r->taken, MOST_MEMORY);
-    TW_ASSERT_OK(r->device->alloc(r->device, bytes, &p));
-    char *nan = malloc(bytes + 1);
-    ck_assert_ptr_nonnull(nan);
-    memset(nan, 0xff, bytes);
-    tw_test_give(r->device, p, nan, bytes);
-    free(nan);
-    return r->memory[r->taken++] = p;
-}
-
-/* Memory for the tensor, filled by numbers that belong to it. */
-static void fill(run *r, tw_tensor *t, uint32_t layer, float low, float high) {
-    int64_t n = tw_tensor_count(t);
-    const tw_draw draw = {.seed = 5, .purpose = TW_DRAW_TEST, .layer = layer};
-    float *x = malloc((size_t)n * sizeof *x + 1);
-    uint16_t *half = malloc((size_t)n * sizeof *half + 1);
-    ck_assert(x && half);
-    tw_random_uniform(&draw, low, high, x, n);
-    for (int64_t i = 0; i < n; i++) half[i] = tw_to_bf16(x[i]);
-    if (t->dtype == TW_I32) /* lengths */
-        for (int64_t i = 0; i < n; i++) ((int32_t *)(void *)x)[i] = (int32_t)x[i];
-    t->data = take(r, tw_tensor_bytes(t));
-    tw_test_give(r->device, t->data, t->dtype == TW_BF16 ? (void *)half : x, tw_tensor_bytes(t));
-    free(x);
-    free(half);
-}
-
-static void spoil(run *r, const tw_tensor *t) {
-    const uint16_t nan = 0x7fc0;
-    ck_assert_int_eq(t->dtype, TW_BF16);
-    tw_test_give(r->device, t->data, &nan, sizeof nan);
-}
-
-static void bring(run *r, int i, const tw_tensor *t) {
-    int64_t n = r->count[i] = tw_tensor_count(t);
-    void *host = tw_test_take(r->device, t->data, tw_tensor_bytes(t));
-    r->result[i] = malloc((size_t)n * sizeof(float) + 1);
-    ck_assert_ptr_nonnull(r->result[i]);
-    for (int64_t e = 0; e < n; e++)
-        r->result[i][e] = t->dtype == TW_BF16 ? tw_from_bf16(((uint16_t *)host)[e]) : ((float *)host)[e];
-    free(host);
-}
-
-static void release(run *r) {
-    for (int i = 0; i < r->taken; i++) r->device->release(r->device, r->memory[i]);
-    for (int i = 0; i < RESULTS; i++) free(r->result[i]);
-}
-
-/* A forward and a backward. */
-static void run_case(run *r, const graph_case *c) {
-    graph_case copy = *c;
-    const tw_step step = {.seed = 3, .step = 1, .share = 1.0f};
-    tw_call call = {
-        .op = c->op, .device = r->device, .attr = &copy.attr, .n_inputs = c->n_inputs, .needs_grad = true};
-    for (int i = 0; i < c->n_inputs; i++) {
-        call.input[i] = c->input[i];
-        call.input_grad[i] = tw_absent();
-        call.input_grad[i].data = NULL;
-        if (tw_present(&call.input[i])) fill(r, &call.input[i], (uint32_t)i, c->low[i], c->high[i]);
-        if (i == 0 && c->spoilt) spoil(r, &call.input[0]);
-    }
-    tw_step *there = take(r, sizeof step);
-    tw_test_give(r->device, there, &step, sizeof step);
-    call.step = there;
-    ck_assert_msg(tw_op_prepare(&call) == TW_OK, "%s: %s", c->name, tw_last_error());
-    for (int o = 0; o < call.n_outputs; o++) call.output[o].data = take(r, tw_tensor_bytes(&call.output[o]));
-    call.scratch = take(r, call.forward_scratch + call.backward_scratch + 64);
-    ck_assert_msg(tw_op_forward(&call) == TW_OK, "%s: %s", c->name, tw_last_error());
-    bring(r, 0, &call.output[0]);
-    for (int o = 0; o < call.n_outputs; o++)
-        call.output_grad[o] = call.output[o], call.output_grad[o].data = NULL;
-    fill(r, &call.output_grad[0], 100, -1.0f, 1.0f);
-    for (int i = 0; i < c->n_inputs; i++) {
-        if (!(c->gradients >> i & 1)) continue;
-        bool parameter = c->op != TW_OP_attention && i > 0 && i < 5;
-        call.input_grad[i] = call.input[i];
-        if (parameter) call.input_grad[i].dtype = TW_F32;
-        call.input_grad[i].data = take(r, tw_tensor_bytes(&call.input_grad[i]));
-    }
-    ck_assert_msg(tw_op_backward(&call) == TW_OK, "%s: %s", c->name, tw_last_error());
-    TW_ASSERT_OK(r->device->sync(r->device, TW_QUEUE_COMPUTE));
-    for (int i = 0; i < c->n_inputs; i++)
-        if (call.input_grad[i].data) bring(r, 1 + i, &call.input_grad[i]);
-}
 
 /* ---- the cases ---- */
 
@@ -158,19 +39,56 @@ static void set_input(graph_case *c, int i, tw_dtype type, int ndim, const int64
     c->low[i] = low, c->high[i] = high;
 }
 
-static graph_case attention_case(const char *tower, int64_t tokens, int64_t width, int heads, bool lengths,
-                                 float dropout) {
+static graph_case attention_case(const char *tower, int64_t tokens, int64_t width, int heads, bool lengths) {
     graph_case c = {.op = TW_OP_attention, .n_inputs = 3, .gradients = 1, .graphs = 2, .needed = true};
     if (heads > HEADS_MOST) heads = HEADS_MOST;
     tokens = SMALLER > 1 ? tokens / SMALLER + 1 : tokens;
-    c.attr.attention = (tw_attention_attr){.heads = heads, .dropout = dropout, .layer = 2};
-    c.drawn = dropout > 0;
+    c.attr.attention = (tw_attention_attr){.heads = heads, .layer = 2};
     set_input(&c, 0, TW_BF16, 3, (int64_t[]){BATCH, tokens, 3 * heads * width}, -2.0f, 2.0f);
     c.input[1] = c.input[2] = tw_absent();
-    if (lengths) set_input(&c, 1, TW_I32, 1, (int64_t[]){BATCH}, 1.0f, (float)tokens + 0.999f);
-    snprintf(c.name, sizeof c.name, "attention of %s: %lld tokens, %d heads of %lld%s%s", tower,
-             (long long)tokens, heads, (long long)width, lengths ? ", lengths" : "",
-             dropout > 0 ? ", dropout" : "");
+    if (lengths) set_input(&c, 1, TW_I32, 1, (int64_t[]){BATCH}, 0, 0);
+    snprintf(c.name, sizeof c.name, "attention of %s: %lld tokens, %d heads of %lld%s", tower,
+             (long long)tokens, heads, (long long)width, lengths ? ", lengths" : "");
+    return c;
+}
+
+/* Rows that belong to no sample come last. */
+static graph_case packed_case(const char *tower, int64_t tokens, int64_t width, int heads) {
+    graph_case c = attention_case(tower, tokens, width, heads, false);
+    int64_t cols = tw_tensor_cols(&c.input[0]), offsets = BATCH + 1;
+    c.attr.attention.tokens = (int)graph_tokens(&c);
+    set_input(&c, 2, TW_I32, 1, &offsets, 0, 0);
+    set_input(&c, 0, TW_BF16, 2, (int64_t[]){graph_offset(&c, BATCH) + 5, cols}, -2.0f, 2.0f);
+    snprintf(c.name + strlen(c.name), sizeof c.name - strlen(c.name), ", packed");
+    return c;
+}
+
+enum { TEXT_TOKENS = 52 };
+
+static graph_case dropout_case(bool lengths, bool packed) {
+    const int64_t tokens = SMALLER > 1 ? (TEXT_TOKENS - 1) * SMALLER : TEXT_TOKENS; /* as many on the shim */
+    graph_case c =
+        packed ? packed_case("texts", tokens, 64, 12) : attention_case("texts", tokens, 64, 12, lengths);
+    ck_assert_int_eq(graph_tokens(&c), TEXT_TOKENS);
+    c.attr.attention.dropout = 0.1f, c.one_hot = true;
+    snprintf(c.name + strlen(c.name), sizeof c.name - strlen(c.name), ", dropout");
+    return c;
+}
+
+/* The first layer of a tower's MLP; trains: z is kept, and a backward follows. */
+static graph_case linear_case(int64_t rows, int64_t in, tw_activation activation, bool trains) {
+    graph_case c = {.op = TW_OP_linear, .n_inputs = 4, .graphs = 1, .needed = true};
+    rows = SMALLER > 1 ? 40 : rows, in = SMALLER > 1 ? 48 : in;
+    float scale = sqrtf(3.0f / (float)in);
+    c.attr.linear = (tw_linear_attr){.activation = activation};
+    c.gradients = trains ? 7 : 0;
+    set_input(&c, 0, TW_BF16, 2, (int64_t[]){rows, in}, -2.0f, 2.0f);
+    set_input(&c, 1, TW_BF16, 2, (int64_t[]){4 * in, in}, -scale, scale);
+    set_input(&c, 2, TW_F32, 1, (int64_t[]){4 * in}, -1.0f, 1.0f);
+    c.input[3] = tw_absent();
+    snprintf(c.name, sizeof c.name, "linear (%lld,%lld) to %lld, %s%s", (long long)rows, (long long)in,
+             (long long)(4 * in), activation == TW_QUICK_GELU ? "QuickGELU" : "GELU",
+             trains ? ", z kept" : "");
     return c;
 }
 
@@ -218,11 +136,11 @@ static graph_case pool_case(int64_t side, int64_t channels) {
 
 /* ---- the checks ---- */
 
-static void compare(const graph_case *c, const run *graph, const run *own) {
+static void compare(const graph_case *c, const graph_run *graph, const graph_run *own) {
     for (int i = 0; i < RESULTS; i++) {
         double apart = 0, size = 0;
         for (int64_t e = 0; graph->result[i] && e < graph->count[i]; e++) {
-            double a = (double)graph->result[i][e], b = c->drawn ? a : (double)own->result[i][e];
+            double a = (double)graph->result[i][e], b = (double)own->result[i][e];
             ck_assert_msg(isfinite(a), "%s: element %lld of result %d is %g", c->name, (long long)e, i, a);
             apart += (a - b) * (a - b), size += b * b;
         }
@@ -233,11 +151,12 @@ static void compare(const graph_case *c, const run *graph, const run *own) {
 }
 
 static void check(tw_device *d, graph_case c) {
-    run graph = {.device = d}, own = {.device = d};
+    graph_run graph = {.device = d}, own = {.device = d};
     int64_t before = tw_cuda_graph_runs(d);
     tw_dnn_allow(d, true);
     tw_cuda_force_way(d, TW_WAY_GRAPH); /* however long it takes */
-    run_case(&graph, &c);
+    graph_run_case(&graph, &c);
+    tw_cuda_force_way(d, TW_WAYS);
     int64_t runs = tw_cuda_graph_runs(d) - before;
     const char *refused = tw_cuda_refusals(d);
     if (c.needed)
@@ -247,11 +166,14 @@ static void check(tw_device *d, graph_case c) {
         printf("%s: %lld of %d graphs ran%s%s\n", c.name, (long long)runs, c.graphs, refused ? ": " : "",
                refused ? refused : "");
     tw_dnn_allow(d, false);
-    run_case(&own, &c);
+    graph_run_case(&own, &c);
     ck_assert_int_eq(tw_cuda_graph_runs(d) - before, runs);
-    compare(&c, &graph, &own);
-    release(&graph);
-    release(&own);
+    if (c.one_hot) /* each draws a mask of its own */
+        check_dropped(&c, &graph, "graphs"), check_dropped(&c, &own, "own kernels");
+    else
+        compare(&c, &graph, &own);
+    graph_release(&graph);
+    graph_release(&own);
 }
 
 static tw_device *device(void) {
@@ -265,13 +187,16 @@ static tw_device *device(void) {
 START_TEST(attention_runs_as_graphs) {
     tw_device *d = device();
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
-    check(d, attention_case("ViT-B-16", 197, 64, 12, false, 0));
-    check(d, attention_case("ViT-L-14", 257, 64, 16, false, 0));
-    check(d, attention_case("ViT-L-14-336", 577, 64, 16, false, 0));
-    check(d, attention_case("ViT-H-14", 257, 80, 16, false, 0));
-    check(d, attention_case("texts", 52, 64, 12, true, 0));
-    check(d, attention_case("texts", 52, 64, 12, true, 0.1f));
-    check(d, attention_case("texts", 52, 64, 12, false, 0.1f));
+    check(d, attention_case("ViT-B-16", 197, 64, 12, false));
+    check(d, attention_case("ViT-L-14", 257, 64, 16, false));
+    check(d, attention_case("ViT-L-14-336", 577, 64, 16, false));
+    check(d, attention_case("ViT-H-14", 257, 80, 16, false));
+    check(d, attention_case("texts", 52, 64, 12, true));
+    check(d, packed_case("texts", 52, 64, 12));
+    check(d, packed_case("texts of RoBERTa-large", 52, 64, 16));
+    check(d, dropout_case(true, false));
+    check(d, dropout_case(false, false));
+    check(d, dropout_case(false, true));
     tw_device_free(d);
 }
 END_TEST
@@ -281,9 +206,39 @@ START_TEST(deterministic_attention_runs_as_graphs) {
     tw_device *d = device();
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
     tw_cuda_set_deterministic(d, true);
-    check(d, attention_case("ViT-B-16", 197, 64, 12, false, 0));
-    check(d, attention_case("ViT-H-14", 257, 80, 16, false, 0));
-    check(d, attention_case("texts", 52, 64, 12, true, 0.1f));
+    check(d, attention_case("ViT-B-16", 197, 64, 12, false));
+    check(d, attention_case("ViT-H-14", 257, 80, 16, false));
+    check(d, packed_case("texts", 52, 64, 12));
+    check(d, dropout_case(true, false));
+    tw_device_free(d);
+}
+END_TEST
+
+/* Of ViT-B-16 at a batch of 128: images and texts. */
+START_TEST(linear_layers_run_as_graphs) {
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    for (int trains = 0; trains < 2; trains++) {
+        check(d, linear_case(128 * 197, 768, TW_QUICK_GELU, trains));
+        check(d, linear_case(128 * 52, 768, TW_ERF_GELU, trains));
+    }
+    tw_device_free(d);
+}
+END_TEST
+
+/* Those of an image's MLP in ViT-B-16 at a batch of 128. */
+START_TEST(products_take_bias_and_sums_along) {
+    const int64_t rows = 128 * 197, in = 768, out = 3072, smaller = SMALLER > 1 ? 128 : 1;
+    tw_device *d = device();
+    if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
+    for (int adds = 0; adds < 2; adds++) {
+        check_product(d, (product_case){"bias", rows, out, in, false, true, TW_FUSED_BIAS, adds}, smaller);
+        check_product(d, (product_case){"dW (out,in)", out, in, rows, true, false, TW_FUSED_SUM_A, adds},
+                      smaller);
+        check_product(d, (product_case){"dW (in,out)", in, out, rows, true, false, TW_FUSED_SUM_B, adds},
+                      smaller);
+    }
+    ck_assert_ptr_null(tw_cuda_product_refusals(d));
     tw_device_free(d);
 }
 END_TEST
@@ -319,13 +274,13 @@ START_TEST(nan_reaches_the_gradients_of_norms) {
     if (!d) TW_SKIP("not asked for a GPU (TW_DEVICE=cuda)");
     for (int kind = 0; kind < 3; kind++) {
         graph_case c = norm_case(56, 64, kind > 1, kind > 0);
-        run r = {.device = d};
+        graph_run r = {.device = d};
         c.spoilt = true;
         tw_cuda_force_way(d, TW_WAY_GRAPH);
-        run_case(&r, &c);
+        graph_run_case(&r, &c);
         ck_assert_msg(isnan(r.result[2][0]), "%s: the gain's gradient is %g after NaN", c.name,
                       (double)r.result[2][0]);
-        release(&r);
+        graph_release(&r);
     }
     tw_device_free(d);
 }
@@ -342,6 +297,7 @@ START_TEST(poolings_of_rn50_agree) {
 END_TEST
 
 TW_TEST_MAIN("model graphs", attention_runs_as_graphs, deterministic_attention_runs_as_graphs,
+             linear_layers_run_as_graphs, products_take_bias_and_sums_along,
              convolutions_of_rn50_run_as_graphs, batch_norms_of_rn50_agree,
              nan_reaches_the_gradients_of_norms, poolings_of_rn50_agree)
 

@@ -116,7 +116,9 @@ bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
 }
 
 const char *tw_device_trouble(tw_device *device) {
-    return tw_on_cpu(device) ? NULL : tw_cuda_refusals(device);
+    if (tw_on_cpu(device)) return NULL;
+    const char *graphs = tw_cuda_refusals(device);
+    return graphs ? graphs : tw_cuda_product_refusals(device); /* one at a time: the next call tells the other */
 }
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {

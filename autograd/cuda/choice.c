@@ -13,11 +13,14 @@ typedef struct choices {
     tw_way forced; /* TW_WAYS: none is */
     tw_choice *list;
     int count, capacity;
+    char (*line)[TW_CHOICE_LINE]; /* of the list and of what was measured elsewhere, as it came */
+    int lines, lines_capacity;
 } choices;
 
 static void close_choices(void *state) {
     choices *s = state;
     free(s->list);
+    free(s->line);
     free(s);
 }
 
@@ -103,6 +106,29 @@ static tw_status add(choices *s, const tw_choice *c) {
     return TW_OK;
 }
 
+tw_status tw_cuda_note_choice(tw_device *d, const char *text) {
+    choices *s = state_of(d);
+    if (!s) return FAIL(TW_ERR_MEMORY, "out of memory");
+    if (s->lines == s->lines_capacity) {
+        int larger = s->lines_capacity ? 2 * s->lines_capacity : 16;
+        void *grown = realloc(s->line, (size_t)larger * sizeof *s->line);
+        if (!grown) return FAIL(TW_ERR_MEMORY, "out of memory");
+        s->line = grown, s->lines_capacity = larger;
+    }
+    snprintf(s->line[s->lines++], sizeof *s->line, "%s", text);
+    return TW_OK;
+}
+
+static tw_status tell(tw_device *d, const tw_choice *c) {
+    const char *names[TW_WAYS] = {c->ways.own, "a cuDNN graph"};
+    tw_way other = c->way == TW_WAY_OWN ? TW_WAY_GRAPH : TW_WAY_OWN;
+    char what[128], text[TW_CHOICE_LINE];
+    c->ways.tell(&c->key, what, sizeof what);
+    snprintf(text, sizeof text, "%s: by %s (%.4f ms; by %s %.4f ms)", what, names[c->way],
+             1e3 * c->seconds[c->way], names[other], 1e3 * c->seconds[other]);
+    return tw_cuda_note_choice(d, text);
+}
+
 tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, const tw_choice_ways *ways, tw_way *out) {
     choices *s = state_of(d);
     if (!s) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -116,17 +142,13 @@ tw_status tw_cuda_choose(tw_device *d, const tw_dnn_key *key, const tw_choice_wa
     TRY(measure(d, ways, c.seconds));
     if (c.seconds[TW_WAY_GRAPH] < c.seconds[TW_WAY_OWN]) c.way = TW_WAY_GRAPH;
     *out = c.way;
-    return add(s, &c);
+    TRY(add(s, &c));
+    return tell(d, &c);
 }
 
 bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size) {
-    const tw_choice *c = tw_cuda_choice(d, i);
-    if (!c) return false;
-    const char *names[TW_WAYS] = {c->ways.own, "a cuDNN graph"};
-    tw_way other = c->way == TW_WAY_OWN ? TW_WAY_GRAPH : TW_WAY_OWN;
-    char what[128];
-    c->ways.tell(&c->key, what, sizeof what);
-    snprintf(text, size, "%s: by %s (%.4f ms; by %s %.4f ms)", what, names[c->way], 1e3 * c->seconds[c->way],
-             names[other], 1e3 * c->seconds[other]);
+    const choices *s = state_of(d);
+    if (!s || i >= s->lines) return false;
+    snprintf(text, size, "%s", s->line[i]);
     return true;
 }

@@ -47,6 +47,11 @@ void tw_cuda_force_way(tw_device *d, tw_way way);
 /* Choice i of those timed so far, or NULL; valid until the next one is made. */
 const tw_choice *tw_cuda_choice(tw_device *d, int i);
 
+enum { TW_CHOICE_LINE = 256 };
+/* What was measured elsewhere to choose, for tw_cuda_choice_text (cuda.h): one line, cut at TW_CHOICE_LINE -
+ * 1 bytes. Choices made here are there by themselves. */
+tw_status tw_cuda_note_choice(tw_device *d, const char *text) TW_MUST_CHECK;
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,43 +1,19 @@
 /* Products by cuBLASLt. It thinks in columns: our row-major out (m,n) = a b is its column-major (n,m) = b'
  * a', so its A is our b and its B is our a, and its rows are our columns. */
-#include "autograd/cuda/device_cuda.h"
-#include "autograd/cuda/product.h"
+#include "autograd/cuda/cublas_plan.h"
 
-#include <cublasLt.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
-enum { BUCKETS = 256, WORKSPACE = 32 << 20 };
-
-/* All that the choice of an algorithm depends on. Compared as bytes: no padding left unset. */
-typedef struct plan_key {
-    int64_t m, n, k, a_stride, b_stride, c_stride, out_stride;
-    int a_transposed, b_transposed, type, out_type, fused, adds, tf32;
-    int alignment[4]; /* bytes, of a, b, c, out */
-} plan_key;
-
-typedef struct plan {
-    struct plan *next;
-    plan_key key;
-    bool supported;
-    cublasLtMatmulDesc_t product;
-    cublasLtMatrixLayout_t a, b, c, out;
-    cublasLtMatmulAlgo_t algorithm;
-} plan;
-
-typedef struct cublas {
-    cublasLtHandle_t handle;
-    void *workspace;
-    plan *buckets[BUCKETS];
-} cublas;
-
-static tw_status status_of(cublasStatus_t s, const char *what) {
+tw_status tw_cublas_status(cublasStatus_t s, const char *what) {
     if (s == CUBLAS_STATUS_SUCCESS) return TW_OK;
     return FAIL(s == CUBLAS_STATUS_ALLOC_FAILED ? TW_ERR_MEMORY : TW_ERR_LIBRARY, "%s: cuBLASLt says %s",
                 what, cublasLtGetStatusString(s));
 }
-#define LT_TRY(call, what) TRY(status_of((call), (what)))
+#define LT_TRY(call, what) TRY(tw_cublas_status((call), (what)))
 
-static void free_plan(plan *p) {
+static void free_plan(tw_cublas_plan *p) {
     if (p->product) (void)cublasLtMatmulDescDestroy(p->product);
     cublasLtMatrixLayout_t layouts[] = {p->a, p->b, p->c, p->out};
     for (int i = 0; i < 4; i++)
@@ -46,9 +22,9 @@ static void free_plan(plan *p) {
 }
 
 static void close_cublas(void *state) {
-    cublas *l = state;
-    for (int i = 0; i < BUCKETS; i++)
-        for (plan *p = l->buckets[i], *next; p; p = next) {
+    tw_cublas *l = state;
+    for (int i = 0; i < TW_CUBLAS_BUCKETS; i++)
+        for (tw_cublas_plan *p = l->buckets[i], *next; p; p = next) {
             next = p->next;
             free_plan(p);
         }
@@ -57,14 +33,14 @@ static void close_cublas(void *state) {
     free(l);
 }
 
-static tw_status open_cublas(tw_device *d, cublas **out) {
+static tw_status open_cublas(tw_device *d, tw_cublas **out) {
     void **slot = tw_cuda_slot(d, TW_CUDA_CUBLAS, close_cublas);
     *out = *slot;
     if (*out) return TW_OK;
-    cublas *l = *slot = calloc(1, sizeof *l);
+    tw_cublas *l = *slot = calloc(1, sizeof *l);
     if (!l) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = status_of(cublasLtCreate(&l->handle), "opening cuBLASLt");
-    if (status == TW_OK) status = d->alloc(d, WORKSPACE, &l->workspace);
+    tw_status status = tw_cublas_status(cublasLtCreate(&l->handle), "opening cuBLASLt");
+    if (status == TW_OK) status = d->alloc(d, TW_CUBLAS_WORKSPACE, &l->workspace);
     if (status != TW_OK) {
         *slot = NULL;
         close_cublas(l);
@@ -80,22 +56,23 @@ static int alignment_of(const void *p) {
     return (int)(bits & (~bits + 1));
 }
 
-static plan_key key_of(const tw_device *d, const tw_cuda_product_args *p) {
-    plan_key key;
+static tw_cublas_key key_of(const tw_device *d, const tw_cuda_product_args *p, tw_fused fused) {
+    tw_cublas_key key;
     memset(&key, 0, sizeof key);
     key.m = p->m, key.n = p->n, key.k = p->k;
     key.a_stride = p->a.stride, key.b_stride = p->b.stride, key.out_stride = p->out_stride;
     key.c_stride = p->c ? p->c_stride : p->out_stride;
     key.a_transposed = p->a.transposed, key.b_transposed = p->b.transposed;
-    key.type = (int)p->type, key.out_type = (int)p->out_type, key.fused = (int)p->fused;
+    key.type = (int)p->type, key.out_type = (int)p->out_type, key.fused = (int)fused;
     key.adds = p->c != NULL;
     key.tf32 = p->type == TW_F32 && tw_cuda_tf32(d);
     key.alignment[0] = alignment_of(p->a.data), key.alignment[1] = alignment_of(p->b.data);
     key.alignment[2] = alignment_of(p->c ? p->c : p->out), key.alignment[3] = alignment_of(p->out);
+    if (fused) key.alignment[4] = alignment_of(p->vector);
     return key;
 }
 
-static unsigned hash(const plan_key *key) {
+static unsigned hash(const tw_cublas_key *key) {
     const unsigned char *bytes = (const unsigned char *)key;
     unsigned h = 2166136261u; /* FNV-1a */
     for (size_t i = 0; i < sizeof *key; i++) h = (h ^ bytes[i]) * 16777619u;
@@ -111,16 +88,23 @@ static tw_status make_layout(cublasLtMatrixLayout_t *out, int dtype, int64_t row
                              int64_t stride) {
     /* One row may be closer to the next than it is long; the library wants a sound stride all the same. */
     int64_t ld = stride < cols ? cols : stride;
-    return status_of(cublasLtMatrixLayoutCreate(out, data_type(dtype), (uint64_t)cols, (uint64_t)rows, ld),
-                     "describing a matrix");
+    return tw_cublas_status(
+        cublasLtMatrixLayoutCreate(out, data_type(dtype), (uint64_t)cols, (uint64_t)rows, ld),
+        "describing a matrix");
 }
 
-static tw_status set_attribute(plan *p, cublasLtMatmulDescAttributes_t name, const void *value, size_t size) {
-    return status_of(cublasLtMatmulDescSetAttribute(p->product, name, value, size), "describing a product");
+static tw_status set_attribute(tw_cublas_plan *p, cublasLtMatmulDescAttributes_t name, const void *value,
+                               size_t size) {
+    return tw_cublas_status(cublasLtMatmulDescSetAttribute(p->product, name, value, size),
+                            "describing a product");
 }
 
-static tw_status describe(plan *p) {
-    const plan_key *k = &p->key;
+static tw_status name_vector(tw_cublas_plan *p, const void *vector) {
+    return set_attribute(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector);
+}
+
+static tw_status describe(tw_cublas_plan *p) {
+    const tw_cublas_key *k = &p->key;
     cublasComputeType_t compute = k->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     LT_TRY(cublasLtMatmulDescCreate(&p->product, compute, CUDA_R_32F), "describing a product");
     cublasOperation_t a = k->b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
@@ -143,42 +127,17 @@ static tw_status describe(plan *p) {
     return make_layout(&p->out, k->out_type, k->m, k->n, k->out_stride);
 }
 
-/* The library's first choice for shape and alignment; none is no error. */
-static tw_status choose(const cublas *l, plan *p) {
-    cublasLtMatmulPreference_t preference;
-    LT_TRY(cublasLtMatmulPreferenceCreate(&preference), "choosing a product's algorithm");
-    const size_t workspace = WORKSPACE;
-    static const cublasLtMatmulPreferenceAttributes_t names[4] = {
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-    cublasStatus_t s = cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    for (int i = 0; i < 4 && s == CUBLAS_STATUS_SUCCESS; i++) {
-        uint32_t bytes = (uint32_t)p->key.alignment[i];
-        s = cublasLtMatmulPreferenceSetAttribute(preference, names[i], &bytes, sizeof bytes);
-    }
-    cublasLtMatmulHeuristicResult_t result;
-    int found = 0;
-    if (s == CUBLAS_STATUS_SUCCESS) {
-        s = cublasLtMatmulAlgoGetHeuristic(l->handle, p->product, p->a, p->b, p->c, p->out, preference, 1,
-                                           &result, &found);
-        p->supported = s == CUBLAS_STATUS_SUCCESS && found > 0 && result.state == CUBLAS_STATUS_SUCCESS;
-        if (p->supported) p->algorithm = result.algo;
-        if (s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE) s = CUBLAS_STATUS_SUCCESS;
-    }
-    (void)cublasLtMatmulPreferenceDestroy(preference);
-    return status_of(s, "choosing a product's algorithm");
-}
-
-static tw_status find_plan(cublas *l, const plan_key *key, plan **out) {
-    plan **bucket = &l->buckets[hash(key) % BUCKETS];
+static tw_status find_plan(tw_cublas *l, const tw_cublas_key *key, const void *vector, tw_cublas_plan **out) {
+    tw_cublas_plan **bucket = &l->buckets[hash(key) % TW_CUBLAS_BUCKETS];
     for (*out = *bucket; *out; *out = (*out)->next)
         if (memcmp(&(*out)->key, key, sizeof *key) == 0) return TW_OK;
-    plan *p = calloc(1, sizeof *p);
+    tw_cublas_plan *p = calloc(1, sizeof *p);
     if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
     p->key = *key;
     tw_status status = describe(p);
-    if (status == TW_OK) status = choose(l, p);
+    /* Proposals depend on how the vector is aligned. */
+    if (status == TW_OK && key->fused) status = name_vector(p, vector);
+    if (status == TW_OK) status = tw_cublas_propose(l, p);
     if (status != TW_OK) {
         free_plan(p);
         return status;
@@ -188,45 +147,84 @@ static tw_status find_plan(cublas *l, const plan_key *key, plan **out) {
     return TW_OK;
 }
 
-static cublasStatus_t multiply(tw_device *d, const cublas *l, const plan *p,
-                               const tw_cuda_product_args *args) {
+/* ---- running ---- */
+
+cublasStatus_t tw_cublas_multiply(tw_device *d, const tw_cublas *l, const tw_cublas_plan *p,
+                                  const tw_cuda_product_args *args, int i, void *out) {
     const float one = 1.0f, beta = args->c ? 1.0f : 0.0f;
     return cublasLtMatmul(l->handle, p->product, &one, args->b.data, p->a, args->a.data, p->b, &beta,
-                          args->c ? args->c : args->out, p->c, args->out, p->out, &p->algorithm, l->workspace,
-                          WORKSPACE, tw_cuda_stream(d, TW_QUEUE_COMPUTE));
+                          args->c ? args->c : out, p->c, out, p->out, &p->algorithm[i], l->workspace,
+                          TW_CUBLAS_WORKSPACE, tw_cuda_stream(d, TW_QUEUE_COMPUTE));
 }
 
-/* *done is false where the library has no product with what args->fused asks for. What its heuristic has
- * proposed it may still refuse when it is to run: nothing was queued then, and it is not asked again. */
-static tw_status run_fused(tw_device *d, cublas *l, const plan_key *key, const tw_cuda_product_args *args,
-                           bool *done) {
-    plan *p;
+void tw_cublas_tell(const tw_cublas_key *k, char *text, size_t size) {
+    static const char *const fused[] = {"", ", bias", ", a's sums", ", b's sums"};
+    snprintf(text, size, "(%lld,%lld)%s by (%lld,%lld)%s of %s to %s%s%s", (long long)k->m, (long long)k->k,
+             k->a_transposed ? "'" : "", (long long)k->k, (long long)k->n, k->b_transposed ? "'" : "",
+             k->tf32 ? "tf32" : tw_dtype_name((tw_dtype)k->type), tw_dtype_name((tw_dtype)k->out_type),
+             fused[k->fused], k->adds ? ", added" : "");
+}
+
+static void drop(tw_cublas_plan *p, int i) {
+    p->count--;
+    memmove(&p->algorithm[i], &p->algorithm[i + 1], (size_t)(p->count - i) * sizeof p->algorithm[0]);
+    p->fastest = p->fastest == i ? 0 : p->fastest - (p->fastest > i);
+}
+
+static void note_refusal(tw_cublas *l, tw_cublas_plan *p) {
+    if (p->noted || !p->key.fused || !tw_cublas_is_large(&p->key)) return;
+    p->noted = true;
+    if (l->refused++ == l->told) tw_cublas_tell(&p->key, l->reason, sizeof l->reason);
+}
+
+/* What its heuristic has proposed the library may still refuse when it is to run: it is not asked again.
+ * *done is false where nothing is left. */
+static tw_status run(tw_device *d, tw_cublas *l, const tw_cublas_key *key, const tw_cuda_product_args *args,
+                     bool *done) {
+    tw_cublas_plan *p;
     *done = false;
-    TRY(find_plan(l, key, &p));
-    if (!p->supported) return TW_OK;
-    TRY(set_attribute(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &args->vector, sizeof args->vector));
-    cublasStatus_t s = multiply(d, l, p, args);
-    p->supported = s != CUBLAS_STATUS_NOT_SUPPORTED && s != CUBLAS_STATUS_INVALID_VALUE;
-    *done = p->supported;
-    return p->supported ? status_of(s, "a product") : TW_OK;
+    TRY(find_plan(l, key, args->vector, &p));
+    if (key->fused) TRY(name_vector(p, args->vector));
+    TRY(tw_cublas_measure(d, l, p, args));
+    while (p->count > 0) {
+        int i = tw_cuda_deterministic(d) ? 0 : p->fastest;
+        cublasStatus_t s = tw_cublas_multiply(d, l, p, args, i, args->out);
+        *done = !tw_cublas_refuses(s);
+        if (*done) return tw_cublas_status(s, "a product");
+        drop(p, i);
+    }
+    note_refusal(l, p);
+    return TW_OK;
+}
+
+const char *tw_cuda_product_refusals(tw_device *d) {
+    tw_cublas *l = *tw_cuda_slot(d, TW_CUDA_CUBLAS, close_cublas);
+    if (!l || l->refused == l->told) return NULL;
+    snprintf(
+        l->text, sizeof l->text,
+        "passes of our own, which are slower, run beside %d products whose bias or sums cuBLASLt refused; "
+        "the first: %s",
+        l->refused - l->told, l->reason);
+    l->told = l->refused;
+    return l->text;
 }
 
 tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *args, bool *fused) {
     bool done;
+    tw_cublas *l;
     *fused = false;
     TRY(tw_cuda_product_simple(d, args, &done));
     if (done) return TW_OK;
-    cublas *l;
-    plan *p;
+    /* The library's handle and proposals are for the thread's current device. */
+    (void)tw_cuda_stream(d, TW_QUEUE_COMPUTE);
     TRY(open_cublas(d, &l));
-    plan_key key = key_of(d, args);
-    if (key.fused) TRY(run_fused(d, l, &key, args, fused));
+    tw_cublas_key key = key_of(d, args, args->fused);
+    if (key.fused) TRY(run(d, l, &key, args, fused));
     if (*fused) return TW_OK;
-    key.fused = TW_FUSED_NOTHING;
-    TRY(find_plan(l, &key, &p));
-    if (!p->supported)
-        return FAIL(TW_ERR_UNSUPPORTED, "cuBLASLt has no product (%lld,%lld) x (%lld,%lld) of %s",
-                    (long long)key.m, (long long)key.k, (long long)key.k, (long long)key.n,
-                    tw_dtype_name(args->type));
-    return status_of(multiply(d, l, p, args), "a product");
+    key = key_of(d, args, TW_FUSED_NOTHING);
+    TRY(run(d, l, &key, args, &done));
+    if (done) return TW_OK;
+    return FAIL(TW_ERR_UNSUPPORTED, "cuBLASLt has no product (%lld,%lld) x (%lld,%lld) of %s",
+                (long long)key.m, (long long)key.k, (long long)key.k, (long long)key.n,
+                tw_dtype_name(args->type));
 }

@@ -32,13 +32,16 @@ bool tw_cuda_tf32(const tw_device *d);
 void tw_cuda_set_deterministic(tw_device *d, bool wanted);
 bool tw_cuda_deterministic(const tw_device *d);
 
-/* What was measured to choose between two ways to a result (choice.h): line i of it, from 0 on, without a
- * line feed; false: there are no more. d is a CUDA device. */
+/* What was measured to choose between ways to a result (choice.h) or a product's algorithms: line i of it,
+ * from 0 on, without a line feed; false: there are no more. d is a CUDA device. */
 bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size);
 
 /* Which graphs cuDNN has refused since this was last asked, in a sentence with its reasons for the first few:
  * our own kernels run in their place. NULL: none. Valid until the next call. d is a CUDA device. */
 const char *tw_cuda_refusals(tw_device *d);
+/* The same of products whose bias or sums cuBLASLt would not compute on the way, where they are large enough
+ * to matter: passes of our own do it. */
+const char *tw_cuda_product_refusals(tw_device *d);
 /* How many graphs cuDNN has run, or added to what is captured, on the device so far. */
 int64_t tw_cuda_graph_runs(tw_device *d);
 

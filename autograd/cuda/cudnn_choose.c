@@ -13,13 +13,15 @@ static bool is_f32(const tw_dnn_graph *g) {
     return true;
 }
 
-/* TF32 rounds factors only; fewer bits in sums, or sums of transformed products, are no f32. */
+/* Sums are f32 whatever the factors are. TF32 rounds factors only; sums of transformed products are no f32.
+ */
 static bool breaks_rules(const tw_dnn_graph *g, bool f32, cudnnBackendNumericalNote_t note) {
     switch (note) {
     case CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC:
         return g->rules.deterministic;
-    case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
     case CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION:
+        return true;
+    case CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS:
         return f32;
     case CUDNN_NUMERICAL_NOTE_TENSOR_CORE:
     case CUDNN_NUMERICAL_NOTE_FFT:
@@ -38,7 +40,6 @@ static tw_status keeps_rules(const tw_dnn_graph *g, cudnnBackendDescriptor_t con
     int64_t count = 0;
     bool f32 = is_f32(g);
     *out = true;
-    if (!g->rules.deterministic && !f32) return TW_OK;
     TRY(tw_cudnn_create(all, CUDNN_BACKEND_ENGINE_DESCRIPTOR, &engine));
     TRY(tw_cudnn_status(cudnnBackendGetAttribute(config, CUDNN_ATTR_ENGINECFG_ENGINE,
                                                  CUDNN_TYPE_BACKEND_DESCRIPTOR, 1, &count, &engine),

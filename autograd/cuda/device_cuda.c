@@ -153,12 +153,12 @@ static bool is_pinned(const void *host) {
 
 static tw_status open_ring(cuda_device *c) {
     if (c->ring.memory) return TW_OK;
-    void *memory;
-    TRY(cuda_pinned_alloc(&c->base, (size_t)SLOTS * SLOT_BYTES, &memory));
     for (int i = 0; i < SLOTS; i++)
         if (!c->ring.free[i])
             TW_CUDA_TRY(cudaEventCreateWithFlags(&c->ring.free[i], cudaEventDisableTiming),
                         "making an event");
+    void *memory;
+    TRY(cuda_pinned_alloc(&c->base, (size_t)SLOTS * SLOT_BYTES, &memory));
     c->ring.memory = memory;
     return TW_OK;
 }

@@ -269,6 +269,15 @@ static json_t *figures(const bench *b, const double *ms) {
         allocated(b) / 1e6, "graph_launches", (json_int_t)tw_graphs_launched(tw_stepper_graphs(b->stepper)));
 }
 
+/* What the device has had to do in slower ways, of graphs and of products. */
+static void add_refusals(const bench *b, json_t *out) {
+    char text[2048];
+    size_t at = 0;
+    for (const char *slow; at < sizeof text && (slow = tw_device_trouble(b->device));)
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%s", at ? "; " : "", slow);
+    if (at) json_object_set_new(out, "refused", json_string(text));
+}
+
 /* Which way each linear operation was measured to run faster; none on the CPU. */
 static tw_status add_choices(const bench *b, json_t *out) {
     char text[256];
@@ -286,8 +295,7 @@ static tw_status measure(bench *b) {
     tw_status status = b->marks && ms ? time_steps(b, b->r.steps, ms) : FAIL(TW_ERR_MEMORY, "out of memory");
     json_t *o = status == TW_OK ? figures(b, ms) : NULL;
     if (status == TW_OK && !o) status = FAIL(TW_ERR_MEMORY, "out of memory");
-    const char *slow = status == TW_OK ? tw_device_trouble(b->device) : NULL;
-    if (slow) json_object_set_new(o, "refused", json_string(slow));
+    if (status == TW_OK) add_refusals(b, o);
     const char *trouble = status == TW_OK ? tw_graphs_trouble(tw_stepper_graphs(b->stepper)) : NULL;
     if (trouble) json_object_set_new(o, "not_captured", json_string(trouble));
     if (status == TW_OK && b->r.profile) status = profile(b, o);

@@ -1,5 +1,6 @@
 /* Products for the shim: plain loops, sums in f64. Every second device fuses nothing, so that callers' own
  * way is tested too. */
+#include "autograd/cuda/cuda.h"
 #include "autograd/cuda/product.h"
 #include "device_shim.h"
 
@@ -56,4 +57,10 @@ tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *p, bool *fus
     *fused = p->fused != TW_FUSED_NOTHING && tw_shim_device_fuses(d);
     work w = {*p, *fused};
     return tw_shim_work(d, run, &w, sizeof w);
+}
+
+/* Which device fuses nothing is no library's refusal. */
+const char *tw_cuda_product_refusals(tw_device *d) {
+    (void)d;
+    return NULL;
 }

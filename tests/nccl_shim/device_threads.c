@@ -402,6 +402,11 @@ const char *tw_cuda_refusals(tw_device *d) {
     return NULL;
 }
 
+const char *tw_cuda_product_refusals(tw_device *d) {
+    (void)d;
+    return NULL;
+}
+
 bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size) {
     (void)d, (void)i, (void)text, (void)size;
     return false;
