@@ -276,29 +276,26 @@ tw_status tw_tape_download(tw_tape *tape, const tw_tensor *tensor, void *host) {
     return tape->device->sync(tape->device, TW_QUEUE_COMPUTE);
 }
 
-/* How long the calls of a tape take shows when it has run once. */
+/* How long the calls of a tape take shows when it has run once. After an error nothing follows that would be
+ * watched over. */
 static void begin_run(const bool *ran) {
     if (!*ran) tw_progress_first(true);
 }
 
-static tw_status end_run(bool *ran, tw_status status) {
+static void end_run(bool *ran) {
     if (!*ran) tw_progress_first(false);
-    *ran |= status == TW_OK;
-    return status;
-}
-
-static tw_status run_forward(tw_tape *tape, const tw_step *step) {
-    for (int i = 0; i < tape->n_forward; i++) {
-        tape->entries[i].call.step = step;
-        TRY(tw_op_forward(&tape->entries[i].call));
-    }
-    return TW_OK;
+    *ran = true;
 }
 
 tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
     if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
     begin_run(&tape->ran_forward);
-    return end_run(&tape->ran_forward, run_forward(tape, step));
+    for (int i = 0; i < tape->n_forward; i++) {
+        tape->entries[i].call.step = step;
+        TRY(tw_op_forward(&tape->entries[i].call));
+    }
+    end_run(&tape->ran_forward);
+    return TW_OK;
 }
 
 tw_status tw_tape_forward_probed(tw_tape *tape, const tw_step *step, const tw_tensor *tensor,
@@ -323,21 +320,18 @@ tw_tensor tw_tape_gradient(const tw_tape *tape, const tw_tensor *tensor) {
     return gradient_view(v, tape->bound ? gradient_address(tape, v) : NULL);
 }
 
-static tw_status run_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
+tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
+    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
+    begin_run(&tape->ran_backward);
     for (int i = tape->n_forward; i < tape->n_entries; i++) {
         tw_entry *e = &tape->entries[i];
         e->call.step = step;
         TRY(e->kind == TW_ENTRY_BACKWARD ? tw_op_backward(&e->call) : tw_op_forward(&e->call));
         for (int k = 0; hook && k < e->n_final; k++) TRY(hook(context, e->final[k]));
     }
+    end_run(&tape->ran_backward);
     return TW_OK;
-}
-
-tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
-    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
-    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
-    begin_run(&tape->ran_backward);
-    return end_run(&tape->ran_backward, run_backward(tape, step, hook, context));
 }
 
 tw_status tw_tape_each_gradient(const tw_tape *tape, tw_gradient_hook hook, void *context) {

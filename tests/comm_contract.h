@@ -344,9 +344,9 @@ START_TEST(counts_that_cannot_be_are_refused) {
 END_TEST
 
 #define COMM_CONTRACT                                                                                        \
-    all_reduce_gives_the_same_sums_everywhere, all_gather_of_uneven_counts, reduce_scatter_of_uneven_counts, \
-        all_to_all_of_uneven_counts, broadcast_from_each_rank, gather_all_small_and_large,                   \
-        gather_to_each_rank, many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,         \
+    gather_to_each_rank, all_reduce_gives_the_same_sums_everywhere, all_gather_of_uneven_counts,             \
+        reduce_scatter_of_uneven_counts, all_to_all_of_uneven_counts, broadcast_from_each_rank,              \
+        gather_all_small_and_large, many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,  \
         counts_that_cannot_be_are_refused
 
 #endif
