@@ -47,11 +47,11 @@ struct tw_comm {
     void (*destroy)(tw_comm *c);
 };
 
+/* c->gather, or with a communicator that lacks it gather_all. */
+tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
+
 /* The communicator of a single rank. Freed with tw_comm_free. */
 tw_status tw_comm_self(tw_device *device, tw_comm **out) TW_MUST_CHECK;
 void tw_comm_free(tw_comm *c);
-
-/* c->gather, or with a communicator that lacks it gather_all. */
-tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
 
 #endif

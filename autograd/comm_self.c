@@ -49,6 +49,15 @@ static void self_destroy(tw_comm *c) {
     free(c);
 }
 
+tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    if (c->gather) return c->gather(c, in, bytes, out, root);
+    void *all = c->rank == root ? out : malloc((size_t)c->ranks * bytes + 1);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes of each of %d ranks", bytes, c->ranks);
+    tw_status status = c->gather_all(c, in, bytes, all);
+    if (c->rank != root) free(all);
+    return status;
+}
+
 tw_status tw_comm_self(tw_device *device, tw_comm **out) {
     tw_comm *c = *out = malloc(sizeof *c);
     if (!c) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -70,13 +79,4 @@ tw_status tw_comm_self(tw_device *device, tw_comm **out) {
 
 void tw_comm_free(tw_comm *c) {
     if (c) c->destroy(c);
-}
-
-tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
-    if (c->gather) return c->gather(c, in, bytes, out, root);
-    void *all = c->rank == root ? out : malloc((size_t)c->ranks * bytes + 1);
-    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes of each of %d ranks", bytes, c->ranks);
-    tw_status status = c->gather_all(c, in, bytes, all);
-    if (c->rank != root) free(all);
-    return status;
 }

@@ -26,7 +26,6 @@ tw_status tw_params_initialise(tw_params *set, uint64_t seed) {
 
 static tw_status set_copy(tw_params *set, tw_param *param, const float *values) {
     tw_device *d = set->device;
-    tw_progress_tick();
     if (param->half) {
         uint16_t *half = malloc((size_t)param->count * 2 + 2);
         if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -36,6 +35,7 @@ static tw_status set_copy(tw_params *set, tw_param *param, const float *values) 
         free(half);
         TRY(status);
     }
+    tw_progress_tick();
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 

@@ -279,29 +279,26 @@ tw_status tw_tape_download(tw_tape *tape, const tw_tensor *tensor, void *host) {
     return tape->device->sync(tape->device, TW_QUEUE_COMPUTE);
 }
 
-/* How long the calls of a tape take shows when it has run once. */
+/* How long the calls of a tape take shows when it has run once. After an error nothing follows that would be
+ * watched over. */
 static void begin_run(const bool *ran) {
     if (!*ran) tw_progress_first(true);
 }
 
-static tw_status end_run(bool *ran, tw_status status) {
+static void end_run(bool *ran) {
     if (!*ran) tw_progress_first(false);
-    *ran |= status == TW_OK;
-    return status;
-}
-
-static tw_status run_forward(tw_tape *tape, const tw_step *step) {
-    for (int i = 0; i < tape->n_forward; i++) {
-        tape->entries[i].call.step = step;
-        TRY(tw_op_forward(&tape->entries[i].call));
-    }
-    return TW_OK;
+    *ran = true;
 }
 
 tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
     if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
     begin_run(&tape->ran_forward);
-    return end_run(&tape->ran_forward, run_forward(tape, step));
+    for (int i = 0; i < tape->n_forward; i++) {
+        tape->entries[i].call.step = step;
+        TRY(tw_op_forward(&tape->entries[i].call));
+    }
+    end_run(&tape->ran_forward);
+    return TW_OK;
 }
 
 tw_status tw_tape_forward_probed(tw_tape *tape, const tw_step *step, const tw_tensor *tensor,
@@ -332,8 +329,11 @@ static void set_modes(tw_entry *e, bool first) {
         if (e->first >> i & 1u) e->call.input_mode[i] = first ? TW_WRITE : TW_ADD;
 }
 
-static tw_status run_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
-                              bool first) {
+static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
+                           bool first) {
+    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
+    begin_run(&tape->ran_backward);
     for (int i = tape->n_forward; i < tape->n_entries; i++) {
         tw_entry *e = &tape->entries[i];
         e->call.step = step;
@@ -341,15 +341,8 @@ static tw_status run_backward(tw_tape *tape, const tw_step *step, tw_gradient_ho
         TRY(e->kind == TW_ENTRY_BACKWARD ? tw_op_backward(&e->call) : tw_op_forward(&e->call));
         for (int k = 0; hook && k < e->n_final; k++) TRY(hook(context, e->final[k]));
     }
+    end_run(&tape->ran_backward);
     return TW_OK;
-}
-
-static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
-                           bool first) {
-    if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
-    if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
-    begin_run(&tape->ran_backward);
-    return end_run(&tape->ran_backward, run_backward(tape, step, hook, context, first));
 }
 
 tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {

@@ -95,7 +95,8 @@ launch() {
     [ $stopped = no ] || kill -TERM "$child" 2>/dev/null # asked before its number was known
     local code=0
     wait "$child" || code=$?
-    while kill -0 "$child" 2>/dev/null; do code=0 && wait "$child" || code=$?; done
+    while kill -0 "$child" 2>/dev/null; do code=0 && wait "$child" || code=$?; done # a signal ends the wait
+    [ $stopped = no ] || { code=0 && wait "$child" || code=$?; } # the child may have ended before the loop
     child=""
     return $code
 }

@@ -49,7 +49,7 @@ static void say_features(const tw_run *run, const tw_contrastive_result *loss, i
         snprintf(more, sizeof more, "; every rank has such: the weights may be the cause");
     else if (others > 0)
         snprintf(more, sizeof more, "; %d more rank%s such", others, others > 1 ? "s have" : " has");
-    snprintf(text, size, "the features of %s%s, are not finite%s", name, place, more);
+    snprintf(text, size, "the features of %s%s%s are not finite%s", name, place, *place ? "," : "", more);
 }
 
 /* What of a step that is skipped is known beyond the parameter; "" for nothing. */

@@ -49,7 +49,7 @@ notice_lost_hosts() {
 # message under way to that host, and waits as long as the system tries to deliver it: a quarter of an hour, whatever keep-alive
 # says. So when the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
 run_watched() {
-    local program=$1 child="" asked="" watcher code=0 signal
+    local program=$1 child="" asked="" watcher code signal
     shift
     # shellcheck disable=SC2064 # the signal is this one
     for signal in INT TERM USR1 USR2; do trap "pass_on $signal" $signal; done
@@ -58,8 +58,11 @@ run_watched() {
     [ -z "$asked" ] || pass_on "$asked" # before its number was known
     end_late_mpirun $child "$program" &
     watcher=$!
-    wait $child || code=$?
-    while kill -0 $child 2>/dev/null; do code=0 && wait $child || code=$?; done # a signal came
+    while :; do # a signal that comes ends the wait
+        asked="" code=0
+        wait $child || code=$?
+        [ -n "$asked" ] || break
+    done
     kill $watcher 2>/dev/null || true
     trap - INT TERM USR1 USR2
     return $code

@@ -4,7 +4,8 @@
 # HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes); 1 if none are named.
 # # begins a comment. Program, data and the run folder must have the same path on every host (a shared file system); this is
 # looked at before the start, and a host that does not have them is exit code 3. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
-# TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*).
+# TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*), and an
+# mpirun that goes on waiting for it when the ranks have left is ended after 30 s more (TW_MPIRUN_PATIENCE).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"

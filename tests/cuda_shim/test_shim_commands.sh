@@ -94,10 +94,12 @@ said=$(grep -c 'graphs that cuDNN refused; .*told to refuse it' "$work/refused/l
 [ "$said" = 1 ] && ok || fail "the log tells $said times that graphs were refused"
 grep -q 'graphs that cuDNN refused' "$work/rn/log.jsonl" && fail "graphs were refused that nobody refused" || ok
 
-# Steps whose gradient is not finite are found one step late, and end the run all the same.
+# Steps whose gradient is not finite are found one step late, and end the run all the same, with the pair of that step.
 holds "poison" "$build/tests/tool_checkpoint_poison" "$work/cpu/latest" "$work/poisoned.h5" text_projection
 refuses "skipped steps end the run" 1 "2 steps in a row had a gradient that is not finite" train "$shim" "$work/bad" --device cuda \
-    --init "$work/poisoned.h5" --max_skipped 2 --val_data ""
+    --init "$work/poisoned.h5" --max_skipped 2 --val_data "" --sample_log "$work/bad.samples"
+pair=$(sed -n 2p "$work/bad.samples" | cut -d' ' -f1)
+grep -q "at step 2: the features of pair $pair are not finite" "$work/err" && ok || fail "pair $pair is not named"
 
 set=$work/set
 mkdir -p "$set"/test/{0,1}
