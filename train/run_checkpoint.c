@@ -1,3 +1,4 @@
+#include "autograd/parallel.h"
 #include "train/formats/run_folder.h"
 #include "train/memory_need.h"
 #include "train/model_file.h"
@@ -75,13 +76,14 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
         tw_log_warning(run->log,
                        "saved by %s on %s, resumed by %s on %s: results agree to rounding, not bit for bit",
                        meta->build, meta->cpu, build_name(), cpu_features());
+    /* 0 threads: of a build that kept what was asked for, not what it had. */
     if (meta->ranks != run->comm->ranks || meta->micro_batch != run->micro_batch ||
-        meta->threads != run->config->threads)
+        (meta->threads && meta->threads != tw_threads()))
         tw_log_warning(
             run->log,
             "resumed with %d ranks, %d threads, micro-batch %d, saved with %d, %d, %d: results agree to "
             "rounding, not bit for bit",
-            run->comm->ranks, (int)run->config->threads, (int)run->micro_batch, meta->ranks, meta->threads,
+            run->comm->ranks, tw_threads(), (int)run->micro_batch, meta->ranks, meta->threads,
             meta->micro_batch);
 }
 
@@ -132,7 +134,7 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     meta->skipped_total = run->skipped_total;
     meta->best_r1 = run->best_r1;
     meta->best_step = run->best_step;
-    meta->threads = (int)run->config->threads;
+    meta->threads = tw_threads();
     meta->ranks = run->comm->ranks;
     meta->micro_batch = (int)run->micro_batch;
     return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
