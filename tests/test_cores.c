@@ -12,7 +12,7 @@ static tw_cores rank_on(const char *machine, int first, int count) {
     tw_cores c = {0};
     snprintf(c.machine, sizeof c.machine, "%s", machine);
     snprintf(c.host, sizeof c.host, "%s", machine);
-    for (int i = 0; i < count; i++) CPU_SET(first + i, &c.mine);
+    for (int i = 0; i < count; i++) CPU_SET((size_t)(first + i), &c.mine);
     return c;
 }
 

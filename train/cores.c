@@ -27,7 +27,7 @@ static bool is_one_core(const cpu_set_t *set) {
     int first = -1, core = -1, package = -1;
     if (CPU_COUNT(set) > 8) return false;
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET(cpu, set)) continue;
+        if (!CPU_ISSET((size_t)cpu, set)) continue;
         if (first < 0) {
             first = cpu, core = topology(cpu, "core_id"), package = topology(cpu, "physical_package_id");
             continue;
@@ -78,7 +78,8 @@ static void count_users(const tw_cores *all, int ranks, int r, int32_t users[CPU
     memset(users, 0, CPU_SETSIZE * sizeof *users);
     for (int other = 0; other < ranks; other++) {
         if (strcmp(all[other].machine, all[r].machine) != 0) continue;
-        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) users[cpu] += CPU_ISSET(cpu, &all[other].mine) != 0;
+        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+            users[cpu] += CPU_ISSET((size_t)cpu, &all[other].mine) != 0;
     }
 }
 
@@ -87,7 +88,7 @@ static int32_t share_of(const tw_cores *all, int ranks, int r) {
     double share = 0;
     count_users(all, ranks, r, users);
     for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET(cpu, &all[r].mine)) share += 1.0 / users[cpu];
+        if (CPU_ISSET((size_t)cpu, &all[r].mine)) share += 1.0 / users[cpu];
     return share < 1 ? 1 : (int32_t)(share + 1e-6); /* six sixths are a little less than 1 */
 }
 
