@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `tuwen train` on two hosts, two ranks on each, whose mpirun is killed: nothing is left on either host, and resumed on as many
-# ranks the run ends with the bits of one that nothing happened to. Argument: the build folder.
+# ranks the run ends with the bits of one that nothing happened to. And what of the settings here hosts.sh brings to the other host.
+# Argument: the build folder.
 set -u
 . tests/shell.sh "$1"
 . tests/two_hosts.sh
@@ -11,6 +12,17 @@ if [ "$(id -u)" != 0 ] || ! command -v ip >/dev/null || ! hosts_up 20 2>"$work/e
     exit
 fi
 trap 'hosts_down; kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+
+printf '#!/bin/sh\nenv >"%s/environment.$(hostname)"\n' "$work" >"$work/program"
+chmod +x "$work/program"
+printf '%s slots=1\n' $host_a $host_b >"$work/hostfile"
+settings=(NCCL_DEBUG=INFO UCX_NET_DEVICES=mlx5_0:1 OMP_NUM_THREADS=3 CUDA_DEVICE_ORDER=PCI_BUS_ID OMPI_MCA_tw_test=1)
+holds "settings" "${on_a[@]}" env "${settings[@]}" TW_UNKNOWN=1 TUWEN="$work/program" scripts/launch/hosts.sh "$work/hostfile" -- --config a.yaml
+for setting in "${settings[@]}"; do
+    grep -qx "$setting" "$work/environment.$host_b" && ok || fail "$setting has not reached the other host"
+done
+grep -q TW_UNKNOWN "$work/environment.$host_b" && fail "settings that are no business of the ranks reach them" || ok
+
 . tests/faults_train.sh 4
 
 begin_on=("${on_a[@]}")
