@@ -33,14 +33,18 @@ mkdir "$work/small"
 bytes=$(stat -L -c %s "$work/whole/latest")
 if [ "$(id -u)" = 0 ] && mount -t tmpfs -o size=$((bytes * 5 / 2 + 65536)) tmpfs "$work/small" 2>/dev/null; then
     trap 'umount -l "$work/small"; kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-    took=$SECONDS
-    begin "$work/small/run" --keep 5
-    wait_for $job $((2 * (6 + slack)))
-    code=$?
-    took=$((SECONDS - took))
-    ended "disk full" "^tuwen train: rank 0 of 3 on .*(No space left|no space)"
-    mount -o remount,size=$((bytes * 10)) "$work/small"
-    resumed "disk full" "$work/small/run"
+    for save in true false; do # by the writing thread, and while training waits
+        rm -rf "$work/small/run"
+        mount -o remount,size=$((bytes * 5 / 2 + 65536)) "$work/small"
+        took=$SECONDS
+        begin "$work/small/run" --keep 5 --background_save $save
+        wait_for $job $((2 * (6 + slack)))
+        code=$?
+        took=$((SECONDS - took))
+        ended "disk full, background_save $save" "^tuwen train: rank 0 of 3 on .*(No space left|no space)"
+        mount -o remount,size=$((bytes * 10)) "$work/small"
+        resumed "disk full, background_save $save" "$work/small/run"
+    done
 else
     echo "SKIP a full disk: a small file system cannot be mounted here"
 fi

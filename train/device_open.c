@@ -1,5 +1,7 @@
 #include "train/device_open.h"
 
+#include "train/cores.h"
+
 #ifdef TW_WITH_CUDA
 #include "autograd/cuda/cuda.h"
 
@@ -181,6 +183,7 @@ tw_status tw_device_open(enum tw_config_device choice, int threads, int index, t
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host, tw_device **out) {
     int index = -1;
     *out = NULL;
+    TRY(tw_cores_agree(host, &threads));
     if (choice != TW_CONFIG_DEVICE_CPU) TRY(share_gpus(choice, host, &index));
     return index >= 0 ? open_cuda(threads, index, out) : tw_device_cpu(threads, out);
 }

@@ -16,7 +16,7 @@
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) TW_MUST_CHECK;
 
 /* Collective over the host group of `host`, whose device need not be set: a device for each of several ranks,
- * as tw_comm_open_device (comm_open.h) says. */
+ * as tw_comm_open_device (comm_open.h) says. `threads` 0: an equal share of the host's cores (cores.h). */
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host,
                               tw_device **out) TW_MUST_CHECK;
 

@@ -187,8 +187,11 @@ static tw_status extract(const tw_extraction *e, const char *path, id_source *id
     TRY(mix_items(&job.identity, e, ids));
     TRY(tw_feature_part_open(path, &job, &out->resumed, &dropped, &part));
     if (dropped)
-        tw_log_warning(e->encoder->log,
-                       "%s is of another model, other options or other items: its work is not used", path);
+        tw_log_warning(
+            e->encoder->log,
+            "%s is of another model, other options (compute threads of a rank are one) or other items: its "
+            "work is not used",
+            path);
     if (out->resumed)
         tw_log_line(e->encoder->log, "%s: going on after %lld of %lld", e->path, (long long)out->resumed,
                     (long long)job.items);

@@ -1,4 +1,5 @@
 #include "train/comm_open.h"
+#include "train/cores.h"
 #include "train/device_open.h"
 #include "train/run.h"
 
@@ -283,6 +284,7 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
     TRY(open_device(run));
     TRY(tw_run_open_log(run));
     TRY(tw_run_check_options(run));
+    TRY(tw_cores_report(run->comm, config->threads == 0, run->log));
     tw_run_start start;
     tw_status status = tw_run_start_open(run, &start);
     if (status == TW_OK) status = open_with(run, &start);

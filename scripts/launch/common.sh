@@ -84,7 +84,11 @@ end_late_mpirun() { # PROCESS PROGRAM
     done
 }
 
-count_gpus() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
+# The names of the settings that ranks on other hosts need too: of these only OMPI_MCA_* reach them by themselves.
+forwarded() { compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(NCCL|UCX|OMP|GOMP|CUDA|OMPI_MCA)_[A-Za-z0-9_]+)$'; }
+
+# One that is broken can keep nvidia-smi waiting.
+count_gpus() { { timeout 60 nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
 
 default_ranks() {
     local gpus nodes

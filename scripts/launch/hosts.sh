@@ -4,8 +4,9 @@
 # HOSTFILE: a line a host, `name slots=8`: one rank a slot, so as many slots as GPUs (or memory nodes); 1 if none are named.
 # # begins a comment. Program, data and the run folder must have the same path on every host (a shared file system); this is
 # looked at before the start, and a host that does not have them is exit code 3. --interface: the network between the hosts, such as ib0 or eth1, where there are several.
-# TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*), and an
-# mpirun that goes on waiting for it when the ranks have left is ended after 30 s more (TW_MPIRUN_PATIENCE).
+# The ranks get this shell's PATH, LD_LIBRARY_PATH and all settings of NCCL, UCX, OpenMP, CUDA and Open MPI (NCCL_*, UCX_*, OMP_*, GOMP_*,
+# CUDA_*, OMPI_MCA_*). TUWEN, --print, stopping: as in one_host.sh. A host that is gone is noticed within about 30 s (OMPI_MCA_oob_tcp_keepalive_*).
+# An mpirun that goes on waiting for it when the ranks have left is ended after 30 s more (TW_MPIRUN_PATIENCE).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/common.sh"
@@ -37,7 +38,9 @@ program=$(find_program)
 need_mpirun
 notice_lost_hosts
 
-options=(--hostfile "$hostfile" --bind-to none -x PATH -x LD_LIBRARY_PATH)
+options=(--hostfile "$hostfile" --bind-to none)
+[ -z "$interface" ] || unset NCCL_SOCKET_IFNAME # it is set below
+while read -r name; do options+=(-x "$name"); done < <(forwarded)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
 if [ -n "$interface" ]; then
     options+=(--mca btl_tcp_if_include "$interface" --mca oob_tcp_if_include "$interface" -x "NCCL_SOCKET_IFNAME=$interface")
