@@ -155,6 +155,19 @@ static tw_status nccl_sync(tw_comm *base) {
     return tw_comm_nccl_wait(c, 0, "sync");
 }
 
+static tw_status order(tw_nccl_comm *c) {
+    tw_device *d = c->base.device;
+    TRY(d->record(d, TW_QUEUE_COMM, &c->last));
+    return d->wait(d, TW_QUEUE_COMPUTE, c->last);
+}
+
+static tw_status nccl_follow(tw_comm *base) {
+    tw_nccl_comm *c = self(base);
+    TRY(tw_comm_nccl_check(c));
+    tw_status status = order(c);
+    return status == TW_OK ? TW_OK : tw_comm_nccl_give_up(c, status);
+}
+
 /* ---- the rest ---- */
 
 static tw_status nccl_broadcast(tw_comm *base, void *data, size_t bytes, int root) {
@@ -193,6 +206,7 @@ static void nccl_destroy(tw_comm *base) {
         tw_nccl_mark_free(c->calls[i].to);
     }
     d->event_release(d, c->ready);
+    d->event_release(d, c->last);
     pthread_mutex_destroy(&c->lock);
     tw_comm_free(c->host);
     free(c);
@@ -214,6 +228,7 @@ tw_status tw_comm_nccl(tw_device *device, tw_comm *host, double timeout, tw_comm
                         .reduce_scatter = nccl_reduce_scatter,
                         .all_to_all = nccl_all_to_all,
                         .sync = nccl_sync,
+                        .follow = nccl_follow,
                         .broadcast = nccl_broadcast,
                         .gather_all = nccl_gather_all,
                         .abort = nccl_abort,

@@ -25,6 +25,7 @@ typedef struct tw_nccl_comm {
     double timeout;
     tw_nccl *nccl;   /* NULL once it was aborted */
     tw_event *ready; /* the compute queue's work that the last call follows */
+    tw_event *last;  /* the last call that the compute queue's work follows */
     tw_nccl_call calls[TW_NCCL_CALLS];
     int first, count; /* of those under way, the oldest first */
     uint64_t queued, done;

@@ -126,8 +126,8 @@ typedef struct cut {
     int64_t micro, parts;
 } cut;
 
-/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty.
- */
+/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty,
+ * and what they do cannot be captured. */
 static bool is_synchronised(const tw_stepper *s) {
     return s->model->config.image.kind == TW_RESNET && s->model->resnet.sync;
 }
@@ -235,6 +235,12 @@ static tw_status queue_backward(void *context) {
     return tw_tape_backward(w->t->tape, w->s->record, NULL, NULL);
 }
 
+static tw_status run_tape(tw_stepper *s, const tw_tower_tape *t, int which, tw_status (*body)(void *)) {
+    work w = {s, t};
+    if (is_synchronised(s)) return body(&w);
+    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), which, body, &w);
+}
+
 static tw_status queue_loss(void *context) {
     return tw_contrastive_run(((const work *)context)->s->loss);
 }
@@ -265,13 +271,14 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
     TRY(begin_work(s));
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
-    work w = {s, t};
-    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), FORWARD, queue_forward, &w);
+    return run_tape(s, t, FORWARD, queue_forward);
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     double start, end, zeroed = s->times.backward;
     TRY(look(s, &start));
+    /* Taking a further part's inputs may wait for the device, so for what the towers have exchanged. */
+    if (is_synchronised(s)) TRY(s->comm->sync(s->comm));
     TRY(run_forward(s, c, part, out));
     TRY(look(s, &end));
     s->times.forward += end - start - (s->times.backward - zeroed);
@@ -299,9 +306,8 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
         TRY(s->device->copy(s->device, TW_QUEUE_COMPUTE, g.data,
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }
-    work w = {s, t};
     if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
-        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), BACKWARD, queue_backward, &w);
+        return run_tape(s, t, BACKWARD, queue_backward);
     TRY(tw_buckets_expect(s->buckets, t->tape));
     return tw_tape_backward(t->tape, s->record, tw_buckets_hook, s->buckets);
 }
