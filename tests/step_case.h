@@ -169,6 +169,7 @@ static inline void make_batches(outcome *o, int steps, const int *order) {
 static inline void release(outcome *o) {
     free(o->gradients);
     free(o->params);
+    free(o->pixels), free(o->ids), free(o->lengths);
 }
 
 static inline double norm_of(const float *a, const float *b, int64_t n) {

@@ -95,7 +95,6 @@ static outcome run(const setup *s) {
     describe(&o, m);
     tw_dual_encoder_free(m);
     thread_comm_run(s->ranks, o.device, work, &o);
-    free(o.pixels), free(o.ids), free(o.lengths);
     tw_device_free(o.device);
     return o;
 }
