@@ -173,15 +173,15 @@ START_TEST(a_rank_without_samples_follows) {
 }
 END_TEST
 
-/* Together the ranks normalise samples 0 to 2 with 6 to 8, then 3 to 5, for which only the first has any
+/* Together the ranks normalise samples 0 to 4 with 10 to 14, then 5 to 9, for which only the first has any
  * left: the micro-batches of one rank that has them in that order. */
 START_TEST(ranks_with_fewer_micro_batches_follow) {
-    static const int64_t two[] = {6, 3}, three[] = {6, 0, 3};
-    static const int order[] = {0, 1, 2, 6, 7, 8, 3, 4, 5};
+    static const int64_t two[] = {10, 5}, three[] = {10, 0, 5};
+    static const int order[] = {0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 5, 6, 7, 8, 9};
     setup s = resnet;
     s.counts = comm->ranks == 2 ? two : three;
-    s.pairs = 9, s.micro = 3, s.steps = 2, s.dropout = 0;
-    check(s, 6, order);
+    s.pairs = 15, s.micro = 5, s.steps = 1, s.dropout = 0;
+    check(s, 10, order);
 }
 END_TEST
 
