@@ -27,6 +27,7 @@ typedef struct setup {
     double mask;
     double lr;
     bool sync;                          /* batch norm by the statistics of all ranks */
+    bool small;                         /* half the model, for where kernels take long */
     bool unused;                        /* the model has a trained parameter that no tape reads */
     bool whole;                         /* without a partition */
     bool whole_last_block, padded_text; /* without what tw_dual_encoder_save saves */
@@ -74,6 +75,9 @@ static inline tw_model_config config_of(const setup *s) {
                               .intermediate = 64,
                               .hidden_dropout = s->dropout,
                               .attention_dropout = s->dropout};
+    if (!s->small) return c;
+    c.image.width /= 2, c.image.layers /= 2, c.image.patch *= 2;
+    c.text.hidden /= 2, c.text.intermediate /= 2, c.text.layers /= 2;
     return c;
 }
 

@@ -7,7 +7,7 @@
 #include "ranks_program.h"
 #include "step_case.h"
 
-enum { TAKEN = 4 }; /* steps */
+enum { TAKEN = 3 }; /* steps */
 
 typedef struct parts {
     tw_dual_encoder *model;
@@ -84,9 +84,10 @@ static outcome run(const setup *s, tw_comm *c, const int *order) {
         take_results(&p, &o, step == s->steps - 1);
     }
     share_gradients(&o, c);
-    /* The device captures nothing, and says so to whoever tries, from a plan's second run on. */
+    /* The device captures nothing, and says so to whoever tries, from a plan's second run on: the second step
+     * where texts are not packed. */
     bool tried = tw_graphs_trouble(tw_stepper_graphs(p.stepper)) != NULL;
-    if (s->steps > 1) ck_assert_int_eq(tried, !s->sync);
+    if (s->steps > 1 && s->padded_text) ck_assert_int_eq(tried, !s->sync);
     close_parts(&p);
     return o;
 }
@@ -139,8 +140,14 @@ static void check(setup s, int micro, const int *order) {
     release(&o);
 }
 
-static const setup vit = {.kind = TW_VIT, .pairs = 11, .steps = TAKEN, .dropout = 0.1f, .lr = 1e-3},
+static const setup vit = {.kind = TW_VIT,
+                          .small = true,
+                          .pairs = 11,
+                          .steps = TAKEN,
+                          .dropout = 0.1f,
+                          .lr = 1e-3},
                    resnet = {.kind = TW_RESNET,
+                             .small = true,
                              .pairs = 11,
                              .steps = TAKEN,
                              .dropout = 0.1f,
@@ -160,14 +167,16 @@ START_TEST(micro_batches_of_a_vit) {
 END_TEST
 
 START_TEST(steps_of_a_resnet_with_synchronised_statistics) {
-    check(resnet, 0, NULL);
+    setup s = resnet;
+    s.padded_text = true;
+    check(s, 0, NULL);
 }
 END_TEST
 
 START_TEST(a_rank_without_samples_follows) {
     static const int64_t counts[] = {0, 8, 3};
     setup s = resnet;
-    s.counts = counts, s.recompute = TW_RECOMPUTE_BLOCK, s.steps = 2;
+    s.counts = counts, s.recompute = TW_RECOMPUTE_BLOCK, s.steps = 1;
     if (comm->ranks == 2) s.pairs = 8;
     check(s, 0, NULL);
 }
