@@ -69,14 +69,11 @@ tw_status tw_comm_self(tw_device *device, tw_comm **out) {
                    .reduce_scatter = copy_own,
                    .all_to_all = self_all_to_all,
                    .sync = self_sync,
+                   .follow = self_sync,
                    .broadcast = self_broadcast,
                    .gather_all = self_gather_all,
                    .gather = self_gather,
                    .abort = self_abort,
                    .destroy = self_destroy};
     return TW_OK;
-}
-
-void tw_comm_free(tw_comm *c) {
-    if (c) c->destroy(c);
 }

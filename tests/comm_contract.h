@@ -325,6 +325,27 @@ START_TEST(calls_and_the_compute_queue_are_in_order) {
 }
 END_TEST
 
+/* The same without a host that waits in between: only the queues wait for each other. */
+START_TEST(the_compute_queue_follows_calls) {
+    enum { N = 20000, ROUNDS = 40 };
+    float *x = given(NULL, N), *y = given(NULL, N), *all = given(NULL, ROUNDS * N);
+    for (int round = 0; round < ROUNDS; round++) {
+        float *host = malloc(N * sizeof *host);
+        for (int i = 0; i < N; i++) host[i] = (float)round;
+        TW_ASSERT_OK(device->upload(device, TW_QUEUE_COMPUTE, x, host, N * sizeof *x));
+        TW_ASSERT_OK(device->copy(device, TW_QUEUE_COMPUTE, y, x, N * sizeof *x));
+        TW_ASSERT_OK(comm->all_reduce(comm, y, N));
+        TW_ASSERT_OK(comm->follow(comm));
+        TW_ASSERT_OK(device->copy(device, TW_QUEUE_COMPUTE, all + round * N, y, N * sizeof *x));
+        free(host);
+    }
+    TW_ASSERT_OK(comm->sync(comm));
+    float *found = taken(all, ROUNDS * N);
+    for (int i = 0; i < ROUNDS * N; i++) same_bits(found[i], (float)(i / N * comm->ranks), "all", i);
+    free(found), give_back(x), give_back(y), give_back(all);
+}
+END_TEST
+
 START_TEST(counts_that_cannot_be_are_refused) {
     if (comm->ranks == 1) TW_SKIP("one rank copies its own");
     int64_t counts[MAX_RANKS] = {0}, none[MAX_RANKS] = {0};
@@ -342,6 +363,6 @@ END_TEST
     all_reduce_gives_the_same_sums_everywhere, all_gather_of_uneven_counts, reduce_scatter_of_uneven_counts, \
         all_to_all_of_uneven_counts, broadcast_from_each_rank, gather_all_small_and_large,                   \
         many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,                              \
-        counts_that_cannot_be_are_refused
+        the_compute_queue_follows_calls, counts_that_cannot_be_are_refused
 
 #endif

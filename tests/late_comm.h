@@ -100,6 +100,7 @@ static inline tw_comm *late_comm_of(tw_comm *now) {
     l->comm.reduce_scatter = late_reduce_scatter;
     l->comm.all_to_all = late_all_to_all;
     l->comm.sync = late_sync;
+    l->comm.follow = late_sync;
     l->comm.broadcast = late_broadcast;
     l->comm.gather_all = late_gather_all;
     l->comm.gather = late_gather;

@@ -128,6 +128,7 @@ static inline thread_comm thread_comm_of(thread_group *group, int rank, tw_devic
                                   .reduce_scatter = thread_comm_reduce_scatter,
                                   .all_to_all = thread_comm_all_to_all,
                                   .sync = thread_comm_sync,
+                                  .follow = thread_comm_sync,
                                   .broadcast = thread_comm_broadcast,
                                   .gather_all = thread_comm_gather_all,
                                   .gather = thread_comm_gather,

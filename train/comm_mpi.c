@@ -138,6 +138,7 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **ou
                         .reduce_scatter = mpi_reduce_scatter,
                         .all_to_all = mpi_all_to_all,
                         .sync = mpi_sync,
+                        .follow = mpi_sync, /* the host is the compute queue */
                         .broadcast = mpi_broadcast,
                         .gather_all = mpi_gather_all,
                         .gather = mpi_gather,

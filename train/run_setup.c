@@ -149,20 +149,11 @@ static tw_status make_optimizer(tw_run *run) {
                                  &config, &run->adamw);
 }
 
-/* Refuses here what the first step would, after minutes of loading. A GPU's only rank has all statistics. */
-static tw_status synchronise(tw_run *run) {
+/* An only rank has all statistics. */
+static void synchronise(tw_run *run) {
     bool sync =
         run->model->config.image.kind == TW_RESNET && run->config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC;
-    if (!sync) return TW_OK;
-    if (tw_on_cpu(run->device)) {
-        tw_resnet_synchronise(&run->model->resnet, run->comm);
-        return TW_OK;
-    }
-    if (run->comm->ranks == 1) return TW_OK;
-    return FAIL(
-        TW_ERR_UNSUPPORTED,
-        "batch_norm: sync over ranks is computed on CPUs only: use batch_norm: train (each rank's own "
-        "statistics; a larger batch a rank makes up for it), or --device cpu");
+    if (sync && run->comm->ranks > 1) tw_resnet_synchronise(&run->model->resnet, run->comm);
 }
 
 static tw_status make_model(tw_run *run, const tw_run_start *start) {
@@ -171,7 +162,7 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     tw_model_config description;
     TRY(describe_model(run, start, &description));
     TRY(tw_dual_encoder_create(&description, &run->model));
-    TRY(synchronise(run));
+    synchronise(run);
     tw_dual_encoder_save(run->model, config->last_block_token, config->pack_text);
     TRY(freeze(run));
     TRY(allocate(run));

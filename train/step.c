@@ -132,8 +132,8 @@ typedef struct cut {
     int64_t micro, parts;
 } cut;
 
-/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty.
- */
+/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty,
+ * and what they do cannot be captured. */
 static bool is_synchronised(const tw_stepper *s) {
     return s->model->config.image.kind == TW_RESNET && s->model->resnet.sync;
 }
@@ -271,6 +271,13 @@ static tw_status queue_first_backward(void *context) {
     return tw_tape_backward_first(w->t->tape, w->s->record, NULL, NULL);
 }
 
+static tw_status run_tape(tw_stepper *s, const tw_tower_tape *t, tw_graph_part which,
+                          tw_status (*body)(void *)) {
+    work w = {s, t};
+    if (is_synchronised(s)) return body(&w);
+    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), which, body, &w);
+}
+
 static tw_status queue_loss(void *context) {
     return tw_contrastive_run(((const work *)context)->s->loss);
 }
@@ -302,13 +309,14 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
     TRY(begin_work(s));
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
-    work w = {s, t};
-    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), TW_GRAPH_FORWARD, queue_forward, &w);
+    return run_tape(s, t, TW_GRAPH_FORWARD, queue_forward);
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     double start, end;
     TRY(look(s, &start));
+    /* Taking a further part's inputs may wait for the device, so for what the towers have exchanged. */
+    if (is_synchronised(s)) TRY(s->comm->sync(s->comm));
     TRY(run_forward(s, c, part, out));
     TRY(look(s, &end));
     s->times.forward += end - start;
@@ -336,12 +344,10 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
         TRY(s->device->copy(s->device, TW_QUEUE_COMPUTE, g.data,
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }
-    work w = {s, t};
     bool first = part == c->parts - 1;
     if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
-        return tw_graphs_run(s->graphs, tw_tape_version(t->tape),
-                             first ? TW_GRAPH_FIRST_BACKWARD : TW_GRAPH_BACKWARD,
-                             first ? queue_first_backward : queue_backward, &w);
+        return run_tape(s, t, first ? TW_GRAPH_FIRST_BACKWARD : TW_GRAPH_BACKWARD,
+                        first ? queue_first_backward : queue_backward);
     TRY(tw_buckets_expect(s->buckets, t->tape));
     return (first ? tw_tape_backward_first : tw_tape_backward)(t->tape, s->record, tw_buckets_hook,
                                                                s->buckets);
