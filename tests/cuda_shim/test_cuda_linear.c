@@ -133,7 +133,8 @@ START_TEST(a_copy_of_the_bias_is_taken) {
     prepare(&l, d, false);
     TW_ASSERT_OK(tw_op_forward(&l.call));
     memcpy(y, l.y, sizeof y);
-    for (int other = 0; other < 3; other++) { /* the bias; another one; the same, but not on such a boundary */
+    for (int other = 0; other < 3;
+         other++) { /* the bias; another one; the same, but not on such a boundary */
         uint16_t *at = half + (other == 2);
         for (int64_t i = 0; i < OUT; i++) at[i] = tw_to_bf16(l.bias[i] + (other ? 8.0f : 0.0f));
         prepare(&l, d, false);
