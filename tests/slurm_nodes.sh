@@ -72,9 +72,9 @@ END
 # What slurmd of a node keeps for each step, and the steps' tasks.
 node_processes() {
     local p
-    for p in /proc/[0-9]*; do
-        case $(readlink "$p"/fd/* 2>/dev/null) in *"$work/slurm/slurmd-$1.log"*) echo "${p#/proc/}" && continue ;; esac
-        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "SLURMD_NODENAME=$1" && echo "${p#/proc/}"
+    for p in $(pgrep "^slurm") $(pgrep -f "^$tuwen train .*--output $work"); do
+        case $(readlink /proc/"$p"/fd/* 2>/dev/null) in *"$work/slurm/slurmd-$1.log"*) echo "$p" && continue ;; esac
+        tr '\0' '\n' 2>/dev/null <"/proc/$p/environ" | grep -qx "SLURMD_NODENAME=$1" && echo "$p"
     done
 }
 # All at once, as when a host loses its power.

@@ -136,10 +136,11 @@ starts() {
     echo "${@:3}" >"$work/codes"
     slurm "$work/run" --config a.yaml >"$work/out" 2>"$work/err"
     code=$?
-    if [ $code = "$want" ] && [ "$(grep -c '^srun ' "$work/calls")" = "$count" ]; then ok
-    else fail "starts that end with ${*:3}: exit code $code after $(grep -c '^srun ' "$work/calls") starts"; fi
+    if [ $code = "$want" ] && [ "$(grep -c '^srun .*train' "$work/calls")" = "$count" ]; then ok
+    else fail "starts that end with ${*:3}: exit code $code after $(grep -c '^srun .*train' "$work/calls") starts"; fi
 }
-stand_in srun 'read -ra codes <'"$work/codes"'; i=$(grep -c "^srun " '"$work/calls"'); [ $i -le ${#codes[@]} ] || i=${#codes[@]}; exit ${codes[i-1]}'
+# A start, or the question whether the nodes answer.
+stand_in srun '[ "${*: -1}" != true ] || exit ${NODES:-0}; read -ra codes <'"$work/codes"'; i=$(grep -c "^srun .*train" '"$work/calls"'); [ $i -le ${#codes[@]} ] || i=${#codes[@]}; exit ${codes[i-1]}'
 starts 0 1 0
 starts 0 3 137 1 0
 starts 1 4 1
@@ -147,6 +148,17 @@ starts 2 1 2
 starts 0 3 1 2 0 # what was good once is no usage error
 TW_RESTARTS=0 starts 7 1 7
 TW_RESTARTS=5 starts 9 6 9
+called "it is asked whether the nodes answer" "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 true"
+grep -q scontrol "$work/calls" && fail "a job whose nodes answer goes back into the queue" || ok
+# A node is gone: other nodes, at once; without a checkpoint only a few times.
+NODES=1 starts 9 1 9
+called "a node is gone" "scontrol requeue 42"
+NODES=1 SLURM_RESTART_COUNT=3 starts 9 4 9
+grep -q scontrol "$work/calls" && fail "a job that never saves goes back into the queue without end" || ok
+touch "$work/run/latest"
+NODES=1 SLURM_RESTART_COUNT=3 starts 9 1 9
+called "a node is gone again" "scontrol requeue 42"
+rm "$work/run/latest"
 refuses "no number of restarts" 2 "numbers are needed" env TW_RESTARTS=many SLURM_SUBMIT_DIR="$PWD" bash $launch/slurm.sbatch "$work/run" --config a.yaml
 stand_in srun 'touch '"$work/started"'; for i in $(seq 300); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
 for code in 0 143 1; do # what the run ends with after it was asked to stop; 143: the ranks had a SIGTERM too
