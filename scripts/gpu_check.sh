@@ -3,7 +3,7 @@
 # first; what there is no time for is left out, and said.
 #
 #     scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER]
-#                          [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz]
+#                          [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz] [--patience N]
 #
 #   quick     six minutes of all: the device's properties, operations, graphs, golden values and training side by side, as
 #             nothing of that is timed; then ViT-B-16 at batch 128 beside PyTorch, eager and compiled, and what else
@@ -20,11 +20,11 @@
 # --budget is 360 for quick and 500 for the others. The build folder (default build/cuda) is configured and built first if
 # it is not there: cmake --preset cuda. --bundle takes what scripts/gpu_bundle.sh made instead, for a machine without our
 # packages. Raw output goes to --out (default out/gpu), one file a check; the last line says how many passed. --pack puts
-# what is small of it into one file. device.json, if it came out, belongs into tests/data/device_properties/ under the
+# what is small of it into one file. --patience multiplies the limits of single checks, for a slow machine. device.json, if it came out, belongs into tests/data/device_properties/ under the
 # GPU's name. docs/gpu/how-to-spend-15-minutes.md has the calls for a machine that is lent for so long.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
-usage="usage: scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER] [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz]"
+usage="usage: scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER] [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz] [--patience N]"
 stage=
 build=build/cuda
 bundle=
@@ -32,6 +32,7 @@ out=out/gpu
 budget=
 groups=
 pack=
+patience=1
 while [ $# -gt 0 ]; do
     case $1 in
         --stage) stage=${2:-} ;;
@@ -41,6 +42,7 @@ while [ $# -gt 0 ]; do
         --budget) budget=${2:-} ;;
         --groups) groups=${2:-} ;;
         --pack) pack=${2:-} ;;
+        --patience) patience=${2:-} ;;
         *) stage= && break ;;
     esac
     shift 2 || { stage= && break; }
@@ -108,9 +110,16 @@ failed=0
 left_out=0
 side_by_side=6
 started=()
+# Of the cores, `share` for each command, `turns` times; 0: all for each.
+share=0
+turns=1
+turn=0
+pinned() {
+    if [ "$share" -eq 0 ]; then "$@"; else taskset -c "$((turn * share))-$((turn * share + share - 1))" "$@"; fi
+}
 # start NAME COMMAND...: in the background, its output to $out/NAME.txt. MOST=SECONDS before it: no longer than that.
 start() {
-    local name=$1 left most=${MOST:-240}
+    local name=$1 left most=$((${MOST:-240} * patience))
     shift
     started+=("$name")
     rm -f "$out/$name.end"
@@ -118,9 +127,10 @@ start() {
     left=$((budget - SECONDS))
     [ "$left" -ge 5 ] || return 0
     [ "$most" -lt "$left" ] || most=$left
+    turn=$(((turn + 1) % turns))
     {
         from=$SECONDS status=0
-        timeout -k 5 "$most" "$@" >"$out/$name.txt" 2>&1 || status=$?
+        pinned timeout -k 5 "$most" "$@" >"$out/$name.txt" 2>&1 || status=$?
         echo "$status $((SECONDS - from)) $most" >"$out/$name.end"
     } &
 }
@@ -210,12 +220,17 @@ programs() {
     MOST=150 start operations bash -c 'on_gpu ops'
     for name in model_graphs step towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
 }
-# beside COMMAND...: what it starts runs side by side, each with a part of the cores. Nothing of it may be timed.
+# beside COMMAND...: what it starts runs side by side, each on a quarter of the cores. Nothing of it may be timed.
 beside() {
-    export OMP_NUM_THREADS=4 OMP_WAIT_POLICY=passive
+    local cores
+    cores=$(nproc)
+    share=$((cores < 4 ? 1 : cores / 4)) turns=$((cores < 4 ? cores : 4))
+    taskset -c "0,$((share * turns - 1))" true 2>/dev/null || share=0 turns=1
+    export OMP_WAIT_POLICY=passive # threads that wait leave the core to the others
     "$@"
     finish
-    unset OMP_NUM_THREADS OMP_WAIT_POLICY
+    unset OMP_WAIT_POLICY
+    share=0 turns=1
 }
 alone() {
     MOST=60 check large_loss scripts/gpu_train.sh large_loss
@@ -284,7 +299,7 @@ sanitize() {
     local op
     sanitizer_serves || return 0
     MOST=240 start memcheck_steps compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_step"
-    start memcheck_adamw compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_adamw"
+    start memcheck_optimizer compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_adamw"
     for op in $(sed -n 's/^\(OP\|KERNEL\)(\([a-z0-9_]*\),.*/\2/p' autograd/ops.def); do
         MOST=120 start "memcheck_$op" env TW_OP="$op" compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_ops"
     done

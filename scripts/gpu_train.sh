@@ -28,7 +28,9 @@ continue_train() {
 losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.]*\).*/\1/p' "$1/log.jsonl"; }
 # near_lists TOLERANCE: pairs of numbers from stdin, 20 or more
 near_lists() {
-    awk -v t="$1" '{ print } NF != 2 || ($1 - $2) ^ 2 > (t * $2) ^ 2 { bad = 1 } END { exit bad || NR < 20 }'
+    awk -v t="$1" '
+        { print; d = NF == 2 && $1 ~ /^[0-9.]+$/ && $2 > 0 ? ($1 - $2) / $2 : 1; if (d < 0) d = -d; if (d > most) most = d }
+        END { printf "%d lines, largest relative difference %.2e\n", NR, most; exit !(most <= t && NR >= 20) }'
 }
 # near TOLERANCE FOLDER FOLDER: losses of two runs
 near() { paste <(losses "$2") <(losses "$3") | near_lists "$1"; }
