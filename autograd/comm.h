@@ -5,9 +5,9 @@
  * over MPI they are taken in the order of the ranks, over NCCL in one that depends on machine and library.
  *
  * The first group moves device memory of type f32 and is asynchronous: a call is queued behind the compute
- * queue's work so far and behind earlier calls, and returns at once; its buffers belong to it until `sync`.
- * Errors of queued calls come out of `sync`. Counts are elements; an implementation that counts in int splits
- * larger ones itself. The second group moves host memory and is done on return. */
+ * queue's work so far and behind earlier calls, and returns at once; its buffers belong to it until `sync` or
+ * `follow`. Errors of queued calls come out of `sync`. Counts are elements; an implementation that counts in
+ * int splits larger ones itself. The second group moves host memory and is done on return. */
 #ifndef TW_AUTOGRAD_COMM_H
 #define TW_AUTOGRAD_COMM_H
 
@@ -34,19 +34,31 @@ struct tw_comm {
     /* Later work of the compute queue sees the results of the calls made so far, and may use their buffers.
      * The host need not have waited: what it downloads it downloads behind the compute queue. */
     tw_status (*sync)(tw_comm *c) TW_MUST_CHECK;
+    /* The same for a host that must not wait: only the compute queue does, where it can. Until the next
+     * `sync`, out of which the calls' errors come, the host should not wait for the compute queue: it would
+     * do so in vain behind a call that a lost rank holds up. */
+    tw_status (*follow)(tw_comm *c) TW_MUST_CHECK;
 
     /* data of rank `root` to all. */
     tw_status (*broadcast)(tw_comm *c, void *data, size_t bytes, int root) TW_MUST_CHECK;
     /* out[r * bytes ..) = rank r's `bytes` bytes at `in`, for small agreements: sizes, hashes, stop flags. */
     tw_status (*gather_all)(tw_comm *c, const void *in, size_t bytes, void *out) TW_MUST_CHECK;
+    /* The same for rank `root` alone; `out` may be NULL on the others. Call it as tw_comm_gather. */
+    tw_status (*gather)(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
 
     /* Ends the other ranks too: `message` says why. Returns when this rank may exit. */
     void (*abort)(tw_comm *c, const char *message);
     void (*destroy)(tw_comm *c);
 };
 
+/* c->gather, or with a communicator that lacks it gather_all. */
+tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) TW_MUST_CHECK;
+
 /* The communicator of a single rank. Freed with tw_comm_free. */
 tw_status tw_comm_self(tw_device *device, tw_comm **out) TW_MUST_CHECK;
 void tw_comm_free(tw_comm *c);
+
+/* The all_gather of `count` elements of each rank, which rank r has put at all + r count. */
+tw_status tw_comm_gather_even(tw_comm *c, float *all, int64_t count) TW_MUST_CHECK;
 
 #endif

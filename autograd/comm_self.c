@@ -25,6 +25,11 @@ static tw_status self_gather_all(tw_comm *c, const void *in, size_t bytes, void 
     return TW_OK;
 }
 
+static tw_status self_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    (void)root;
+    return self_gather_all(c, in, bytes, out);
+}
+
 static tw_status self_broadcast(tw_comm *c, void *data, size_t bytes, int root) {
     (void)c, (void)data, (void)bytes, (void)root;
     return TW_OK;
@@ -44,6 +49,15 @@ static void self_destroy(tw_comm *c) {
     free(c);
 }
 
+tw_status tw_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    if (c->gather) return c->gather(c, in, bytes, out, root);
+    void *all = c->rank == root ? out : malloc((size_t)c->ranks * bytes + 1);
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory: %zu bytes of each of %d ranks", bytes, c->ranks);
+    tw_status status = c->gather_all(c, in, bytes, all);
+    if (c->rank != root) free(all);
+    return status;
+}
+
 tw_status tw_comm_self(tw_device *device, tw_comm **out) {
     tw_comm *c = *out = malloc(sizeof *c);
     if (!c) return FAIL(TW_ERR_MEMORY, "out of memory");
@@ -55,13 +69,11 @@ tw_status tw_comm_self(tw_device *device, tw_comm **out) {
                    .reduce_scatter = copy_own,
                    .all_to_all = self_all_to_all,
                    .sync = self_sync,
+                   .follow = self_sync,
                    .broadcast = self_broadcast,
                    .gather_all = self_gather_all,
+                   .gather = self_gather,
                    .abort = self_abort,
                    .destroy = self_destroy};
     return TW_OK;
-}
-
-void tw_comm_free(tw_comm *c) {
-    if (c) c->destroy(c);
 }

@@ -1,4 +1,5 @@
 #include "autograd/op_timer.h"
+#include "autograd/progress.h"
 
 #ifdef TW_WITH_CUDA
 #define FORWARD(name)                                                                                        \
@@ -46,6 +47,7 @@ static tw_status run(const tw_call *call, bool backward) {
     tw_op_run function = backward ? info->backward[d->kind] : info->forward[d->kind];
     const char *direction = backward ? "backward" : "forward";
     if (!function) return FAIL(TW_ERR_UNSUPPORTED, "%s has no %s on %s", info->name, direction, d->name);
+    tw_progress_begin(backward ? info->backward_name : info->name);
     if (d->timer) TRY(tw_op_timer_begin(d->timer, call->op, backward));
     d->range(d, backward ? info->backward_name : info->name);
     tw_status status = function(call);

@@ -56,6 +56,8 @@ typedef struct tw_call {
     void *attr; /* struct tw_<name>_attr */
     int n_inputs, n_outputs, n_results;
     tw_tensor input[TW_MAX_INPUTS];
+    const uint16_t *input_half[TW_MAX_INPUTS]; /* when it runs: the bf16 copy of an f32 input, kept by the
+                                                  parameter set; NULL: there is none */
     tw_tensor output[TW_MAX_OUTPUTS];
     tw_tensor input_grad[TW_MAX_INPUTS];
     tw_accumulate input_mode[TW_MAX_INPUTS];

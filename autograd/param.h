@@ -3,8 +3,8 @@
  * Slabs, each one block on the device: f32 values (masters), the compute copies where the compute type is
  * bf16, and f32 gradients. Trainable parameters come first, so that the optimizer sweeps one range. Frozen
  * parameters have no master (in bf16), no gradient and no moments. In bf16 only tensors of two or more
- * dimensions have a bf16 compute copy; gains, biases and scalars are computed with in f32, and come before
- * the others.
+ * dimensions are computed with as their bf16 copy; gains, biases and scalars are computed with in f32, and
+ * come before the others. They have a copy too, for products on a GPU that add a bias in bf16.
  *
  * Masters in shares: of several ranks each may keep only some pieces of a bf16 set's masters, one behind the
  * other in a slab of their own. The f32 slab then has what is computed with in f32 alone, whole on every rank
@@ -42,6 +42,7 @@ typedef struct tw_param {
     tw_tensor value;  /* what operations read: f32, or the bf16 copy */
     tw_tensor master; /* f32; value itself, but for a bf16 copy's: data NULL if frozen or in shares */
     tw_tensor grad;   /* f32; data NULL if frozen or not training */
+    uint16_t *half;   /* of a bf16 set: the bf16 copy, whatever value is; NULL in f32, and of statistics */
 } tw_param;
 
 /* A run of elements of the trainable slab. */

@@ -102,7 +102,8 @@ static float *whole_value(const tw_params *set, const tw_param *p) {
 static void set_views(const tw_params *set, tw_param *p) {
     bool copy = set->compute_type == TW_BF16 && p->ndim >= 2;
     p->master = tw_tensor_of(whole_value(set, p), TW_F32, p->ndim, p->shape);
-    p->value = copy ? tw_tensor_of(set->copies + p->offset, TW_BF16, p->ndim, p->shape) : p->master;
+    p->half = set->copies && !p->statistic ? set->copies + p->offset : NULL;
+    p->value = copy ? tw_tensor_of(p->half, TW_BF16, p->ndim, p->shape) : p->master;
     p->grad = tw_tensor_of(set->training && !p->frozen ? set->gradients + p->offset : NULL, TW_F32, p->ndim,
                            p->shape);
 }

@@ -1,4 +1,5 @@
 #include "autograd/param_internal.h"
+#include "autograd/progress.h"
 #include "autograd/random.h"
 
 #include <stdlib.h>
@@ -25,15 +26,16 @@ tw_status tw_params_initialise(tw_params *set, uint64_t seed) {
 
 static tw_status set_copy(tw_params *set, tw_param *param, const float *values) {
     tw_device *d = set->device;
-    if (param->value.dtype == TW_BF16) {
+    if (param->half) {
         uint16_t *half = malloc((size_t)param->count * 2 + 2);
         if (!half) return FAIL(TW_ERR_MEMORY, "out of memory");
         for (int64_t i = 0; i < param->count; i++) half[i] = tw_to_bf16(values[i]);
-        tw_status status = d->upload(d, TW_QUEUE_COMPUTE, param->value.data, half, (size_t)param->count * 2);
+        tw_status status = d->upload(d, TW_QUEUE_COMPUTE, param->half, half, (size_t)param->count * 2);
         if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
         free(half);
         TRY(status);
     }
+    tw_progress_tick();
     return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
@@ -85,11 +87,12 @@ float *tw_params_host(tw_params *set, const tw_param *param) {
 }
 
 tw_status tw_params_written(tw_params *set, tw_param *param) {
-    return param->value.dtype == TW_BF16 ? set_copy(set, param, param->master.data) : TW_OK;
+    return param->half ? set_copy(set, param, param->master.data) : TW_OK;
 }
 
 tw_status tw_params_get(const tw_params *set, const tw_param *param, float *values) {
     tw_device *d = set->device;
+    tw_progress_tick();
     if (param->master.data) {
         TRY(d->download(d, TW_QUEUE_COMPUTE, values, param->master.data, (size_t)param->count * 4));
         return d->sync(d, TW_QUEUE_COMPUTE);

@@ -1,3 +1,4 @@
+#include "autograd/progress.h"
 #include "autograd/tape_internal.h"
 
 #include <stdio.h>
@@ -229,8 +230,11 @@ static void bind_entry(const tw_tape *tape, tw_entry *e) {
     uint32_t inputs, outputs;
     tw_entry_reads(e, &inputs, &outputs);
     tw_call *c = &e->call;
-    for (int i = 0; i < c->n_inputs; i++)
+    for (int i = 0; i < c->n_inputs; i++) {
+        const tw_param *param = node->inputs[i] == TW_NONE ? NULL : tape->values[node->inputs[i]]->param;
         c->input[i].data = inputs >> i & 1u ? value_address(tape, node->inputs[i], later) : NULL;
+        c->input_half[i] = param ? param->half : NULL;
+    }
     for (int i = 0; i < c->n_outputs; i++)
         c->output[i].data = outputs >> i & 1u ? value_address(tape, node->outputs[i], later) : NULL;
     c->scratch = address(tape, e->scratch_buffer);
@@ -275,12 +279,25 @@ tw_status tw_tape_download(tw_tape *tape, const tw_tensor *tensor, void *host) {
     return tape->device->sync(tape->device, TW_QUEUE_COMPUTE);
 }
 
+/* How long the calls of a tape take shows when it has run once. After an error nothing follows that would be
+ * watched over. */
+static void begin_run(const bool *ran) {
+    if (!*ran) tw_progress_first(true);
+}
+
+static void end_run(bool *ran) {
+    if (!*ran) tw_progress_first(false);
+    *ran = true;
+}
+
 tw_status tw_tape_forward(tw_tape *tape, const tw_step *step) {
     if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
+    begin_run(&tape->ran_forward);
     for (int i = 0; i < tape->n_forward; i++) {
         tape->entries[i].call.step = step;
         TRY(tw_op_forward(&tape->entries[i].call));
     }
+    end_run(&tape->ran_forward);
     return TW_OK;
 }
 
@@ -306,16 +323,34 @@ tw_tensor tw_tape_gradient(const tw_tape *tape, const tw_tensor *tensor) {
     return gradient_view(v, tape->bound ? gradient_address(tape, v) : NULL);
 }
 
-tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
+/* first: no gradient of a parameter has been brought yet. */
+static void set_modes(tw_entry *e, bool first) {
+    for (int i = 0; i < e->call.n_inputs; i++)
+        if (e->first >> i & 1u) e->call.input_mode[i] = first ? TW_WRITE : TW_ADD;
+}
+
+static tw_status walk_back(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context,
+                           bool first) {
     if (!tape->bound) return FAIL(TW_ERR_ARGUMENT, "the tape is not bound");
     if (!tape->training) return FAIL(TW_ERR_ARGUMENT, "backward of a tape that was recorded for inference");
+    begin_run(&tape->ran_backward);
     for (int i = tape->n_forward; i < tape->n_entries; i++) {
         tw_entry *e = &tape->entries[i];
         e->call.step = step;
+        set_modes(e, first);
         TRY(e->kind == TW_ENTRY_BACKWARD ? tw_op_backward(&e->call) : tw_op_forward(&e->call));
         for (int k = 0; hook && k < e->n_final; k++) TRY(hook(context, e->final[k]));
     }
+    end_run(&tape->ran_backward);
     return TW_OK;
+}
+
+tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
+    return walk_back(tape, step, hook, context, false);
+}
+
+tw_status tw_tape_backward_first(tw_tape *tape, const tw_step *step, tw_gradient_hook hook, void *context) {
+    return walk_back(tape, step, hook, context, true);
 }
 
 tw_status tw_tape_each_gradient(const tw_tape *tape, tw_gradient_hook hook, void *context) {

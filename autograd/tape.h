@@ -38,8 +38,8 @@ bool tw_tape_is_training(const tw_tape *tape);
 /* A tensor the caller fills before each forward (tw_tape_upload, or its data pointer on the device). If
  * wants_grad, its gradient can be read with tw_tape_gradient after backward. */
 tw_tensor *tw_tape_input(tw_tape *tape, tw_dtype dtype, int ndim, const int64_t *shape, bool wants_grad);
-/* A parameter's compute copy. Its gradient is added to param->grad unless that is absent. The parameter need
- * not be allocated before bind, but its compute type must be known: allocate first. */
+/* A parameter's compute copy. Backward adds its gradient to param->grad unless that is absent. The parameter
+ * need not be allocated before bind, but its compute type must be known: allocate first. */
 tw_tensor *tw_tape_param(tw_tape *tape, const tw_param *param);
 
 /* Records a call: attr is copied; absent optional inputs are NULL. Returns the first result. */
@@ -87,6 +87,12 @@ tw_tensor tw_tape_gradient(const tw_tape *tape, const tw_tensor *tensor);
 typedef tw_status (*tw_gradient_hook)(void *context, const tw_param *param);
 tw_status tw_tape_backward(tw_tape *tape, const tw_step *step, tw_gradient_hook hook,
                            void *context) TW_MUST_CHECK;
+/* The same for the first backward of a step: behind tw_tape_zero_others the gradients need not have been
+ * zeroed. The result is the same, but that a gradient of -0 stays that. */
+tw_status tw_tape_backward_first(tw_tape *tape, const tw_step *step, tw_gradient_hook hook,
+                                 void *context) TW_MUST_CHECK;
+/* Zeroes what of the set's gradients this tape's tw_tape_backward_first does not write over. */
+tw_status tw_tape_zero_others(const tw_tape *tape, tw_params *params) TW_MUST_CHECK;
 /* Runs nothing: calls the hook as backward would, for every parameter that a backward of this finished tape
  * brings a gradient to. */
 tw_status tw_tape_each_gradient(const tw_tape *tape, tw_gradient_hook hook, void *context) TW_MUST_CHECK;

@@ -34,6 +34,8 @@ typedef struct tw_entry {
     int position; /* on the time line of lifetimes */
     int scratch_buffer;
     tw_call call;
+    uint32_t
+        first; /* bit i: of a backward, that input i's gradient is a parameter's and comes from here first */
     int n_final; /* parameters whose gradient is final after this entry */
     const tw_param *final[TW_MAX_INPUTS];
 } tw_entry;
@@ -50,6 +52,7 @@ static inline void tw_entry_reads(const tw_entry *e, uint32_t *inputs, uint32_t 
 struct tw_tape {
     tw_device *device;
     bool training, finished, bound;
+    bool ran_forward, ran_backward; /* once to the end */
     tw_recompute recompute;
     tw_status status; /* first failure while recording */
     char message[1024];
@@ -67,6 +70,8 @@ struct tw_tape {
 
 /* Grows *array, whose elements have `size` bytes, for one more element. */
 tw_status tw_tape_grow(void *array, int *capacity, int count, size_t size) TW_MUST_CHECK;
+/* Says of every backward entry what it is the first to bring; tw_tape_plan calls it. */
+tw_status tw_tape_find_first_gradients(tw_tape *tape) TW_MUST_CHECK;
 /* Fills entries and buffers. */
 tw_status tw_tape_plan(tw_tape *tape) TW_MUST_CHECK;
 

@@ -222,5 +222,6 @@ tw_status tw_tape_plan(tw_tape *tape) {
     TRY(schedule(tape));
     TRY(find_lifetimes(tape));
     TRY(find_final_gradients(tape));
+    TRY(tw_tape_find_first_gradients(tape));
     return tw_arena_plan(tape->buffers, tape->n_buffers, &tape->bytes);
 }

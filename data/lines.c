@@ -1,5 +1,6 @@
 #include "data/lines.h"
 
+#include "autograd/progress.h"
 #include "data/files.h"
 
 #include <errno.h>
@@ -68,6 +69,7 @@ tw_status tw_lines_next(tw_lines *lines, char **line, size_t *size) {
     }
     *size = 0;
     errno = 0;
+    tw_progress_tick();
     ssize_t got = getline(&lines->buffer, &lines->capacity, lines->file);
     if (got < 0) {
         if (feof(lines->file)) return TW_OK;

@@ -1,5 +1,6 @@
 #include "data/loader_internal.h"
 
+#include "autograd/progress.h"
 #include "data/image.h"
 
 #include <signal.h>
@@ -234,6 +235,7 @@ tw_status tw_loader_next(tw_loader *l, tw_batch *batch) {
     *batch = (tw_batch){.position = l->end};
     if (l->failed) return FAIL(l->failed, "%s", l->failure);
     double waited = 0;
+    tw_progress_begin("waiting for the loader's samples");
     slot *s = wait_for_batch(l, &waited);
     batch->waited = waited;
     if (!s) return TW_OK;

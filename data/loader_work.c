@@ -1,5 +1,6 @@
 #include "data/loader_internal.h"
 
+#include "autograd/progress.h"
 #include "data/augment.h"
 #include "data/shard_layout.h"
 
@@ -58,6 +59,7 @@ static void load_sample(const tw_loader *l, tw_reader *reader, slot *s, int64_t 
     tw_status status = l->sampler ? load_pair(l, reader, s, i) : load_image(l, reader, s, i);
     *error = TW_OK;
     s->bad[i] = status != TW_OK;
+    tw_progress_aside();
     if (status == TW_OK) return;
     if (is_bad_record(status))
         s->message[i] = strdup(tw_last_error()); /* NULL is reported as a bad sample without its reason */

@@ -1,3 +1,4 @@
+#include "autograd/progress.h"
 #include "data/base64.h"
 #include "data/image_kind.h"
 #include "data/shard_dataset.h"
@@ -47,6 +48,7 @@ void tw_reader_close(tw_reader *r) {
 static tw_status get(const tw_lmdb *lmdb, MDB_txn **txn, const char *key, size_t size, MDB_val *value,
                      bool *found) {
     *found = false;
+    tw_progress_aside();
     if (!*txn) TRY(tw_lmdb_status(mdb_txn_begin(lmdb->env, NULL, MDB_RDONLY, txn), lmdb->path, "begin"));
     MDB_val k = {size, (void *)key};
     int code = mdb_get(*txn, lmdb->dbi, &k, value);

@@ -1,5 +1,6 @@
 #include "data/shards.h"
 
+#include "autograd/progress.h"
 #include "data/shard_dataset.h"
 #include "data/shard_layout.h"
 
@@ -150,19 +151,19 @@ static tw_status count_images(tw_dataset *d) {
     return TW_OK;
 }
 
-static tw_status open_all(tw_dataset *d) {
+static tw_status open_parts(tw_dataset *d, bool pairs) {
     TRY(open_set(d->path, "imgs", &d->images));
     if (d->images.count == 0)
         return FAIL(TW_ERR_NOT_FOUND,
                     "%s: holds no 'imgs': give the folder of a prepared split, for example "
                     "DATA/lmdb/train (tuwen prepare makes it)",
                     d->path);
-    TRY(open_set(d->path, "pairs", &d->pairs));
+    if (pairs) TRY(open_set(d->path, "pairs", &d->pairs));
     TRY(count_images(d));
     return count_pairs(d);
 }
 
-tw_status tw_dataset_open(const char *split_dir, tw_dataset **out) {
+static tw_status open_dataset(const char *split_dir, bool pairs, tw_dataset **out) {
     *out = NULL;
     if (strlen(split_dir) > 3900) return FAIL(TW_ERR_ARGUMENT, "path too long: %.100s…", split_dir);
     tw_dataset *d = calloc(1, sizeof *d);
@@ -175,13 +176,21 @@ tw_status tw_dataset_open(const char *split_dir, tw_dataset **out) {
         return FAIL(TW_ERR_MEMORY, "%s: no memory to open it", split_dir);
     }
     pthread_mutex_init(&d->index->lock, NULL);
-    tw_status status = open_all(d);
+    tw_status status = open_parts(d, pairs);
     if (status) {
         tw_dataset_close(d);
         return status;
     }
     *out = d;
     return TW_OK;
+}
+
+tw_status tw_dataset_open(const char *split_dir, tw_dataset **out) {
+    return open_dataset(split_dir, true, out);
+}
+
+tw_status tw_dataset_open_images(const char *split_dir, tw_dataset **out) {
+    return open_dataset(split_dir, false, out);
 }
 
 static void close_set(tw_shard_set *set) {
@@ -216,6 +225,7 @@ const char *tw_dataset_path(const tw_dataset *d) {
 /* ---- the images in order ---- */
 
 static tw_status add_key(tw_key_index *x, const MDB_val *key, int shard) {
+    tw_progress_tick();
     if (x->count == x->capacity) {
         int64_t larger = x->capacity ? x->capacity * 2 : 1024;
         tw_image_key *keys = realloc(x->keys, (size_t)larger * sizeof *keys);

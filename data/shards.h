@@ -40,6 +40,8 @@ typedef struct tw_pair {
  * TW_ERR_NOT_FOUND: no such folder, or no `imgs` in it; TW_ERR_IO: not readable. *out is NULL on failure.
  * An environment that is already open in this process is shared, not opened again. */
 TW_MUST_CHECK tw_status tw_dataset_open(const char *split_dir, tw_dataset **out);
+/* The same for whoever needs the images alone: `pairs` is not opened, and the set has no pairs. */
+TW_MUST_CHECK tw_status tw_dataset_open_images(const char *split_dir, tw_dataset **out);
 /* Readers must be closed first. Accepts NULL. */
 void tw_dataset_close(tw_dataset *dataset);
 

@@ -208,14 +208,25 @@ const float *tw_contrastive_tallies(const tw_contrastive *c) {
 }
 
 tw_contrastive_result tw_contrastive_result_of(const float *tallies, int ranks, int64_t pairs) {
+    tw_contrastive_result result = {0};
     double loss = 0, images = 0, texts = 0, n = (double)pairs;
-    if (pairs == 0) return (tw_contrastive_result){0};
+    if (pairs == 0) return result;
+    for (int r = ranks - 1; r >= 0; r--) {
+        float bad = tallies[r * TALLY + TW_SPLIT + 2];
+        if (bad < 0) continue;
+        result.bad_ranks++;
+        result.bad_rank = r;
+        result.bad_pair = (int64_t)bad;
+    }
     for (int r = 0; r < ranks; r++) {
         loss += tw_joined(tallies + r * TALLY);
         images += (double)tallies[r * TALLY + TW_SPLIT];
         texts += (double)tallies[r * TALLY + TW_SPLIT + 1];
     }
-    return (tw_contrastive_result){loss / (2 * n), images / n, texts / n};
+    result.loss = loss / (2 * n);
+    result.image_to_text = images / n;
+    result.text_to_image = texts / n;
+    return result;
 }
 
 tw_status tw_contrastive_read(const tw_contrastive *c, tw_contrastive_result *result) {

@@ -42,6 +42,8 @@ typedef struct tw_contrastive_result {
     double loss;                         /* of the global batch; 0 if it is empty */
     double image_to_text, text_to_image; /* fraction of images whose most similar text is their own (among
                                             equals the first one is), and of texts */
+    int bad_ranks, bad_rank; /* how many ranks have features that are not finite, and the first of them; */
+    int64_t bad_pair;        /* its first pair with such, counted from its own first */
 } tw_contrastive_result;
 
 /* Every rank calls it; only queues work. Adds to logit_scale's gradient, unless it is frozen, this rank's
@@ -55,7 +57,7 @@ uint64_t tw_contrastive_version(const tw_contrastive *c);
 
 /* For who reads it later: device memory (ranks, TW_CONTRASTIVE_TALLY) that the last run leaves, valid until
  * the next one; and what a host copy of it says about `pairs` pairs of all ranks. */
-enum { TW_CONTRASTIVE_TALLY = 5 };
+enum { TW_CONTRASTIVE_TALLY = 6 };
 const float *tw_contrastive_tallies(const tw_contrastive *c);
 tw_contrastive_result tw_contrastive_result_of(const float *tallies, int ranks, int64_t pairs);
 

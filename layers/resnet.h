@@ -47,7 +47,7 @@ typedef struct tw_resnet {
 tw_status tw_resnet_init(tw_resnet *resnet, tw_params *params, const tw_image_config *config,
                          int embed) TW_MUST_CHECK;
 void tw_resnet_free(tw_resnet *resnet);
-/* Tapes recorded for training from now on normalise by the statistics of all ranks' samples (CPU only). Every
+/* Tapes recorded for training from now on normalise by the statistics of all ranks' samples. Every
  * rank then runs the same tapes in the same order, forward and backward, with an empty batch where it has no
  * samples. comm must outlive the tapes; NULL: each by its own again. */
 void tw_resnet_synchronise(tw_resnet *resnet, tw_comm *comm);

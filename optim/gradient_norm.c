@@ -7,6 +7,8 @@
 #include <stdlib.h>
 
 _Static_assert(sizeof((tw_gradient_found *)0)->norm == TW_SPLIT * sizeof(float), "the norm is split");
+_Static_assert(offsetof(tw_gradient_found, blocks) == offsetof(tw_gradient_found, steps) + sizeof(int32_t),
+               "the operation sees both as one tensor");
 
 enum { UNIT = TW_PARTITION_UNIT };
 
@@ -15,14 +17,16 @@ struct tw_gradient_norm {
     tw_device *device;
     tw_comm *comm;
     const tw_partition *partition;
+    /* With one rank the rule measures all units by itself, and what follows is NULL up to n_units. */
     tw_segment *device_units; /* this rank's units, in the order of its pieces */
     tw_segment *device_rest;  /* (n_rest) where the slab keeps this rank's own part of the sum */
     int64_t n_rest;
-    int64_t n_units, *unit_counts; /* of the slab; (ranks) */
-    int32_t *unit_at, *device_at;  /* (n_units) where the norm of the slab's unit u is after the gather; the
-                                      device's is NULL with one rank, where that is u */
-    float *device_norms;           /* (n_units), gathered by ranks */
-    tw_gradient_found *found;      /* device */
+    int64_t *unit_counts;         /* (ranks) */
+    int32_t *unit_at, *device_at; /* (n_units) where the norm of the slab's unit u is after the gather */
+    float *device_norms;          /* (n_units), gathered by ranks */
+    int64_t n_units;              /* of the slab */
+    tw_gradient_found *found;     /* device */
+    void *scratch;                /* the rule's */
 };
 
 /* Finds where every unit's norm will be, and lists this rank's units into `own`. */
@@ -69,17 +73,15 @@ static tw_status make_rest(tw_gradient_norm *a) {
     return status;
 }
 
-static tw_status allocate(tw_gradient_norm *a) {
+/* The lists of units, by which ranks share the measuring. */
+static tw_status list_units(tw_gradient_norm *a) {
     tw_device *d = a->device;
     const tw_partition *p = a->partition;
-    a->n_units = (p->elements + UNIT - 1) / UNIT;
     size_t n = (size_t)a->n_units + 1;
     a->unit_counts = calloc((size_t)p->ranks, sizeof *a->unit_counts);
     a->unit_at = calloc(n, sizeof *a->unit_at);
     TRY(d->alloc(d, n * sizeof *a->device_norms, (void **)&a->device_norms));
-    TRY(d->alloc(d, sizeof *a->found, (void **)&a->found));
-    TRY(d->zero(d, TW_QUEUE_COMPUTE, a->found, sizeof *a->found));
-    if (p->ranks > 1 || p->count > 1) TRY(d->alloc(d, n * sizeof *a->device_at, (void **)&a->device_at));
+    TRY(d->alloc(d, n * sizeof *a->device_at, (void **)&a->device_at));
     TRY(make_rest(a));
     tw_segment *own = calloc(n, sizeof *own);
     tw_status status = TW_OK;
@@ -89,11 +91,39 @@ static tw_status allocate(tw_gradient_norm *a) {
     size_t bytes = status == TW_OK ? (size_t)a->unit_counts[p->rank] * sizeof *own : 0;
     if (status == TW_OK) status = d->alloc(d, bytes, (void **)&a->device_units);
     if (status == TW_OK) status = d->upload(d, TW_QUEUE_COMPUTE, a->device_units, own, bytes);
-    if (status == TW_OK && a->device_at)
+    if (status == TW_OK)
         status = d->upload(d, TW_QUEUE_COMPUTE, a->device_at, a->unit_at, (n - 1) * sizeof *a->unit_at);
     if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
     free(own);
     return status;
+}
+
+/* The call that says what the norms mean, but for where its results go. */
+static tw_status prepare_rule(const tw_gradient_norm *a, tw_gradient_rule_attr *attr, tw_call *call) {
+    const int64_t two = 2;
+    attr->unit = UNIT, attr->rest = a->device_rest, attr->n_rest = a->n_rest;
+    *call = (tw_call){.op = TW_OP_gradient_rule, .device = a->device, .attr = attr, .n_inputs = 4};
+    call->input[0] = call->input[1] = tw_absent();
+    if (a->device_norms) {
+        call->input[0] = tw_tensor_of(a->device_norms, TW_F32, 1, &a->n_units);
+        call->input[1] = tw_tensor_of(a->device_at, TW_I32, 1, &a->n_units);
+    }
+    call->input[2] = tw_tensor_of(tw_params_gradients(a->params), TW_F32, 1, &a->partition->elements);
+    call->input[3] = tw_tensor_of(&a->found->steps, TW_I32, 1, &two);
+    return tw_op_prepare(call);
+}
+
+static tw_status allocate(tw_gradient_norm *a) {
+    tw_device *d = a->device;
+    tw_gradient_rule_attr attr = {0};
+    tw_call call;
+    a->n_units = (a->partition->elements + UNIT - 1) / UNIT;
+    TRY(d->alloc(d, sizeof *a->found, (void **)&a->found));
+    TRY(d->zero(d, TW_QUEUE_COMPUTE, a->found, sizeof *a->found));
+    if (a->partition->ranks > 1) TRY(list_units(a));
+    TRY(prepare_rule(a, &attr, &call));
+    TRY(d->alloc(d, call.forward_scratch, &a->scratch));
+    return d->sync(d, TW_QUEUE_COMPUTE);
 }
 
 tw_status tw_gradient_norm_create(tw_params *params, tw_device *device, tw_comm *comm,
@@ -118,6 +148,7 @@ void tw_gradient_norm_free(tw_gradient_norm *a) {
     a->device->release(a->device, a->device_norms);
     a->device->release(a->device, a->device_at);
     a->device->release(a->device, a->found);
+    a->device->release(a->device, a->scratch);
     free(a->unit_counts);
     free(a->unit_at);
     free(a);
@@ -141,16 +172,11 @@ static tw_status gather_norms(tw_gradient_norm *a) {
 
 tw_status tw_gradient_norm_queue(tw_gradient_norm *a, const tw_gradient_rule_config *rule, tw_step *record) {
     tw_gradient_rule_attr attr = {
-        .record = record, .clip = rule->clip, .beta1 = rule->beta1, .beta2 = rule->beta2, .unit = UNIT};
-    attr.rest = a->device_rest, attr.n_rest = a->n_rest;
-    const int64_t one = 1;
-    TRY(gather_norms(a));
-    tw_call call = {.op = TW_OP_gradient_rule, .device = a->device, .attr = &attr, .n_inputs = 4};
-    call.input[0] = tw_tensor_of(a->device_norms, TW_F32, 1, &a->n_units);
-    call.input[1] = a->device_at ? tw_tensor_of(a->device_at, TW_I32, 1, &a->n_units) : tw_absent();
-    call.input[2] = tw_tensor_of(tw_params_gradients(a->params), TW_F32, 1, &a->partition->elements);
-    call.input[3] = tw_tensor_of(&a->found->steps, TW_I32, 1, &one);
-    TRY(tw_op_prepare(&call));
+        .record = record, .clip = rule->clip, .beta1 = rule->beta1, .beta2 = rule->beta2};
+    tw_call call;
+    if (a->partition->ranks > 1) TRY(gather_norms(a));
+    TRY(prepare_rule(a, &attr, &call));
+    call.scratch = a->scratch;
     call.output[0].data = a->found->norm;
     call.output[1].data = &a->found->unit;
     return tw_op_forward(&call);
@@ -171,13 +197,14 @@ tw_status tw_gradient_norm_set_steps(tw_gradient_norm *a, int64_t steps) {
 static tw_status find_rank(tw_gradient_norm *a, int owner, int32_t finite, tw_gradient_report *report) {
     const tw_partition *p = a->partition;
     report->rank = owner;
+    report->ranks = 1;
     if (p->ranks == 1) return TW_OK;
     int32_t *all = calloc((size_t)p->ranks, sizeof *all);
     if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
     tw_status status = a->comm->gather_all(a->comm, &finite, sizeof finite, all);
     int bad = 0;
-    for (int r = 0; status == TW_OK && r < p->ranks; r++)
-        if (!all[r]) report->rank = bad++ ? -1 : r;
+    for (int r = p->ranks - 1; status == TW_OK && r >= 0; r--)
+        if (!all[r]) report->rank = r, report->ranks = ++bad;
     free(all);
     return status;
 }

@@ -13,7 +13,8 @@ typedef struct tw_gradient_report {
     double norm;          /* of all trainable parameters; not finite if any element is not */
     const char *offender; /* the first parameter, in the set's order, whose gradient is not finite; NULL if
                              all are */
-    int rank;             /* with an offender: the rank whose part of the sum is not finite; -1: several's */
+    int rank, ranks; /* with an offender: the first rank whose part of the sum is not finite, and how many
+                        have such */
 } tw_gradient_report;
 
 /* What the device knows of it. */
@@ -23,6 +24,7 @@ typedef struct tw_gradient_found {
                               the rank that owns the unit */
     int32_t own_finite;    /* what this rank added to the others' pieces is all finite */
     int32_t steps;         /* of Adam, that changed weights */
+    int32_t blocks;        /* the device's own: 0 whenever its work is done */
 } tw_gradient_found;
 
 /* The optimizer's factors that follow from the norm. */

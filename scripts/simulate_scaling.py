@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Predicts how long a training step takes on any number of ranks, by simulating it.
 
-    simulate_scaling.py check [--file F]                           calibrates, predicts the rest and compares
+    simulate_scaling.py check [--file F …]                         calibrates, predicts the rest and compares
     simulate_scaling.py check --write                              ... and puts the table into docs/scaling.md
     simulate_scaling.py check --page                               ... and fails unless it stands there already
-    simulate_scaling.py predict MODEL RANKS BATCH [--file F]       one step of this machine, phase by phase
+    simulate_scaling.py predict MODEL RANKS BATCH [--file F …]     one step of this machine, phase by phase
 
-F is written by measure_scaling.py. A step is a program for each rank, as train/step.c and optim/adamw.c run it:
+F is written by measure_scaling.py; several of one machine are pooled, each figure by the steps behind it. A step is a program for each rank, as train/step.c and optim/adamw.c run it:
 computing, collectives that are queued and move on by themselves, and waits for them. Ranks of one machine share its
 cores, the threads that communicate included. GPUs compute for themselves, and collectives take the time that latency
 and bandwidth give. `check` fits four constants of the machine to the measurements marked "calibrate", compares the
@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 import scaling_costs as costs
 from scaling_simulation import Collective, Shared, Simulation
 
-MEASUREMENTS = os.path.join(costs.ROOT, "docs/scaling_measurements.json")
+MEASUREMENTS = os.path.join(costs.ROOT, "docs/scaling_measurements")
 DOCUMENT = os.path.join(costs.ROOT, "docs/scaling.md")
 BEGIN, END = "<!-- check: scripts/simulate_scaling.py check --write -->", "<!-- end of check -->"
 
@@ -186,12 +186,43 @@ def calibrate(rows, cores, measured):
 
 # ---- commands ----
 
-def read(path):
+def read_one(path):
     try:
         with open(path) as file:
             return json.load(file)
     except OSError as error:
         raise SystemExit(f"{path}: {error.strerror}; make it with scripts/measure_scaling.py")
+
+
+def mean(values, weights):
+    return sum(v * w for v, w in zip(values, weights)) / sum(weights)
+
+
+def pooled_row(rows, units):
+    """units: of each row's set, the median time of the reference; a step's time counts in units of its own set."""
+    steps = [r["steps"] for r in rows]
+    return {**rows[0], "seconds": mean([r["seconds"] / u for r, u in zip(rows, units)], steps) * mean(units, steps),
+            "spread": max(r["spread"] for r in rows), "rounds": sum(r["rounds"] for r in rows), "steps": sum(steps)}
+
+
+def pooled(sets):
+    """Sets of the same machine and the same plan as one."""
+    what = [[[r[k] for k in ("model", "ranks", "threads", "batch", "micro", "bucket", "use")] for r in s["rows"]]
+            for s in sets]
+    if any(s["machine"] != sets[0]["machine"] for s in sets) or any(w != what[0] for w in what):
+        raise SystemExit("measurements of different machines or steps cannot be pooled")
+    rounds = [max(r["rounds"] for r in s["rows"]) for s in sets]
+    parts = {kind: {name: mean([s["parts"][kind][name] for s in sets], rounds) for name in figures}
+             for kind, figures in sets[0]["parts"].items()}
+    rows = [pooled_row(rows, [s["references"][f"{rows[0]['ranks']} x {rows[0]['threads']}"]["median"] for s in sets])
+            for rows in zip(*(s["rows"] for s in sets))]
+    return {**sets[0], "parts": parts, "rows": rows}
+
+
+def read(paths):
+    if not paths and os.path.isdir(MEASUREMENTS):
+        paths = [os.path.join(MEASUREMENTS, name) for name in sorted(os.listdir(MEASUREMENTS))]
+    return pooled([read_one(path) for path in paths or [MEASUREMENTS]])
 
 
 def fitted(data):
@@ -250,7 +281,7 @@ def check(args):
         return 1
     against = list(objections(data))
     for reason in against:
-        print(f"{args.file}: {reason}", file=sys.stderr)
+        print(reason, file=sys.stderr)
     return 0 if 100 * worst <= args.within and not against else 1
 
 
@@ -283,7 +314,7 @@ def main():
     two.add_argument("--micro", type=int, default=0)
     two.add_argument("--bucket", type=float, default=16, help="MiB")
     for command in (one, two):
-        command.add_argument("--file", default=MEASUREMENTS)
+        command.add_argument("--file", nargs="+", help="docs/scaling_measurements/*.json unless given")
     args = parser.parse_args()
     return args.run(args)
 

@@ -239,6 +239,18 @@ START_TEST(broadcast_from_each_rank) {
 }
 END_TEST
 
+/* What gather_all gives to all, for one. */
+static void check_gather(const unsigned char *in, size_t n, const unsigned char *expected) {
+    for (int root = 0; root < comm->ranks; root++) {
+        bool mine = comm->rank == root;
+        unsigned char *out = mine ? calloc((size_t)comm->ranks, n + 1) : NULL;
+        TW_ASSERT_OK(tw_comm_gather(comm, in, n, out, root));
+        if (mine && memcmp(out, expected, (size_t)comm->ranks * n) != 0)
+            ck_abort_msg("rank %d got others", root);
+        free(out);
+    }
+}
+
 START_TEST(gather_all_small_and_large) {
     static const size_t sizes[] = {0, 1, 12, 5000, 300000};
     for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
@@ -250,6 +262,7 @@ START_TEST(gather_all_small_and_large) {
             for (size_t i = 0; i < n; i++)
                 if (out[(size_t)r * n + i] != (unsigned char)(31 * (size_t)r + i % 251))
                     ck_abort_msg("byte %zu of rank %d differs", i, r);
+        check_gather(in, n, out);
         free(in), free(out);
     }
 }
@@ -312,6 +325,27 @@ START_TEST(calls_and_the_compute_queue_are_in_order) {
 }
 END_TEST
 
+/* The same without a host that waits in between: only the queues wait for each other. */
+START_TEST(the_compute_queue_follows_calls) {
+    enum { N = 20000, ROUNDS = 40 };
+    float *x = given(NULL, N), *y = given(NULL, N), *all = given(NULL, ROUNDS * N);
+    for (int round = 0; round < ROUNDS; round++) {
+        float *host = malloc(N * sizeof *host);
+        for (int i = 0; i < N; i++) host[i] = (float)round;
+        TW_ASSERT_OK(device->upload(device, TW_QUEUE_COMPUTE, x, host, N * sizeof *x));
+        TW_ASSERT_OK(device->copy(device, TW_QUEUE_COMPUTE, y, x, N * sizeof *x));
+        TW_ASSERT_OK(comm->all_reduce(comm, y, N));
+        TW_ASSERT_OK(comm->follow(comm));
+        TW_ASSERT_OK(device->copy(device, TW_QUEUE_COMPUTE, all + round * N, y, N * sizeof *x));
+        free(host);
+    }
+    TW_ASSERT_OK(comm->sync(comm));
+    float *found = taken(all, ROUNDS * N);
+    for (int i = 0; i < ROUNDS * N; i++) same_bits(found[i], (float)(i / N * comm->ranks), "all", i);
+    free(found), give_back(x), give_back(y), give_back(all);
+}
+END_TEST
+
 START_TEST(counts_that_cannot_be_are_refused) {
     if (comm->ranks == 1) TW_SKIP("one rank copies its own");
     int64_t counts[MAX_RANKS] = {0}, none[MAX_RANKS] = {0};
@@ -329,6 +363,6 @@ END_TEST
     all_reduce_gives_the_same_sums_everywhere, all_gather_of_uneven_counts, reduce_scatter_of_uneven_counts, \
         all_to_all_of_uneven_counts, broadcast_from_each_rank, gather_all_small_and_large,                   \
         many_calls_are_done_in_order, calls_and_the_compute_queue_are_in_order,                              \
-        counts_that_cannot_be_are_refused
+        the_compute_queue_follows_calls, counts_that_cannot_be_are_refused
 
 #endif

@@ -79,6 +79,11 @@ static inline tw_status late_gather_all(tw_comm *c, const void *in, size_t bytes
     return now->gather_all(now, in, bytes, out);
 }
 
+static inline tw_status late_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    tw_comm *now = ((late_comm *)c)->now;
+    return now->gather(now, in, bytes, out, root);
+}
+
 static inline void late_destroy(tw_comm *c) {
     free(c);
 }
@@ -95,8 +100,10 @@ static inline tw_comm *late_comm_of(tw_comm *now) {
     l->comm.reduce_scatter = late_reduce_scatter;
     l->comm.all_to_all = late_all_to_all;
     l->comm.sync = late_sync;
+    l->comm.follow = late_sync;
     l->comm.broadcast = late_broadcast;
     l->comm.gather_all = late_gather_all;
+    l->comm.gather = late_gather;
     l->comm.destroy = late_destroy;
     return &l->comm;
 }

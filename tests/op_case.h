@@ -70,6 +70,8 @@ struct op_case {
     bool bf16_midway;
     /* Further checks that are not about one configuration, or NULL: returns a message on failure. */
     const char *(*also)(void);
+    /* The same on a device whose memory is the host's: the CPU, and the shim's. */
+    const char *(*also_on)(tw_device *device);
 };
 
 #define OP_CONFIGS(array) .configs = (array), .n_configs = (int)(sizeof(array) / sizeof((array)[0]))

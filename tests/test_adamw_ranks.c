@@ -245,9 +245,10 @@ static void check_queued(tw_gradient_norm *norm, const tw_gradient_report *expec
     TW_ASSERT_OK(tw_gradient_norm_report(norm, &found, &report));
     ck_assert_str_eq(report.offender, expected->offender);
     ck_assert_int_eq(report.rank, expected->rank);
+    ck_assert_int_eq(report.ranks, expected->ranks);
 }
 
-/* A loss that is not finite spoils every rank's part: no rank is named. */
+/* A loss that is not finite spoils every rank's part. */
 static void spoil_all(tw_comm *c, void *argument) {
     job *j = argument;
     trainee t = make_whole(j);
@@ -260,7 +261,8 @@ static void spoil_all(tw_comm *c, void *argument) {
     for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = NAN;
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, j->first);
-    ck_assert_int_eq(report.rank, c->ranks == 1 ? 0 : -1);
+    ck_assert_int_eq(report.rank, 0);
+    ck_assert_int_eq(report.ranks, c->ranks);
     check_queued(norm, &report);
     /* Finite, but its square is not: only the sum shows it, and the largest element's owner is named. */
     for (int64_t i = 0; i < tw_params_trainable(set); i++) tw_params_gradients(set)[i] = 0;
@@ -277,6 +279,7 @@ static void spoil_all(tw_comm *c, void *argument) {
     TW_ASSERT_OK(tw_gradient_norm_measure(norm, &report));
     ck_assert_str_eq(report.offender, "a.bias");
     ck_assert_int_eq(report.rank, bad);
+    ck_assert_int_eq(report.ranks, 1);
     check_queued(norm, &report);
     tw_gradient_norm_free(norm);
     tw_partition_free(partition);
@@ -352,8 +355,8 @@ static tw_status count_all_gather(tw_comm *c, const float *in, float *out, const
     return real_all_gather(c, in, out, counts);
 }
 
-/* What a step's all_gathers move: a number a unit for the norm, and of the new values what is computed with.
- */
+/* What a step's all_gathers move, if there is another rank: a number a unit for the norm, and of the new
+ * values what is computed with. */
 static void count_traffic(tw_comm *c, const job *j, const trainee *t) {
     int64_t units = (t->trainable + TW_PARTITION_UNIT - 1) / TW_PARTITION_UNIT;
     int64_t wanted = j->sharded ? t->trainable / 2 + tw_params_vectors(t->set) : t->trainable;
@@ -363,7 +366,7 @@ static void count_traffic(tw_comm *c, const job *j, const trainee *t) {
     gathered = 0;
     one_step(c, j, t, 0, &norm);
     c->all_gather = real_all_gather;
-    ck_assert_int_eq(gathered, units + (c->ranks > 1 ? wanted : 0)); /* not sharded: the gradients */
+    ck_assert_int_eq(gathered, c->ranks > 1 ? units + wanted : 0); /* not sharded: the gradients */
 }
 
 static void count_memory(tw_comm *c, void *argument) {

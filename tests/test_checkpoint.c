@@ -331,10 +331,19 @@ START_TEST(the_seal_tells_what_memory_to_want) {
     const char *path = in_folder(0, "a.h5");
     unsigned char *bytes = small_checkpoint(path, &size);
     ck_assert_uint_eq(tw_seal_memory(path), 1 << 20);
+    uint64_t digest = tw_seal_digest(path);
+    ck_assert_uint_ne(digest, 0);
     bytes[12] ^= 1; /* not as it was sealed: nothing is told */
     store(path, bytes, size);
     ck_assert_uint_eq(tw_seal_memory(path), 0);
+    ck_assert_uint_eq(tw_seal_digest(path), 0);
     ck_assert_uint_eq(tw_seal_memory(in_folder(1, "none.h5")), 0);
+    ck_assert_uint_eq(tw_seal_digest(in_folder(1, "none.h5")), 0);
+    bytes[12] ^= 1; /* one value is another: so is the digest of its seal */
+    bytes[size - 1] ^= 1;
+    store(path, bytes, size);
+    TW_ASSERT_OK(tw_seal_write(path, "checkpoint", 1));
+    ck_assert_uint_ne(tw_seal_digest(path), digest);
     free(bytes);
     remove_folder();
 }

@@ -159,6 +159,7 @@ static void check(batch *b, const int64_t *counts, int ranks, double tolerance) 
         ck_assert_msg(fabs(got->loss - b->loss) <= tolerance * b->loss, "%d ranks: loss %.12g, is %.12g",
                       ranks, got->loss, b->loss);
         ck_assert_double_eq(got->loss, b->result[0].loss);
+        ck_assert_int_eq(got->bad_ranks, 0);
         ck_assert_double_eq_tol(got->image_to_text, b->hits[0] / (double)b->n, 1e-12);
         ck_assert_double_eq_tol(got->text_to_image, b->hits[1] / (double)b->n, 1e-12);
         slope += (double)b->slopes[r];
@@ -247,6 +248,37 @@ START_TEST(an_empty_batch_is_nothing) {
 }
 END_TEST
 
+/* Pair 10's text and pair 20's image are not finite: the loss of all is not, and the first rank with such and
+ * its pair are known to all. */
+START_TEST(the_rank_with_bad_features_is_named) {
+    static const int64_t counts[][4] = {{23}, {12, 11}, {8, 8, 7}, {0, 11, 12, 0}};
+    static const int ranks[] = {1, 2, 3, 4}, bad_ranks[] = {1, 2, 2, 2}, bad_rank[] = {0, 0, 1, 1},
+                     bad_pair[] = {10, 10, 2, 10};
+    tw_device *d;
+    TW_ASSERT_OK(tw_test_device(1, &d));
+    batch b = make_batch(d, 23, 6, 2.6592);
+    b.x[1][10 * 6 + 5] = NAN;
+    for (int c = 0; c < 6; c++) b.x[0][20 * 6 + c] = INFINITY;
+    for (int i = 0; i < 4; i++) {
+        b.counts = counts[i];
+        if (tw_on_cpu(d)) thread_comm_run(ranks[i], d, work, &b);
+        tw_comm *self;
+        TW_ASSERT_OK(tw_comm_self(d, &self));
+        if (!tw_on_cpu(d)) run_rank(self, &b);
+        if (tw_on_cpu(d)) tw_comm_free(self);
+        for (int r = 0; r < ranks[i]; r++) {
+            ck_assert(!isfinite(b.result[r].loss));
+            ck_assert_int_eq(b.result[r].bad_ranks, bad_ranks[i]);
+            ck_assert_int_eq(b.result[r].bad_rank, bad_rank[i]);
+            ck_assert_int_eq(b.result[r].bad_pair, bad_pair[i]);
+        }
+        if (!tw_on_cpu(d)) break; /* ranks that are threads share the host's memory */
+    }
+    free_batch(&b);
+    tw_device_free(d);
+}
+END_TEST
+
 /* What a rank keeps: its features, all texts and their gradient, and nothing of N x N or R x N. */
 START_TEST(memory_grows_with_the_pairs) {
     tw_device *d;
@@ -281,4 +313,4 @@ END_TEST
 
 TW_TEST_MAIN("contrastive", any_ranks_give_the_formula, uneven_and_empty_shares_are_exact,
              ties_are_those_of_one_rank, several_tiles_over_ranks_are_exact, an_empty_batch_is_nothing,
-             memory_grows_with_the_pairs)
+             the_rank_with_bad_features_is_named, memory_grows_with_the_pairs)

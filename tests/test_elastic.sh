@@ -13,7 +13,11 @@ read -ra codes <"$WORK/codes"
 i=$(wc -l <"$WORK/starts")
 [ $i -le ${#codes[@]} ] || i=${#codes[@]}
 code=${codes[i-1]}
-[ "$code" != wait ] || exec sleep 60
+if [ "$code" = wait ]; then # for a signal
+    trap 'echo USR1 >>"$WORK/signals"; exit 0' USR1
+    trap 'echo TERM >>"$WORK/signals"; exit 143' TERM
+    for ((i = 0; i < 600; i++)); do sleep 0.1; done
+fi
 exit "$code"
 END
 # mpirun: a check of hosts succeeds, unless $work/checks has a line, which it takes away; a job is the program once.
@@ -101,15 +105,58 @@ holds "a host without slots has one" grep -qx "ranks 3" "$work/ranks"
 echo 'a slots=many' >"$work/hosts"
 try "0" 2 0 --hosts "$work/hosts" -- --output run
 
+# ---- this machine with fewer GPUs ----
+export HOST=a
+echo "a 4" >"$work/gpus"
+try "1 0" 0 2 -n 4 -- --output run
+if grep -q "this machine has 3 GPUs, at the first start 4" "$work/err"; then ok; else fail "the lost GPU is not said"; fi
+holds "a rank fewer on this machine" diff <(printf 'ranks 4\nranks 3\n') "$work/ranks"
+try "1 0" 0 2 -- --output run
+holds "as many ranks as GPUs" diff <(printf 'ranks 4\nranks 3\n') "$work/ranks"
+try "1 0" 0 2 -n 3 -- --output run
+holds "ranks that three GPUs serve" diff <(printf 'ranks 3\nranks 3\n') "$work/ranks"
+try "1 0" 0 2 -n 6 -- --output run # not one a GPU
+holds "ranks beyond the GPUs" diff <(printf 'ranks 6\nranks 5\n') "$work/ranks"
+try "9 0" 1 1 -k 1 -n 4 --min-ranks 4 -- --output run
+if grep -q "3 ranks are left, at least 4" "$work/err"; then ok; else fail "too few ranks on this machine"; fi
+echo "a 1" >"$work/gpus"
+try "9 0" 1 1 -k 1 -- --output run
+if grep -q "0 ranks are left, at least 1" "$work/err"; then ok; else fail "no GPU is left: it goes on with something else"; fi
+rm "$work/gpus"
+unset HOST
+
 # ---- asked to stop: the job gets the signal and is not started again ----
-echo wait >"$work/codes"
+asked() { # SIGNAL GETS CODE ARGUMENTS...
+    local signal=$1 gets=$2 want=$3 job code
+    shift 3
+    echo wait >"$work/codes"
+    rm -f "$work/starts" "$work/signals"
+    $elastic --delay 0 "$@" -- --output run >"$work/out" 2>"$work/err" &
+    job=$!
+    for _ in $(seq 600); do [ -s "$work/starts" ] && break; sleep 0.1; done
+    [ -s "$work/starts" ] && ok || fail "the job was not started within a minute"
+    sleep 0.2 # its traps are set
+    kill "-$signal" $job
+    wait $job
+    code=$?
+    if [ $code = "$want" ] && [ "$(wc -l <"$work/starts")" = 1 ] && [ "$(cat "$work/signals")" = "$gets" ]; then ok
+    else fail "$signal: exit code $code, the job got $(cat "$work/signals" 2>/dev/null)"; fi
+}
+asked TERM TERM 143 -n 1
+asked HUP TERM 143 -n 1
+asked USR1 USR1 0 -n 1
+printf 'a slots=2\n' >"$work/hosts"
+asked USR1 USR1 0 --hosts "$work/hosts"
+# While it waits for the next start: nothing is started, and nothing left.
+echo 9 >"$work/codes"
 rm -f "$work/starts"
-$elastic --delay 0 -n 1 -- --output run >"$work/out" 2>"$work/err" &
+$elastic --delay 54321 -n 1 -- --output run >"$work/out" 2>"$work/err" &
 job=$!
-for _ in $(seq 600); do [ -s "$work/starts" ] && break; sleep 0.1; done
-[ -s "$work/starts" ] && ok || fail "the job was not started within a minute"
+for _ in $(seq 600); do grep -q "restart 1 of 3" "$work/err" && break; sleep 0.1; done
+sleep 0.2
 kill -TERM $job
 wait $job
 code=$?
-if [ $code = 143 ] && [ "$(wc -l <"$work/starts")" = 1 ]; then ok; else fail "SIGTERM: exit code $code"; fi
+if [ $code = 9 ] && [ "$(wc -l <"$work/starts")" = 1 ] && ! pgrep -f "^sleep 54321" >/dev/null; then ok
+else fail "stopped between two starts: exit code $code"; fi
 finish

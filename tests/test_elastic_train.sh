@@ -17,8 +17,9 @@ export WORK=$work PATH=$work/bin:$PATH TUWEN=$tuwen OMPI_MCA_mpi_yield_when_idle
 export OMPI_MCA_btl_vader_single_copy_mechanism=none PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # as tests/mpirun.sh: Open MPI's plug-ins
 
+number=() # -n RANKS; without it, as many as GPUs
 begin() { # FOLDER
-    scripts/run_elastic.sh --delay 0 -- "${options[@]}" --device cpu --output "$1" --sample_log "$1.samples" \
+    scripts/run_elastic.sh --delay 0 "${number[@]}" -- "${options[@]}" --device cpu --output "$1" --sample_log "$1.samples" \
         >"$work/out" 2>"$work/err" &
     job=$!
 }
@@ -31,7 +32,7 @@ went_on() { # NAME FOLDER RANKS: after one restart, to the end, on so many ranks
     local from
     from=$(sed -n 's/.*resum.* step \([0-9]*\).*/\1/p' "$2/log.jsonl" | tail -n 1)
     if [ $code != 0 ]; then fail "$1: exit code $code"
-    elif [ "$(grep -c "run_elastic.sh: " "$work/err")" != 1 ]; then fail "$1: not one restart"
+    elif [ "$(grep -c "run_elastic.sh: .*restart" "$work/err")" != 1 ]; then fail "$1: not one restart"
     elif [ "${from:-0}" -lt 4 ]; then fail "$1: it did not go on from a checkpoint, but from step ${from:-0}"
     elif ! "$tuwen" info "$2/latest" 2>/dev/null | grep -q "ranks: $3"; then fail "$1: not $3 ranks ended it"
     elif ! cmp -s "$work/whole.samples" "$2.samples"; then fail "$1: the samples are others"
@@ -41,6 +42,10 @@ went_on() { # NAME FOLDER RANKS: after one restart, to the end, on so many ranks
 strike "a rank killed" "$work/again" kill_rank 1
 went_on "a rank killed at step $step" "$work/again" 3
 same "a rank killed at step $step" "$work/again"
-strike "a GPU lost" "$work/fewer" lose_gpu
-went_on "a GPU lost at step $step" "$work/fewer" 2
+for number in "" "-n 3"; do # the job itself asks for a rank a GPU, or its user does
+    read -ra number <<<"$number"
+    strike "a GPU lost" "$work/fewer" lose_gpu
+    went_on "a GPU lost at step $step, ${number[*]:-ranks as GPUs}" "$work/fewer" 2
+    find_gpu
+done
 finish

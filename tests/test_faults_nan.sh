@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A value that is not finite, made by the data of one rank of three: one pair has a token that no other has, and its
-# embedding is NaN. The step is skipped by all, the rank is named, and `max_skipped` in a row end the job. Argument: the
-# build folder.
+# embedding is NaN. The step is skipped by all, rank and pair are named, and `max_skipped` in a row end the job; of several
+# ranks with such a pair the first is named, and how many more there are. Argument: the build folder.
 set -u
 . tests/shell.sh "$1"
 if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build" || ! command -v mpirun >/dev/null; then
@@ -32,7 +32,9 @@ culprit() { # FOLDER STEP
         r = 0; first = 0; for (; r < 3; r++) { n = int(NF / 3) + (r < NF % 3); if (i <= first + n) break; first += n }
         print r } }'
 }
-skipped() { sed -n 's/.*step \([0-9]*\) skipped: .* on rank \([0-9]*\) is not finite (\([0-9]*\) in a row, .*/\1 \2 \3/p' "$1/log.jsonl"; }
+skipped() {
+    sed -n 's/.*step \([0-9]*\) skipped: .* on rank \([0-9]*\) is not finite (\([0-9]*\) in a row, .* all): the features of pair '$odd', on rank \2, are not finite".*/\1 \2 \3/p' "$1/log.jsonl"
+}
 left() { pgrep -f "^$tuwen train .*--output $work" | wc -l; }
 
 holds "a start" "$tuwen" train "${options[@]}" --output "$work/start" --batch 6 --max_steps 2
@@ -66,7 +68,7 @@ for most in 2 10; do
     for _ in $(seq 50); do [ "$(left)" = 0 ] && break; sleep 0.1; done
     skipped "$work/all$most" >"$work/said"
     for step in $(seq $most); do echo "$step $(culprit "$work/all$most" "$step") $step"; done >"$work/true"
-    said="^tuwen train: rank [0-2] of 3 on .*: $most steps in a row had a gradient that is not finite, last in [a-z].* on rank $(culprit "$work/all$most" $most) at step $most:"
+    said="^tuwen train: rank [0-2] of 3 on .*: $most steps in a row had a gradient that is not finite, last in [a-z].* on rank $(culprit "$work/all$most" $most) at step $most: the features of pair $odd, on rank [0-2], are not finite\."
     if [ $code = 0 ] || [ $code -ge 124 ]; then fail "max_skipped $most: exit code $code"
     elif [ $took -gt $enough ]; then fail "max_skipped $most: took $took s, more than $enough"
     elif [ "$(grep -c "tuwen train:" "$work/err")" != 1 ] || ! grep -Eq "$said" "$work/err"; then fail "max_skipped $most: not once '$said'"
@@ -74,4 +76,33 @@ for most in 2 10; do
     elif [ "$(left)" != 0 ]; then fail "max_skipped $most: processes are left"
     else ok; fi
 done
+
+# Every rank has such pairs, in each micro-batch: the first of all is named.
+holds "poisoned for all" "$build/tests/tool_checkpoint_poison" "$work/start/latest" "$work/all.h5" \
+    --row $(($(grep -nxF '[CLS]' "$data/vocab.txt" | cut -d: -f1) - 1)) bert.embeddings.word_embeddings.weight
+train "$work/everywhere" --init "$work/all.h5" --batch $pairs --micro_batch 2 --max_steps 9 --max_skipped 1 >"$work/out" 2>"$work/err"
+code=$?
+said="1 steps in a row had a gradient that is not finite, last in [a-z].* on rank 0 and 2 more at step 1: the features of pair $(cut -d' ' -f1 "$work/everywhere.samples"), on rank 0, micro-batch 1, are not finite; every rank has such"
+if [ $code = 0 ] || [ $code -ge 124 ]; then fail "on all ranks: exit code $code"
+elif ! grep -Eq "$said" "$work/err"; then fail "on all ranks: not '$said'"
+else ok; fi
+
+# What such an end leaves is set right by the last good checkpoint: from there the run ends as if nothing had happened.
+long=(--init "$work/start/latest" --batch 6 --max_steps 9 --save_interval 3 --save_epochs 0 --keep 9)
+holds "undisturbed" train "$work/whole" "${long[@]}"
+good=$(cd "$work/whole" && ls epoch_*_step_3.h5)
+mkdir "$work/again"
+cp "$work/whole/$good" "$work/good.h5"
+cp "$work/whole.samples" "$work/again.samples"
+holds "poisoned on the way" "$build/tests/tool_checkpoint_poison" "$work/good.h5" "$work/again/$good" --row $token \
+    bert.embeddings.word_embeddings.weight
+refuses "resumed poisoned" 1 "1 steps in a row had a gradient that is not finite" \
+    train "$work/again" "${long[@]}" --resume "$work/again/$good" --max_skipped 1
+[ "$(grep -c '"event":"step"' "$work/again/log.jsonl")" -lt 3 ] && ok || fail "the poisoned run went on to its end"
+rm -f "$work/again"/epoch_* "$work/again/latest"
+cp "$work/good.h5" "$work/again/$good"
+holds "resumed from the good checkpoint" train "$work/again" "${long[@]}" --resume latest
+a=$("$build/tests/tool_checkpoint_hash" "$work/whole/latest") b=$("$build/tests/tool_checkpoint_hash" "$work/again/latest")
+[ -n "$a" ] && [ "$a" = "$b" ] && ok || fail "resumed from the good checkpoint: '$b' is not '$a'"
+cmp -s "$work/whole.samples" "$work/again.samples" && ok || fail "resumed from the good checkpoint: the samples are others"
 finish

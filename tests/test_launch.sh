@@ -51,6 +51,17 @@ called "one rank a slot" "-n 13 --wdir $PWD $PWD/$launch/rank.sh --share-cores $
 called "the interface" "--mca btl_tcp_if_include ib0 --mca oob_tcp_if_include ib0 -x NCCL_SOCKET_IFNAME=ib0"
 called "hosts are looked at first" "--map-by ppr:1:node"
 [ "$(wc -l <"$work/calls")" = 2 ] && ok || fail "two calls of mpirun, not $(wc -l <"$work/calls")"
+settings=(NCCL_DEBUG=INFO NCCL_SOCKET_IFNAME=eth7 UCX_NET_DEVICES=mlx5_0:1 OMP_NUM_THREADS=3 GOMP_SPINCOUNT=0 CUDA_VISIBLE_DEVICES=0,1
+    CUDA_DEVICE_ORDER=PCI_BUS_ID OMPI_MCA_pml=ucx LD_LIBRARY_PATH=/opt/lib)
+holds "settings" with env "${settings[@]}" NCCLISH=1 XNCCL_A=1 SECRET=x $launch/hosts.sh "$work/hosts" -- --config a.yaml
+for setting in "${settings[@]}" PATH=; do called "$setting reaches the ranks" " -x ${setting%%=*} "; done
+for setting in NCCLISH XNCCL_A SECRET HOME; do grep -q -e " -x $setting" "$work/calls" && fail "$setting is no business of the ranks" || ok; done
+[ "$(grep -o -e ' -x NCCL_DEBUG ' "$work/calls" | wc -l)" = 2 ] && ok || fail "not once for each mpirun"
+holds "settings, an interface" with env "${settings[@]}" $launch/hosts.sh "$work/hosts" --interface ib0 -- --config a.yaml
+called "the interface given here counts" "-x NCCL_SOCKET_IFNAME=ib0"
+grep -q -e "-x NCCL_SOCKET_IFNAME " "$work/calls" && fail "NCCL_SOCKET_IFNAME is given twice" || ok
+holds "no library path" with env -u LD_LIBRARY_PATH $launch/hosts.sh "$work/hosts" -- --config a.yaml
+grep -q LD_LIBRARY_PATH "$work/calls" && fail "a setting that is not there is given to the ranks" || ok
 stand_in mpirun 'env >"'"$work/environment"'"'
 for own in 15 99; do
     set=()
@@ -70,6 +81,19 @@ done
 : >"$work/bad"
 refuses "an empty host file" 2 "names no host" with $launch/hosts.sh "$work/bad" -- --config a.yaml
 refuses "no host file" 2 "no such host file" with $launch/hosts.sh "$work/nowhere" -- --config a.yaml
+# mpirun that stays when its ranks have gone, and one that is asked to stop.
+as_rank='[[ "$*" == *ppr:1:node* ]] && exit
+bash -c "exec -a \"$TUWEN train\" sleep 5" &'
+stand_in mpirun "$as_rank exec sleep 20"
+refuses "an mpirun that does not end" 137 "but mpirun has not" with env TW_MPIRUN_PATIENCE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
+stand_in mpirun "trap 'exit 5' USR1; $as_rank echo begun >$work/begun; wait; sleep 20 & wait"
+PATH="$work/bin:$PATH" $launch/hosts.sh "$work/hosts" -- --config a.yaml >"$work/out" 2>"$work/err" &
+for _ in $(seq 100); do [ -s "$work/begun" ] && break; sleep 0.1; done
+kill -USR1 $!
+wait_for $! 20
+code=$?
+[ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
+stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
 
 printf 'first slots=8\n  second # one\n' >"$work/hosts"
@@ -97,18 +121,33 @@ else
 fi
 
 # Slurm: the job is resumed by itself, and goes back into the queue when its time is nearly over.
-slurm() { with env SLURM_JOB_ID=42 SLURM_SUBMIT_DIR="$PWD" SLURM_CPUS_PER_TASK=8 bash $launch/slurm.sbatch "$@"; }
-stand_in srun 'exit "${SRUN_CODE:-0}"'
+slurm() { with env SLURM_JOB_ID=42 TW_DELAY=0 SLURM_SUBMIT_DIR="$PWD" SLURM_CPUS_PER_TASK=8 bash $launch/slurm.sbatch "$@"; }
+stand_in srun 'exit 0'
 stand_in scontrol ''
 mkdir "$work/run"
 touch "$work/run/stop" # left behind
 holds "a job" slurm "$work/run" --config a.yaml
-called "a job" "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=8 scripts/launch/rank.sh $tuwen train --output $work/run --resume auto --config a.yaml"
+called "a job" "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=8 scripts/launch/rank.sh $tuwen train --output $work/run --resume auto --config a.yaml --stop_file $work/run/stop"
 grep -q scontrol "$work/calls" && fail "a job that is done goes back into the queue" || ok
 [ -e "$work/run/stop" ] && fail "an old stop file ends the new job" || ok
-SRUN_CODE=1 slurm "$work/run" --config a.yaml >"$work/out" 2>"$work/err"
-code=$?
-[ $code = 1 ] && ok || fail "srun's exit code is lost: $code"
+# starts CODE COUNT CODES...: the I-th start of the ranks ends with the I-th of CODES, the last again and again.
+starts() {
+    local want=$1 count=$2 code
+    echo "${@:3}" >"$work/codes"
+    slurm "$work/run" --config a.yaml >"$work/out" 2>"$work/err"
+    code=$?
+    if [ $code = "$want" ] && [ "$(grep -c '^srun ' "$work/calls")" = "$count" ]; then ok
+    else fail "starts that end with ${*:3}: exit code $code after $(grep -c '^srun ' "$work/calls") starts"; fi
+}
+stand_in srun 'read -ra codes <'"$work/codes"'; i=$(grep -c "^srun " '"$work/calls"'); [ $i -le ${#codes[@]} ] || i=${#codes[@]}; exit ${codes[i-1]}'
+starts 0 1 0
+starts 0 3 137 1 0
+starts 1 4 1
+starts 2 1 2
+starts 0 3 1 2 0 # what was good once is no usage error
+TW_RESTARTS=0 starts 7 1 7
+TW_RESTARTS=5 starts 9 6 9
+refuses "no number of restarts" 2 "numbers are needed" env TW_RESTARTS=many SLURM_SUBMIT_DIR="$PWD" bash $launch/slurm.sbatch "$work/run" --config a.yaml
 stand_in srun 'touch '"$work/started"'; for i in $(seq 300); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
 for code in 0 143 1; do # what the run ends with after it was asked to stop; 143: the ranks had a SIGTERM too
     rm -f "$work/started" "$work/run/stop"

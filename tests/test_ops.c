@@ -209,6 +209,18 @@ static bool is_too_slow(int op, const op_config *config) {
 #endif
 }
 
+static const char *also_on(const op_case *c, tw_device_kind kind) {
+    tw_device *device = NULL;
+    if (!c->also_on) return NULL;
+#ifdef TW_CUDA_SHIM
+    if (kind == TW_CUDA) TW_ASSERT_OK(tw_device_cuda(0, &device));
+#endif
+    if (kind == TW_CPU) TW_ASSERT_OK(tw_device_cpu(2, &device));
+    const char *wrong = device ? c->also_on(device) : NULL;
+    tw_device_free(device);
+    return wrong;
+}
+
 static void check_operation(int op, tw_device_kind kind) {
     const tw_op_info *info = &tw_op_table[op];
     const op_case *c = cases[op];
@@ -227,6 +239,7 @@ static void check_operation(int op, tw_device_kind kind) {
     }
     ck_assert_msg(run > 0, "%s has only configurations that fail", info->name);
     const char *wrong = kind == TW_CPU && c->also ? c->also() : NULL;
+    if (!wrong) wrong = also_on(c, kind);
     ck_assert_msg(!wrong, "%s: %s", info->name, wrong ? wrong : "");
     op_check_end();
 }

@@ -103,6 +103,9 @@ START_TEST(fused_parameters_are_one_block) {
             size_t size = type == TW_F32 ? 4 : 2;
             ck_assert_ptr_eq(m.q[i]->value.data, (char *)m.fused_weight->value.data + 24 * size * (size_t)i);
         }
+        ck_assert((m.fused_bias->half != NULL) == (type == TW_BF16));
+        for (int k = 0; m.fused_bias->half && k < 12; k++) /* of vectors there is a copy as well */
+            ck_assert_uint_eq(m.fused_bias->half[k], tw_to_bf16(((float *)m.fused_bias->master.data)[k]));
         tw_params_free(m.set);
     }
     tw_device_free(device);

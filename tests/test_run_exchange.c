@@ -68,10 +68,21 @@ static void stop_on_last(tw_comm *c, void *argument) {
     tw_exchange_free(x);
 }
 
+static void agree_on_last(tw_comm *c, void *argument) {
+    bool stop, asks = *(const bool *)argument && c->rank == c->ranks - 1;
+    TW_ASSERT_OK(tw_stop_agree(c, asks, &stop));
+    ck_assert_int_eq(stop, *(const bool *)argument);
+}
+
 START_TEST(one_rank_stops_all) {
     for (int ranks = 1; ranks <= 4; ranks++) {
         tw_stop_reset();
         thread_comm_run(ranks, NULL, stop_on_last, NULL);
+        ck_assert_str_eq(tw_stop_reason(), "the stop file");
+        tw_stop_reset();
+        thread_comm_run(ranks, NULL, agree_on_last, &(bool){false});
+        ck_assert_str_eq(tw_stop_reason(), "nothing");
+        thread_comm_run(ranks, NULL, agree_on_last, &(bool){true});
         ck_assert_str_eq(tw_stop_reason(), "the stop file");
     }
     tw_stop_reset();

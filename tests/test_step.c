@@ -467,7 +467,7 @@ static void queue_step(queued *q, int step, double lr, float *pixels, int32_t *i
     tw_stepper_set_rate(f->stepper, lr);
     TW_ASSERT_OK(
         tw_stepper_run(f->stepper, &(tw_samples){f->batch, pixels, ids, lengths}, 1, step, NULL, &size));
-    TW_ASSERT_OK(tw_graphs_run(tw_stepper_graphs(f->stepper), 0, 9, queue_adamw, q));
+    TW_ASSERT_OK(tw_graphs_run(tw_stepper_graphs(f->stepper), 0, TW_GRAPH_OPTIMIZER, queue_adamw, q));
     TW_ASSERT_OK(tw_step_results_end(q->results, step, size, tw_stepper_tallies(f->stepper),
                                      tw_adamw_found(q->adamw)));
     take_results(q, false);

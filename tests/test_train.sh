@@ -64,6 +64,63 @@ for stop in 1 5 8 12; do
     holds "resume after a stop file near step $stop" train "$work/c$stop" --resume auto
     same "stopped near step $stop and resumed" "$work/a/latest" "$work/c$stop/latest"
 done
+# stopped_within FOLDER STEP WHAT OPTIONS...: a run that a stop file ends behind that step, while it does WHAT as its log
+# says; where the file comes too early or too late, from the start.
+stopped_within() {
+    local folder=$1 step=$2 what=$3 pid try
+    shift 3
+    for try in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        rm -rf "$folder" "$folder.stop" "$folder.samples"
+        run "$folder" "$@" --log_interval 1 --stop_file "$folder.stop" --sample_log "$folder.samples" >"$work/out" 2>"$work/err" &
+        pid=$!
+        until grep -qs "\"step\":$step," "$folder/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.002; done
+        touch "$folder.stop"
+        wait $pid
+        grep -q "asked to stop by the stop file ($what): saving step $step\$" "$work/out" && { ok; return; }
+    done
+    fail "$folder was never stopped at step $step while $what"
+}
+# Within a validation: that step is saved, and validated when the run goes on.
+slow=(--val_data "$data/lmdb/train" --val_batch 1)
+stopped_within "$work/v" 7 "features of 96 items were being computed" "${slow[@]}" --val_at_start false
+grep -q '"event":"validation"' "$work/v/log.jsonl" && fail "a validation that was stopped is in the log" || ok
+holds "resume after a stop in a validation" train "$work/v" "${slow[@]}" --resume auto
+same "stopped in a validation and resumed" "$work/a/latest" "$work/v/latest"
+[ "$(grep -o '"event":"validation","step":[0-9]*' "$work/v/log.jsonl" | sed 's/.*://' | xargs)" = "7 14" ] && ok ||
+    fail "the validations of a resumed run: $(grep -o '"event":"validation","step":[0-9]*' "$work/v/log.jsonl" | xargs)"
+# Within a step of many micro-batches: it is dropped, and done when the run goes on.
+many=(--batch 96 --micro_batch 1 --max_steps 3 --val_at_start false --val_interval 100)
+holds "many micro-batches" train "$work/mb" "${many[@]}" --sample_log "$work/mb.samples"
+stopped_within "$work/mbstop" 1 "step 2 was under way and is dropped" "${many[@]}"
+holds "resume after a stop in a step" train "$work/mbstop" "${many[@]}" --sample_log "$work/mbstop.samples" --resume auto
+same "stopped in a step and resumed" "$work/mb/latest" "$work/mbstop/latest"
+cmp -s "$work/mb.samples" "$work/mbstop.samples" && ok || fail "stopped in a step and resumed: the samples are others"
+# A stop file that is there before the run ends it before its first step; one that comes too late does not stay for the next
+# run (here the last checkpoint's name stands for it: it is there when the last step has been taken).
+touch "$work/old.stop"
+holds "an old stop file" train "$work/old" --stop_file "$work/old.stop"
+grep -q "stopped by the stop file after step 0 of 14" "$work/err" && [ ! -e "$work/old.stop" ] && ok || fail "an old stop file does not end the run, or stays"
+holds "resume after an old stop file" train "$work/old" --stop_file "$work/old.stop" --resume auto
+same "resumed after an old stop file" "$work/a/latest" "$work/old/latest"
+holds "a late stop file" train "$work/late" --stop_file "$work/late/epoch_2_step_14.h5"
+grep -q '"event":"end"' "$work/late/log.jsonl" && [ ! -e "$work/late/epoch_2_step_14.h5" ] && ok || fail "a late stop file stays"
+
+# As many threads as the machine has are recorded by their number; another number is said, unless the old one is not known.
+holds "all threads" train "$work/t0" --threads 0 --max_steps 2
+threads=$("$tuwen" info "$work/t0/latest" 2>/dev/null | sed -n 's/.*threads: \([0-9]*\).*/\1/p')
+[ "${threads:-0}" -ge 1 ] && ok || fail "the checkpoint says '$threads' threads"
+resume_as() { # NAME THREADS: the file with that number recorded, resumed with 2 threads
+    "$build/tests/tool_checkpoint_poison" "$(echo "$work/a"/epoch_*_step_12.h5)" "$work/$1.h5" --threads "$2"
+    holds "saved with $2 threads" train "$work/$1" --resume "$work/$1.h5"
+    same "saved with $2 threads" "$work/a/latest" "$work/$1/latest"
+}
+resume_as tmore 3
+grep -q "resumed with 1 ranks, 2 threads, a micro-batch of 20, saved with 1 ranks, 3 threads, a micro-batch of 20: results agree to rounding" \
+    "$work/tmore/log.jsonl" && ok || fail "other threads are not said"
+resume_as tnone 0
+resume_as tsame 2
+grep -hq "resumed with" "$work/tnone/log.jsonl" "$work/tsame/log.jsonl" && fail "threads that are not others are said to be" || ok
+
 # Saved by a thread or in line, with or without the stopwatch: the same bits. The report and the log have its table.
 holds "saved in line" train "$work/l" --background_save false --profile
 same "saved in line" "$work/a/latest" "$work/l/latest"

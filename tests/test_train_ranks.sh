@@ -28,7 +28,7 @@ losses() { # FILE: step and loss of a run's log.jsonl
 near() { # NAME LOG LOG STEPS: the losses of the same steps agree within 1e-4, and there are so many
     losses "$2" >"$work/left"
     losses "$3" >"$work/right"
-    if join "$work/left" "$work/right" |
+    if join --nocheck-order "$work/left" "$work/right" |
         awk -v n="$4" '{ d = $2 - $3; if (d < 0) d = -d; if (d > 1e-4 * $2) bad = 1 } END { exit bad || NR != n }'; then ok
     else
         paste "$work/left" "$work/right" >"$work/out"
@@ -138,6 +138,38 @@ holds "micro_batch auto" train 1 "$work/m" --micro_batch auto --memory_mb 1 \
     --last_block_token false --pack_text false
 grep -Eq "micro_batch auto: ([2-9]|11) of a rank's 22 pairs at a time" "$work/m/log.jsonl" && ok || fail "auto: $(grep -h "micro_batch auto" "$work/m/log.jsonl")"
 near "micro_batch auto has the same losses" "$work/one/log.jsonl" "$work/m/log.jsonl" 10
+# On several ranks, each of which has 22 pairs again.
+wide=(--batch 66 --last_block_token false --pack_text false)
+holds "a wide batch" train 1 "$work/m1" "${wide[@]}"
+holds "micro_batch auto on 3 ranks" train 3 "$work/m3" "${wide[@]}" --micro_batch auto --memory_mb 1
+auto=$(sed -n "s/.*micro_batch auto: \([2-9]\|11\) of a rank's 22 pairs at a time; .*/\1/p" "$work/m3/log.jsonl")
+[ -n "$auto" ] && ok || fail "auto on 3 ranks: $(grep -h "micro_batch auto" "$work/m3/log.jsonl")"
+near "micro_batch auto on 3 ranks has the same losses" "$work/m1/log.jsonl" "$work/m3/log.jsonl" 10
+# A run that goes on keeps it wherever it fits, though more would; where it does not, or with other settings, the log says so.
+warnings() { grep -Eho "resumed with [^:]*|the configuration differs from the resumed run's: [^\"]*" "$1/log.jsonl"; }
+again() { # NAME FROM FOLDER OPTIONS...: on 3 ranks from FROM's step 5
+    local name=$1 from=$2 folder=$3
+    shift 3
+    cp "$work/m1.samples" "$folder.samples"
+    holds "$name" train 3 "$folder" "${wide[@]}" --resume "$(echo "$from"/epoch_*_step_5.h5)" "$@"
+    equal "$name: the samples" "$work/m1.samples" "$folder.samples"
+    near "$name: the losses" "$work/m1/log.jsonl" "$folder/log.jsonl" 5
+}
+again "auto with more memory" "$work/m3" "$work/m3more" --micro_batch auto --memory_mb 1000
+same "auto resumed with more memory" "$work/m3/latest" "$work/m3more/latest"
+grep -q "micro_batch auto: $auto of a rank's 22 pairs at a time, as before" "$work/m3more/log.jsonl" && ok || fail "auto resumed is not as before"
+[ -z "$(warnings "$work/m3more")" ] && ok || fail "auto resumed with more memory: $(warnings "$work/m3more")"
+again "auto as a number" "$work/m3" "$work/m3same" --micro_batch "${auto:-1}"
+same "auto resumed as a number" "$work/m3/latest" "$work/m3same/latest"
+[ -z "$(warnings "$work/m3same")" ] && ok || fail "auto resumed as a number: $(warnings "$work/m3same")"
+again "another micro_batch and bucket_mb" "$work/m3" "$work/m3other" --micro_batch 22 --bucket_mb 1 --keep 9 --save_interval 1
+warnings "$work/m3other" >"$work/said"
+[ "$(wc -l <"$work/said")" = 3 ] && grep -q ": bucket_mb was 16, is 1$" "$work/said" && grep -q ": save_interval was 5, is 1$" "$work/said" &&
+    grep -q "with 3 ranks, 1 threads, a micro-batch of 22, saved with 3 ranks, 1 threads, a micro-batch of $auto$" "$work/said" && ok ||
+    fail "another micro_batch and bucket_mb: $(cat "$work/said")"
+holds "auto that does not fit" train 3 "$work/m3less" "${wide[@]}" --resume "$(echo "$work/m3other"/epoch_*_step_7.h5)" --micro_batch auto --memory_mb 1
+grep -q "resumed with 3 ranks, 1 threads, a micro-batch of $auto, saved with 3 ranks, 1 threads, a micro-batch of 22:" "$work/m3less/log.jsonl" && ok ||
+    fail "auto that does not fit: $(warnings "$work/m3less")"
 refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}" --output "$work/m0" --micro_batch auto --memory_mb 1 \
     --resolution 256
 
@@ -180,24 +212,85 @@ for n in 2 3 1 4; do
 done
 same "stopped at step $steps and resumed on 4 ranks" "$work/n4/latest" "$work/r4/latest"
 
+# Stopped while they validate, and within a step of many micro-batches: all ranks end together, and nothing is lost.
+stop_within() { # FOLDER STEP WHAT OPTIONS...: on 3 ranks, behind that step, while they do WHAT as the log says
+    local folder=$1 step=$2 what=$3 pid try
+    shift 3
+    for try in 1 2 3 4 5 6 7 8 9 10 11 12; do
+        rm -rf "$folder" "$folder.samples" "$folder.stop"
+        bash tests/mpirun.sh 3 "$tuwen" train "${common[@]}" --output "$folder" --sample_log "$folder.samples" --stop_file "$folder.stop" \
+            "$@" >"$work/out" 2>"$work/err" &
+        pid=$!
+        until grep -qs "\"step\":$step," "$folder/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.002; done
+        if [ $((try % 2)) = 1 ]; then touch "$folder.stop"; else kill -USR1 $pid; fi
+        wait $pid
+        grep -Eq "asked to stop by (the stop file|SIGUSR1) \($what\): saving step $step$" "$work/out" && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && { ok; return; }
+    done
+    fail "3 ranks were never stopped at step $step while $what"
+}
+slow=(--val_data "$data/lmdb/train" --val_batch 1 --val_at_start false)
+stop_within "$work/v3" 5 "features of 92 items were being computed" "${slow[@]}"
+holds "resume after a stop in a validation" train 3 "$work/v3" "${slow[@]}" --resume latest
+same "3 ranks stopped in a validation and resumed" "$work/n3/latest" "$work/v3/latest"
+equal "3 ranks stopped in a validation and resumed: the samples" "$work/one.samples" "$work/v3.samples"
+[ "$(grep -o '"event":"validation","step":[0-9]*' "$work/v3/log.jsonl" | sed 's/.*://' | xargs)" = "5 10" ] && ok ||
+    fail "the validations of resumed ranks: $(grep -o '"event":"validation","step":[0-9]*' "$work/v3/log.jsonl" | xargs)"
+many=(--batch 92 --micro_batch 1 --max_steps 3 --val_at_start false --val_interval 100)
+holds "many micro-batches" train 3 "$work/mb" "${many[@]}"
+stop_within "$work/mbstop" 1 "step 2 was under way and is dropped" "${many[@]}"
+holds "resume after a stop in a step" train 3 "$work/mbstop" "${many[@]}" --resume latest
+same "3 ranks stopped in a step and resumed" "$work/mb/latest" "$work/mbstop/latest"
+equal "3 ranks stopped in a step and resumed: the samples" "$work/mb.samples" "$work/mbstop.samples"
+
 # What goes wrong on one rank ends all, and is said once.
 one_differs() { # NAME CODE TEXT OPTIONS...: rank 1 gets other options
     local name=$1 code=$2 text=$3
     shift 3
-    local command=("$tuwen" train "${common[@]}" --output "$work/x")
+    local command=("$tuwen" train "${common[@]}" --output "$work/x" "${from[@]}")
     refuses "$name" "$code" "$text" on 2 bash tests/rank_differs.sh ${#command[@]} "${command[@]}" "$@"
     [ "$(grep -c "tuwen train:" "$work/err")" = 1 ] && ok || fail "$name: not said once"
 }
-one_differs "other weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --seed 4
-half=("$tuwen" train "${common[@]}" --precision bf16 --output "$work/x")
-refuses "other bf16 weights on one rank" 1 "rank 1 differs from rank 0 in the weights" \
-    on 2 bash tests/rank_differs.sh ${#half[@]} "${half[@]}" --seed 4
+from=(--init "$(echo "$work/one"/epoch_*_step_5.h5)") # with equal weights nothing but the configuration and the data can differ
+options="rank 1 differs from rank 0 in the configuration:"
+one_differs "another seed on one rank" 2 "$options seed is 4, and on rank 0 123:" --seed 4
+one_differs "another lr on one rank" 2 "$options lr is 0.002, and on rank 0 0.001:" --lr 2e-3
+one_differs "another micro_batch on one rank" 2 "$options micro_batch is auto, and on rank 0 0:" --micro_batch auto
+one_differs "another bucket_mb on one rank" 2 "$options bucket_mb is 1, and on rank 0 16:" --bucket_mb 1
+one_differs "other frozen parameters on one rank" 2 "$options freeze is visual.*, and on rank 0 not set:" --freeze "visual.*"
+one_differs "no validation on one rank" 1 "rank 1 differs from rank 0 in the validation data" --val_data ""
+holds "other shapes" "$tuwen" shapes "$work/data2" --train 92 --valid 23 --size 32 --seed 9
+holds "prepare others" "$tuwen" prepare --data_dir "$work/data2" --splits train,valid
+one_differs "other training data on one rank" 1 "rank 1 differs from rank 0 in the training data" --train_data "$work/data2/lmdb/train"
+one_differs "other validation data on one rank" 1 "rank 1 differs from rank 0 in the validation data" --val_data "$work/data2/lmdb/valid"
+sed '$d' "$data/vocab.txt" >"$work/vocab2.txt"
+echo 鲸 >>"$work/vocab2.txt"
+one_differs "another vocabulary on one rank" 1 "rank 1 differs from rank 0 in the vocabulary" --vocab "$work/vocab2.txt"
+one_differs "other weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --init "$work/one/latest"
+from+=(--precision bf16)
+one_differs "other bf16 weights on one rank" 1 "rank 1 differs from rank 0 in the weights" --init "$work/one/latest"
+from=()
+# Hosts may have their files elsewhere, and other sizes.
+cp -r "$data" "$work/data3"
+own=("$tuwen" train "${common[@]}" --output "$work/own")
+holds "places and sizes of a host's own" on 2 bash tests/rank_differs.sh ${#own[@]} "${own[@]}" --train_data "$work/data3/lmdb/train" \
+    --val_data "$work/data3/lmdb/valid" --vocab "$work/data3/vocab.txt" --num_workers 2 --prefetch 3 --output "$work/own2" \
+    --stop_file "$work/own.stop" --keep 1
+same "places and sizes of a host's own" "$work/n2/latest" "$work/own/latest"
+# The checkpoint that is resumed is the same file on all hosts, to the last byte: here one with the same weights and moments.
+mkdir "$work/here" "$work/there"
+cp "$work/one"/epoch_*_step_5.h5 "$work/here/c.h5"
+cp "$work/n1"/epoch_*_step_5.h5 "$work/there/c.h5"
+same "a run and its repetition" "$work/here/c.h5" "$work/there/c.h5"
+# shellcheck disable=SC2016
+refuses "another checkpoint on one host" 1 "rank 1 differs from rank 0 in the checkpoint to go on from" on 2 bash -c \
+    'cd "$0/$([ "$OMPI_COMM_WORLD_RANK" = 1 ] && echo there || echo here)" && exec "$@"' "$work" "$(realpath "$tuwen")" train "${common[@]}" \
+    --output "$work/x" --resume c.h5
 one_differs "no data on one rank" 1 "nowhere" --train_data "$work/nowhere"
 refuses "a second run in the same folder" 2 "holds a run already" train 2 "$work/n2"
 
 # Features and scores.
 model=$work/one/latest
-for n in 1 3; do
+for n in 1 2 3; do
     mkdir "$work/f$n"
     for format in h5 npy; do
         holds "extract on $n ranks" on $n "$tuwen" extract --checkpoint "$model" --data "$data/lmdb/train" --output "$work/f$n" \
@@ -207,5 +300,18 @@ for n in 1 3; do
         --batch 7 --threads 1
 done
 [ "$(ls "$work/f1" | wc -l)" -ge 5 ] && ok || fail "files are missing: $(ls "$work/f1" | tr '\n' ' ')"
-for file in "$work"/f1/*; do equal "3 ranks write the same $(basename "$file")" "$file" "$work/f3/$(basename "$file")"; done
+for n in 2 3; do
+    for file in "$work"/f1/*; do equal "$n ranks write the same $(basename "$file")" "$file" "$work/f$n/$(basename "$file")"; done
+done
+# What is not needed is not opened: of a split whose pairs are damaged, the images; of one without images, the texts beside it.
+mkdir -p "$work/parts/lmdb/train/pairs"
+ln -s "$data/lmdb/train/imgs" "$work/parts/lmdb/train/imgs"
+echo damaged >"$work/parts/lmdb/train/pairs/data.mdb"
+cp "$data/train_texts.jsonl" "$work/parts/bare_texts.jsonl"
+holds "the images alone" on 2 "$tuwen" extract --checkpoint "$model" --data "$work/parts/lmdb/train" --images_only \
+    --output "$work/parts" --batch 7 --threads 1
+equal "the images alone" "$work/f1/train_imgs.img_feat.h5" "$work/parts/train_imgs.img_feat.h5"
+holds "the texts alone" on 2 "$tuwen" extract --checkpoint "$model" --data "$work/parts/lmdb/bare" --texts_only \
+    --output "$work/parts" --name train --batch 7 --threads 1
+equal "the texts alone" "$work/f1/train_texts.txt_feat.h5" "$work/parts/train_texts.txt_feat.h5"
 finish

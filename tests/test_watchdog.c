@@ -3,9 +3,11 @@
 #include "train/watchdog.h"
 #include "train/watchdog_activity.h"
 
+#include "autograd/progress.h"
 #include "train/clock.h"
 #include "tw_test.h"
 
+#include <time.h>
 #include <unistd.h>
 
 enum { RANKS = 4 };
@@ -35,8 +37,8 @@ START_TEST(well_and_slow_ranks_are_left_alone) {
     expect(views, -1, "");
     views[2].heard = NOW - 44;
     expect(views, -1, "");
-    all_well(views); /* the others wait an hour for one that computes */
-    for (int r = 0; r < 3; r++) waits(&views[r], 1300, "all_reduce");
+    all_well(views); /* the others wait for hours for one that gets work done */
+    for (int r = 0; r < 3; r++) waits(&views[r], 13000, "all_reduce");
     expect(views, -1, "");
     all_well(views); /* idle, but nobody waits for it: so may be a rank on a device */
     views[3].beat.idle = 500;
@@ -65,8 +67,54 @@ START_TEST(a_stuck_rank_is_told_from_a_busy_one) {
     expect(views, 1, "rank 0 has waited 50 s for it in reduce_scatter, and it does nothing");
     views[1].beat.idle = 0;
     expect(views, -1, "");
-    waits(&views[0], TW_WATCHDOG_PATIENCE * LIMIT + 1, "reduce_scatter");
-    expect(views, 1, "hangs");
+    views[2].beat.still = TW_WATCHDOG_PATIENCE * LIMIT + 1;
+    expect(views, 2, "and a disk does not answer it");
+}
+END_TEST
+
+START_TEST(a_rank_that_gets_nothing_done_is_told_from_a_slow_one) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < 3; r++) waits(&views[r], 400, "all_gather");
+    snprintf(views[3].beat.doing, sizeof views[3].beat.doing, "linear backward");
+    views[3].beat.spent = LIMIT - 1;
+    expect(views, -1, "");
+    views[3].beat.spent = LIMIT + 1;
+    expect(views, 3, "computed for 46 s and got nothing done since it began with: linear backward");
+    views[3].beat.first = 1; /* nobody knows how long it takes */
+    expect(views, -1, "");
+    views[3].beat.spent = TW_WATCHDOG_START * LIMIT + 1;
+    expect(views, 3, "got nothing done");
+    views[3].beat.first = 0; /* another rank once took long, too: processors differ, models do not */
+    views[1].beat.longest = 120;
+    expect(views, -1, "");
+    views[3].beat.spent = TW_WATCHDOG_LONGER * 120 + 1;
+    expect(views, 3, "got nothing done");
+    waits(&views[3], 1, "all_gather"); /* it has come */
+    expect(views, -1, "");
+}
+END_TEST
+
+START_TEST(a_device_that_takes_long_is_waited_for) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < RANKS; r++) views[r].beat.idle = views[r].beat.still = 70;
+    for (int r = 0; r < RANKS; r++) views[r].beat.queued = 20; /* so long takes what is queued there */
+    expect(views, -1, "");
+    for (int r = 0; r < RANKS; r++) views[r].beat.idle = views[r].beat.still = 81;
+    expect(views, 0, "none waits for another");
+}
+END_TEST
+
+START_TEST(ranks_that_all_run_in_circles_are_noticed) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < RANKS; r++) views[r].beat.spent = 50;
+    expect(views, 0, "hangs, as do all others");
+    views[2].beat.spent = 0;
+    expect(views, -1, "");
+    views[2].beat.idle = views[2].beat.still = 50; /* one of them sleeps */
+    expect(views, 0, "got nothing done");
 }
 END_TEST
 
@@ -140,26 +188,86 @@ START_TEST(sleeping_is_no_work) {
 }
 END_TEST
 
-static void *compute(void *unused) {
-    double end = tw_seconds() + 0.5;
+/* Seconds of a processor, which other processes may have in between. */
+static void *compute(void *seconds) {
+    struct timespec used = {0};
     volatile double sum = 0;
-    while (tw_seconds() < end) sum = sum + 1;
-    return unused;
+    while ((double)used.tv_sec + 1e-9 * (double)used.tv_nsec < *(const double *)seconds) {
+        for (int i = 0; i < 10000; i++) sum = sum + 1;
+        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
+    }
+    return seconds;
+}
+
+/* The thread that looks does not count. */
+static void compute_aside(double seconds) {
+    pthread_t thread;
+    ck_assert_int_eq(pthread_create(&thread, NULL, compute, &seconds), 0);
+    pthread_join(thread, NULL);
 }
 
 START_TEST(threads_that_compute_are_seen) {
     tw_activity a;
-    pthread_t thread;
     tw_activity_open(&a);
     tw_activity_look(&a, 100);
-    ck_assert_int_eq(pthread_create(&thread, NULL, compute, NULL), 0);
-    pthread_join(thread, NULL);
+    compute_aside(0.5);
     tw_activity_look(&a, 103);
     ck_assert_double_eq(a.last, 103);
 }
 END_TEST
 
-TW_TEST_MAIN("watchdog", well_and_slow_ranks_are_left_alone, a_silent_rank_is_named_with_its_host,
+static void work_for(tw_activity *a, double *at, double seconds) {
+    compute_aside(seconds);
+    *at += seconds;
+    tw_activity_look(a, *at);
+}
+
+START_TEST(computing_that_gets_nothing_done_is_timed) {
+    tw_activity a;
+    tw_activity_open(&a);
+    double at = a.looked;
+    work_for(&a, &at, 0.1);
+    tw_progress_tick();
+    work_for(&a, &at, 0.1); /* the tick is seen at its end */
+    ck_assert_double_eq(a.spent, 0);
+    work_for(&a, &at, 0.3);
+    ck_assert_double_eq_tol(a.spent, 0.3, 1e-6); /* no more than passed, and all of it */
+    double spent = a.spent;
+    tw_activity_look(&a, at + 5); /* asleep, or without a processor */
+    ck_assert_double_le(a.spent, spent + 0.05);
+    tw_progress_aside(); /* gets on, but says nothing of how long work takes */
+    tw_activity_look(&a, at + 6);
+    ck_assert_double_eq(a.spent, 0);
+    ck_assert_double_ge(a.at_unit, spent);
+    tw_progress_begin("something");
+    tw_activity_look(&a, at + 7);
+    ck_assert_double_ge(a.longest, spent);
+    ck_assert_double_eq(a.at_unit, 0);
+}
+END_TEST
+
+START_TEST(progress_is_first_until_it_is_settled) {
+    tw_progress_begin("a step");
+    ck_assert_str_eq(tw_progress_look().what, "a step");
+    ck_assert(tw_progress_look().first);
+    tw_progress_settle();
+    ck_assert(!tw_progress_look().first);
+    tw_progress_first(true);
+    tw_progress_first(true);
+    tw_progress_first(false);
+    ck_assert(tw_progress_look().first);
+    tw_progress_first(false);
+    ck_assert(!tw_progress_look().first);
+    tw_progress_queued(2.5);
+    tw_progress_queued(1.5);
+    ck_assert_double_eq_tol(tw_progress_look().queued, 2.5, 1e-3);
+}
+END_TEST
+
+TW_TEST_MAIN("watchdog", a_rank_that_gets_nothing_done_is_told_from_a_slow_one,
+             a_device_that_takes_long_is_waited_for, ranks_that_all_run_in_circles_are_noticed,
+             computing_that_gets_nothing_done_is_timed, progress_is_first_until_it_is_settled,
+             well_and_slow_ranks_are_left_alone, a_silent_rank_is_named_with_its_host,
              a_stuck_rank_is_told_from_a_busy_one, ranks_that_all_wait_do_not_wait_for_ever,
              ranks_that_are_all_stuck_outside_collectives_are_noticed, a_slow_disk_is_given_more_time,
              a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)

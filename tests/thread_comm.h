@@ -106,6 +106,14 @@ static inline tw_status thread_comm_gather_all(tw_comm *c, const void *in, size_
     return TW_OK;
 }
 
+static inline tw_status thread_comm_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    thread_group *g = thread_comm_meet(c, in, NULL);
+    for (int r = 0; c->rank == root && r < c->ranks; r++)
+        memcpy((char *)out + (size_t)r * bytes, g->in[r], bytes);
+    thread_comm_leave(g);
+    return TW_OK;
+}
+
 static inline void thread_comm_abort(tw_comm *c, const char *message) {
     (void)c, (void)message;
 }
@@ -120,8 +128,10 @@ static inline thread_comm thread_comm_of(thread_group *group, int rank, tw_devic
                                   .reduce_scatter = thread_comm_reduce_scatter,
                                   .all_to_all = thread_comm_all_to_all,
                                   .sync = thread_comm_sync,
+                                  .follow = thread_comm_sync,
                                   .broadcast = thread_comm_broadcast,
                                   .gather_all = thread_comm_gather_all,
+                                  .gather = thread_comm_gather,
                                   .abort = thread_comm_abort}};
 }
 

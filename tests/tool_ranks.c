@@ -1,6 +1,8 @@
 /* tool_ranks FOLDER TIMEOUT [HOW RANK]: ranks that reduce without end, for the fault suite. Each writes its
  * process number to FOLDER/RANK when it has begun. HOW, of that rank, after a second:
  *   hang       it stops calling, and sleeps
+ *   spin       it stops calling, and computes without end
+ *   slow       nothing is wrong: between its calls it computes for long, in long units of work and short ones
  *   fail       it fails
  *   linger     it fails, and closing what it has open never ends
  *   differ     it makes another call than the others
@@ -11,16 +13,19 @@
  * Signals that ask to stop are noted, as in a training run, and change nothing. */
 #include "train/comm_open.h"
 
+#include "autograd/progress.h"
 #include "tests/announce.h"
 #include "train/clock.h"
 #include "train/last_word.h"
 #include "train/launch.h"
 #include "train/signals.h"
 
+#include <math.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { N = 100000 };
@@ -52,8 +57,35 @@ static void sleep_for_ever(void) {
     for (;;) pause();
 }
 
+/* Of processor time, as the others may take the processor away. */
+static void compute(double seconds) {
+    struct timespec t;
+    volatile double sum = 0;
+    double start = -1, now = 0;
+    while (start < 0 || now < start + seconds) {
+        for (int i = 0; i < 100000; i++) sum = sum + 1;
+        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+        if (start < 0) start = now;
+    }
+}
+
+/* A unit that takes longer than a rank may be stuck, then many that together take longer than others wait. */
+static void work_slowly(double timeout) {
+    tw_progress_begin("a long product");
+    compute(1.25 * timeout);
+    for (int i = 0; i < 20; i++) {
+        tw_progress_begin("a short product");
+        compute(timeout / 12);
+    }
+}
+
 static tw_status misbehave(tw_comm *c, float *x) {
     if (strcmp(how, "finalize") == 0) return TW_OK;
+    if (strcmp(how, "spin") == 0) {
+        tw_progress_begin("a loop");
+        compute(INFINITY);
+    }
     if (strcmp(how, "hang") == 0 || strcmp(how, "idle") == 0) sleep_for_ever();
     if (strcmp(how, "fail") == 0 || strcmp(how, "linger") == 0)
         return FAIL(TW_ERR_IO, "checkpoint.h5: no space left on device");
@@ -61,7 +93,7 @@ static tw_status misbehave(tw_comm *c, float *x) {
     return FAIL(TW_ERR_ARGUMENT, "%s is not known", how);
 }
 
-static tw_status run(tw_comm *c, const char *folder, bool early) {
+static tw_status run(tw_comm *c, const char *folder, bool early, double timeout) {
     static float x[N];
     if (!early) TRY(tw_announce(folder, c->rank));
     bool together = strcmp(how, "idle") == 0 || strcmp(how, "finalize") == 0;
@@ -73,6 +105,8 @@ static tw_status run(tw_comm *c, const char *folder, bool early) {
         int of_zero = after;
         TRY(c->broadcast(c, &of_zero, sizeof of_zero, 0));
         if (together) after = of_zero;
+        if (strcmp(how, "slow") == 0 && culprit == c->rank) after = 0, work_slowly(timeout);
+        tw_progress_settle();
         usleep(2000);
     }
     return misbehave(c, x);
@@ -95,7 +129,7 @@ int main(int argc, char **argv) {
     if (status == TW_OK) status = tw_device_cpu(1, &device);
     if (status == TW_OK) status = tw_comm_open(device, atof(argv[2]), &c);
     if (status == TW_OK) {
-        status = tw_comm_fail(c, run(c, argv[1], early));
+        status = tw_comm_fail(c, run(c, argv[1], early, atof(argv[2])));
         if (status != TW_OK && strcmp(how, "linger") == 0) sleep_for_ever();
         if (status == TW_OK) tw_comm_free(c);
     }

@@ -78,6 +78,10 @@ static tw_status mpi_gather_all(tw_comm *c, const void *in, size_t bytes, void *
     return run_host(c, TW_OP_GATHER_ALL, in, bytes, out, 0);
 }
 
+static tw_status mpi_gather(tw_comm *c, const void *in, size_t bytes, void *out, int root) {
+    return run_host(c, TW_OP_GATHER, in, bytes, out, root);
+}
+
 static void mpi_abort(tw_comm *c, const char *message) {
     tw_watchdog_fail(self(c)->watchdog, message);
     tw_last_word_say(message);
@@ -134,8 +138,10 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **ou
                         .reduce_scatter = mpi_reduce_scatter,
                         .all_to_all = mpi_all_to_all,
                         .sync = mpi_sync,
+                        .follow = mpi_sync, /* the host is the compute queue */
                         .broadcast = mpi_broadcast,
                         .gather_all = mpi_gather_all,
+                        .gather = mpi_gather,
                         .abort = mpi_abort,
                         .destroy = mpi_destroy};
     status = check_ranks(&c->thread, ranks);

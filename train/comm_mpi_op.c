@@ -17,6 +17,7 @@ const char *tw_op_name(tw_op_kind kind) {
                                                    [TW_OP_ALL_TO_ALL] = "all_to_all",
                                                    [TW_OP_BROADCAST] = "broadcast",
                                                    [TW_OP_GATHER_ALL] = "gather_all",
+                                                   [TW_OP_GATHER] = "gather",
                                                    [TW_OP_BARRIER] = "barrier"};
     return names[kind];
 }
@@ -116,11 +117,17 @@ tw_status tw_op_create_reduce(const tw_op_engine *e, float *data, int64_t count,
 tw_status tw_op_create_host(const tw_op_engine *e, tw_op_kind kind, const void *in, size_t bytes, void *out,
                             int root, tw_comm_op **result) {
     if (root < 0 || root >= e->ranks)
-        return FAIL(TW_ERR_ARGUMENT, "broadcast from rank %d of %d", root, e->ranks);
+        return FAIL(TW_ERR_ARGUMENT, "%s rank %d of %d",
+                    kind == TW_OP_GATHER ? "gather to" : "broadcast from", root, e->ranks);
     TRY(allocate(e, kind, in, out, result));
     tw_comm_op *op = *result;
     op->bytes = bytes;
     op->root = root;
+    if (kind == TW_OP_GATHER) {
+        op->send[root] = bytes;
+        if (e->rank == root) fill(op->receive, e->ranks, bytes);
+        add_up(op->receive, op->receive_at, e->ranks);
+    }
     if (kind != TW_OP_GATHER_ALL) return TW_OK;
     fill(op->receive, e->ranks, bytes);
     set_gather(e, op, op->receive, 0);
@@ -200,9 +207,10 @@ static size_t phase_bytes(const tw_op_engine *e, const tw_comm_op *op) {
 
 static void copy_own(const tw_op_engine *e, tw_comm_op *op) {
     size_t bytes = op->send[e->rank];
+    if (bytes == 0) return; /* and perhaps nowhere to go */
     const char *from = op->in + op->send_at[e->rank];
     char *to = op->out + op->receive_at[e->rank];
-    if (bytes && from != to) memmove(to, from, bytes);
+    if (from != to) memmove(to, from, bytes);
 }
 
 static void next_phase(const tw_op_engine *e, tw_comm_op *op) {

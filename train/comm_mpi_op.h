@@ -15,6 +15,7 @@ typedef enum tw_op_kind {
     TW_OP_ALL_TO_ALL,
     TW_OP_BROADCAST,
     TW_OP_GATHER_ALL,
+    TW_OP_GATHER,
     TW_OP_BARRIER,
     TW_OP_KINDS
 } tw_op_kind;
@@ -27,7 +28,7 @@ typedef struct tw_comm_op {
     tw_op_kind kind;
     const char *in;
     char *out;
-    size_t bytes; /* of BROADCAST and GATHER_ALL */
+    size_t bytes; /* of BROADCAST, GATHER_ALL and GATHER */
     int root;
     int phase, phases; /* ALL_REDUCE: 0 sums pieces, 1 gathers them */
     size_t at;         /* bytes of each piece done in this phase */
@@ -55,7 +56,7 @@ tw_status tw_op_create(const tw_op_engine *e, tw_op_kind kind, const void *in, c
                        void *out, const int64_t *out_counts, tw_comm_op **result) TW_MUST_CHECK;
 tw_status tw_op_create_reduce(const tw_op_engine *e, float *data, int64_t count,
                               tw_comm_op **result) TW_MUST_CHECK;
-/* BROADCAST, GATHER_ALL and BARRIER. */
+/* BROADCAST, GATHER_ALL, GATHER and BARRIER. */
 tw_status tw_op_create_host(const tw_op_engine *e, tw_op_kind kind, const void *in, size_t bytes, void *out,
                             int root, tw_comm_op **result) TW_MUST_CHECK;
 /* Posts the operation's next round; *finished: there was none left. */

@@ -8,8 +8,8 @@
  * Nothing waits in a call that cannot be given up: `sync` looks at the queue, at NCCL's asynchronous errors
  * and at the watchdog's verdict in turn; with an error or a verdict NCCL's communicator is aborted, so that
  * kernels which wait for a lost rank end, and every later call fails. A rank that hangs is named by the
- * watchdog as with MPI; of several ranks that NCCL gives errors, one speaks, and one that only noticed
- * another's end waits for that one to. */
+ * watchdog as with MPI. `follow` lets the device wait and leaves the looking to later calls. Of several ranks
+ * that NCCL gives errors, one speaks, and one that only noticed another's end waits for that one to. */
 #ifndef TW_TRAIN_COMM_NCCL_H
 #define TW_TRAIN_COMM_NCCL_H
 

@@ -1,5 +1,7 @@
 #include "train/device_open.h"
 
+#include "train/cores.h"
+
 #ifdef TW_WITH_CUDA
 #include "autograd/cuda/cuda.h"
 
@@ -15,8 +17,11 @@ static tw_status open_cuda(int threads, int index, tw_device **out) {
     return tw_device_cuda(index, out);
 }
 
-static bool has_gpu(int index) {
-    return index < tw_cuda_devices();
+/* Fails where a GPU cannot be seen for want of a driver that serves this build: auto must not be slow in
+ * silence. */
+static tw_status look_for_gpu(int index, bool *found) {
+    *found = index < tw_cuda_devices();
+    return *found ? TW_OK : tw_cuda_check_driver();
 }
 
 /* ---- a GPU for each rank ---- */
@@ -30,6 +35,7 @@ typedef struct sight {
 } sight;
 
 static tw_status look_around(sight *mine) {
+    TRY(tw_cuda_check_driver());
     int n = tw_cuda_devices();
     *mine = (sight){.gpus = n < MOST ? n : MOST, .taken = -1};
     if (gethostname(mine->host, sizeof mine->host - 1) != 0) strcpy(mine->host, "unknown host");
@@ -124,9 +130,10 @@ static tw_status open_cuda(int threads, int index, tw_device **out) {
                 "this build has no CUDA; configure it with cmake --preset cuda, or use the device cpu");
 }
 
-static bool has_gpu(int index) {
+static tw_status look_for_gpu(int index, bool *found) {
     (void)index;
-    return false;
+    *found = false;
+    return TW_OK;
 }
 
 static tw_status share_gpus(enum tw_config_device choice, tw_comm *host, int *index) {
@@ -159,8 +166,13 @@ const char *tw_device_trouble(tw_device *device) {
 #endif
 
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) {
-    if (choice != TW_CONFIG_DEVICE_CUDA && (choice == TW_CONFIG_DEVICE_CPU || !has_gpu(index)))
-        return tw_device_cpu(threads, out);
+    bool found = choice == TW_CONFIG_DEVICE_CUDA;
+    *out = NULL;
+    if (choice == TW_CONFIG_DEVICE_AUTO) {
+        tw_status status = look_for_gpu(index, &found);
+        if (status != TW_OK) return tw_fail_context(status, "device auto (cpu leaves the GPU alone)");
+    }
+    if (!found) return tw_device_cpu(threads, out);
     tw_status status = open_cuda(threads, index, out);
     return status == TW_OK
                ? TW_OK
@@ -171,6 +183,7 @@ tw_status tw_device_open(enum tw_config_device choice, int threads, int index, t
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host, tw_device **out) {
     int index = -1;
     *out = NULL;
+    TRY(tw_cores_agree(host, &threads));
     if (choice != TW_CONFIG_DEVICE_CPU) TRY(share_gpus(choice, host, &index));
     return index >= 0 ? open_cuda(threads, index, out) : tw_device_cpu(threads, out);
 }

@@ -10,12 +10,13 @@
 #define TW_DEVICE_HELP "where to compute; auto = a GPU if build and machine have one"
 
 /* cpu: the CPU. cuda: GPU `index`, an error where there is none. auto: GPU `index` where build and machine
- * have it, else the CPU. `threads` compute threads of the host (0: one a core), with either. The caller frees
- * *out with tw_device_free. */
+ * have it, else the CPU; an error where the driver is too old for the build, which would be slow in silence.
+ * `threads` compute threads of the host (0: one a core), with either. The caller frees *out with
+ * tw_device_free. */
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) TW_MUST_CHECK;
 
 /* Collective over the host group of `host`, whose device need not be set: a device for each of several ranks,
- * as tw_comm_open_device (comm_open.h) says. */
+ * as tw_comm_open_device (comm_open.h) says. `threads` 0: an equal share of the host's cores (cores.h). */
 tw_status tw_device_open_rank(enum tw_config_device choice, int threads, tw_comm *host,
                               tw_device **out) TW_MUST_CHECK;
 

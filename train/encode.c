@@ -1,5 +1,6 @@
 #include "train/encode.h"
 
+#include "train/encode_queue.h"
 #include "train/encode_turns.h"
 #include "train/image_list.h"
 
@@ -8,55 +9,75 @@
 
 /* ---- images of a data set ---- */
 
-/* Rows and flags of one batch. */
+/* A batch under way. */
+typedef struct part {
+    int64_t position, requested; /* of the images asked for */
+    int64_t size, *rows;         /* (size) which of them the good ones are */
+} part;
+
+/* The batches under way, and the rows and flags of one that has arrived. */
 typedef struct rows {
     int64_t embed;
-    float *compact;  /* (batch, embed) as the tower gives them */
+    tw_encode_queue *queue;
+    part parts[TW_ENCODE_DEPTH];
+    int64_t begun, ended;
     float *features; /* (batch, embed) */
     bool *ok;        /* (batch) */
 } rows;
 
-static tw_status open_rows(rows *r, int64_t batch, int64_t embed) {
+static tw_status open_rows(rows *r, tw_towers *towers, int64_t batch, int64_t embed) {
     *r = (rows){.embed = embed,
-                .compact = malloc((size_t)(batch * embed) * sizeof *r->compact),
                 .features = malloc((size_t)(batch * embed) * sizeof *r->features),
                 .ok = malloc((size_t)batch)};
-    return r->compact && r->features && r->ok ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    bool room = r->features && r->ok;
+    for (int i = 0; i < TW_ENCODE_DEPTH; i++) {
+        r->parts[i].rows = malloc((size_t)batch * sizeof *r->parts[i].rows);
+        room = room && r->parts[i].rows;
+    }
+    return room ? tw_encode_queue_create(towers, batch, embed, &r->queue)
+                : FAIL(TW_ERR_MEMORY, "out of memory");
 }
 
 static void close_rows(rows *r) {
-    free(r->compact);
+    tw_encode_queue_free(r->queue);
+    for (int i = 0; i < TW_ENCODE_DEPTH; i++) free(r->parts[i].rows);
     free(r->features);
     free(r->ok);
 }
 
-/* Runs one batch of images and puts each feature where its image belongs. */
-static tw_status encode_batch(tw_towers *towers, const tw_batch *batch, rows *r) {
-    const tw_tower_tape *t;
-    memset(r->features, 0, (size_t)(batch->requested * r->embed) * sizeof *r->features);
-    memset(r->ok, 0, (size_t)batch->requested);
-    if (batch->size == 0) return TW_OK;
-    TRY(tw_towers_get(towers, TW_TOWER_IMAGE, batch->size, &t));
-    TRY(tw_tape_upload(t->tape, t->pixels, batch->pixels));
-    TRY(tw_tape_forward(t->tape, NULL));
-    TRY(tw_tape_download(t->tape, t->image, r->compact));
-    for (int64_t i = 0; i < batch->size; i++) {
-        int64_t row = batch->items[i] - batch->position;
-        memcpy(r->features + row * r->embed, r->compact + i * r->embed,
-               (size_t)r->embed * sizeof *r->features);
-        r->ok[row] = true;
-    }
-    return TW_OK;
+static tw_status begin_part(rows *r, const tw_batch *batch) {
+    part *p = &r->parts[r->begun++ % TW_ENCODE_DEPTH];
+    p->position = batch->position, p->requested = batch->requested, p->size = batch->size;
+    for (int64_t i = 0; i < batch->size; i++) p->rows[i] = batch->items[i] - batch->position;
+    return batch->size > 0 ? tw_encode_queue_put(r->queue, batch->pixels, batch->size) : TW_OK;
 }
 
-static tw_status drain(tw_towers *towers, tw_loader *loader, rows *r, tw_turns *turns) {
+/* The oldest part: puts each feature where its image belongs. */
+static tw_status end_part(rows *r, tw_turns *turns) {
+    const part *p = &r->parts[r->ended++ % TW_ENCODE_DEPTH];
+    const float *compact = NULL;
+    size_t row = (size_t)r->embed * sizeof *r->features;
+    memset(r->features, 0, (size_t)p->requested * row);
+    memset(r->ok, 0, (size_t)p->requested);
+    if (p->size > 0) TRY(tw_encode_queue_get(r->queue, &compact));
+    for (int64_t i = 0; i < p->size; i++) {
+        memcpy(r->features + p->rows[i] * r->embed, compact + i * r->embed, row);
+        r->ok[p->rows[i]] = true;
+    }
+    return tw_turns_take(turns, &(tw_encoded){p->position, p->requested, r->features, r->ok, 0});
+}
+
+static tw_status drain(tw_loader *loader, rows *r, tw_turns *turns) {
     for (;;) {
         tw_batch batch;
         TRY(tw_loader_next(loader, &batch));
-        if (batch.requested == 0) return tw_turns_finish(turns);
-        TRY(encode_batch(towers, &batch, r));
-        TRY(tw_turns_take(turns, &(tw_encoded){batch.position, batch.requested, r->features, r->ok, 0}));
+        if (batch.requested == 0) break;
+        TRY(begin_part(r, &batch));
+        if (r->begun - r->ended == tw_encode_queue_depth(r->queue)) TRY(end_part(r, turns));
+        TRY(tw_encode_queue_read(r->queue)); /* the loader takes the batch back */
     }
+    while (r->ended < r->begun) TRY(end_part(r, turns));
+    return tw_turns_finish(turns);
 }
 
 tw_status tw_encode_dataset(tw_towers *towers, const tw_dual_encoder *model, const tw_dataset *dataset,
@@ -73,14 +94,15 @@ tw_status tw_encode_dataset(tw_towers *towers, const tw_dual_encoder *model, con
                                .prefetch = options->prefetch,
                                .resolution = model->config.image.resolution,
                                .context = model->config.context,
+                               .device = tw_towers_device(towers),
                                .on_bad = options->on_bad,
                                .on_bad_context = options->context};
-    tw_status opened = open_rows(&r, options->batch, model->config.embed);
+    tw_status opened = open_rows(&r, towers, options->batch, model->config.embed);
     if (status == TW_OK) status = opened;
     if (status == TW_OK) status = tw_loader_open_images(&config, dataset, options->batch, first, n, &loader);
-    if (status == TW_OK) status = drain(towers, loader, &r, &turns);
+    if (status == TW_OK) status = drain(loader, &r, &turns);
+    close_rows(&r); /* first: it may be reading the loader's memory */
     tw_loader_close(loader);
-    close_rows(&r);
     tw_turns_close(&turns);
     return status;
 }

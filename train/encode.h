@@ -19,6 +19,10 @@ typedef struct tw_encode_options {
      * NULL. */
     void (*on_bad)(void *context, const char *message);
     void (*on_progress)(void *context, int64_t done, int64_t total);
+    /* Asked behind each batch; NULL, which it is on all ranks or on none: never. Where a rank says true, the
+     * work ends with TW_ERR_INTERRUPTED, on all ranks in the same round; what asked that rank (signals.h) is
+     * noted on all. */
+    bool (*should_stop)(void *context);
     void *context;
 } tw_encode_options;
 

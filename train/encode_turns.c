@@ -1,5 +1,8 @@
 #include "train/encode_turns.h"
 
+#include "autograd/progress.h"
+#include "train/signals.h"
+
 #include <stdlib.h>
 
 /* A message: this, then ok (batch), then rows (batch, embed). */
@@ -7,6 +10,11 @@ typedef struct head {
     int64_t n, truncated;
     int64_t all_ok; /* the batch came without flags */
 } head;
+
+/* What the ranks tell each other before a round. */
+typedef struct notice {
+    int64_t stop, signal; /* whether to end, and by what */
+} notice;
 
 static size_t rows_at(const tw_turns *t) {
     return sizeof(head) + ((size_t)t->options->batch + 15) / 16 * 16;
@@ -27,14 +35,17 @@ tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t e
     if (t->ranks == 1) return TW_OK;
     t->bytes = rows_at(t) + (size_t)(options->batch * embed) * sizeof(float);
     t->mine = calloc(1, t->bytes);
-    t->all = malloc(t->bytes * (size_t)t->ranks);
-    return t->mine && t->all ? TW_OK
-                             : FAIL(TW_ERR_MEMORY, "out of memory: a batch of features of every rank");
+    t->notices = calloc((size_t)t->ranks, sizeof(notice));
+    if (t->rank == 0) t->all = malloc(t->bytes * (size_t)t->ranks);
+    return t->mine && t->notices && (t->all || t->rank > 0)
+               ? TW_OK
+               : FAIL(TW_ERR_MEMORY, "out of memory: a batch of features of every rank");
 }
 
 void tw_turns_close(tw_turns *t) {
     free(t->mine);
     free(t->all);
+    free(t->notices);
 }
 
 static tw_status deliver(tw_turns *t, const tw_encoded *batch) {
@@ -44,8 +55,31 @@ static tw_status deliver(tw_turns *t, const tw_encoded *batch) {
     return TW_OK;
 }
 
+static bool asked_to_stop(const tw_turns *t) {
+    return t->options->should_stop && t->options->should_stop(t->options->context);
+}
+
+static tw_status interrupt(const tw_turns *t) {
+    return FAIL(TW_ERR_INTERRUPTED, "features of %lld items were being computed",
+                (long long)(t->total - t->first));
+}
+
+/* All end in the same round. */
+static tw_status agree_to_stop(tw_turns *t) {
+    tw_comm *c = t->options->comm;
+    notice mine = {.stop = asked_to_stop(t), .signal = tw_stop_signal()}, *all = t->notices;
+    bool stop = false;
+    TRY(c->gather_all(c, &mine, sizeof mine, all));
+    for (int r = 0; r < t->ranks; r++) {
+        if (all[r].stop) tw_stop_note((int)all[r].signal);
+        stop |= all[r].stop != 0;
+    }
+    return stop ? interrupt(t) : TW_OK;
+}
+
 static tw_status exchange(tw_turns *t) {
-    TRY(t->options->comm->gather_all(t->options->comm, t->mine, t->bytes, t->all));
+    TRY(agree_to_stop(t));
+    TRY(tw_comm_gather(t->options->comm, t->mine, t->bytes, t->all, 0));
     for (int r = 0; t->rank == 0 && r < t->ranks; r++) {
         const char *message = t->all + (size_t)r * t->bytes;
         const head *h = (const void *)message;
@@ -62,7 +96,10 @@ static tw_status exchange(tw_turns *t) {
 
 tw_status tw_turns_take(void *turns, const tw_encoded *batch) {
     tw_turns *t = turns;
+    tw_progress_begin("handing on features");
+    tw_progress_settle();
     if (t->ranks == 1) {
+        if (asked_to_stop(t)) return interrupt(t);
         tw_encoded b = *batch;
         b.first = t->first + t->round++ * t->options->batch;
         return deliver(t, &b);

@@ -13,12 +13,14 @@ typedef struct tw_turns {
     int rank, ranks;
     int64_t round, rounds;
     size_t bytes;     /* of one rank's message */
-    char *mine, *all; /* (bytes), (ranks, bytes); NULL with one rank */
+    char *mine, *all; /* (bytes), on rank 0 (ranks, bytes); NULL with one rank, on the others */
+    void *notices;    /* (ranks), of encode_turns.c; NULL with one rank */
 } tw_turns;
 
 tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t embed, int64_t first,
                         int64_t total, tw_encode_sink sink, void *context) TW_MUST_CHECK;
-/* A sink, with the tw_turns as context: takes this rank's batches, in order; their `first` is not read. */
+/* A sink, with the tw_turns as context: takes this rank's batches, in order; their `first` is not read.
+ * TW_ERR_INTERRUPTED: a rank's should_stop said so; on all in the same round. */
 tw_status tw_turns_take(void *turns, const tw_encoded *batch) TW_MUST_CHECK;
 /* Takes part in the rounds in which this rank has no batch. */
 tw_status tw_turns_finish(tw_turns *t) TW_MUST_CHECK;

@@ -1,6 +1,7 @@
 #include "train/encoder.h"
 #include "train/clock.h"
 #include "train/comm_open.h"
+#include "train/cores.h"
 #include "train/device_open.h"
 
 #include <stdlib.h>
@@ -38,7 +39,12 @@ tw_status tw_encoder_join(const tw_encoder_options *options, tw_log *log, tw_enc
                        : tw_device_open(device, threads, 0, &out->device));
     out->encode.comm = out->comm;
     if (!tw_encoder_leads(out)) out->encode.on_progress = NULL;
-    return TW_OK;
+    if (!out->comm || out->comm->ranks == 1) return TW_OK;
+    tw_status status = tw_cores_report(out->comm, threads == 0, tw_encoder_leads(out) ? log : NULL);
+    if (status == TW_OK) return TW_OK;
+    status = tw_encoder_end(out, status);
+    tw_encoder_close(out);
+    return status;
 }
 
 tw_status tw_encoder_load(const tw_encoder_options *options, tw_status status, tw_encoder *e) {

@@ -1,6 +1,7 @@
 #include "train/extraction.h"
 
 #include "autograd/parallel.h"
+#include "autograd/progress.h"
 #include "data/files.h"
 #include "train/clock.h"
 #include "train/feature_part.h"
@@ -152,6 +153,7 @@ static tw_status write_rows(const tw_extraction *e, tw_feature_part *part, id_so
                             tw_features_writer *writer, tw_extracted *out) {
     for (int64_t index = 0;; index++) {
         tw_feature_batch batch;
+        tw_progress_begin("writing features");
         TRY(tw_feature_part_read(part, index, &batch));
         if (batch.n == 0) break;
         TRY(write_batch(writer, &batch, e->encoder->dim, ids, out));
@@ -185,8 +187,11 @@ static tw_status extract(const tw_extraction *e, const char *path, id_source *id
     TRY(mix_items(&job.identity, e, ids));
     TRY(tw_feature_part_open(path, &job, &out->resumed, &dropped, &part));
     if (dropped)
-        tw_log_warning(e->encoder->log,
-                       "%s is of another model, other options or other items: its work is not used", path);
+        tw_log_warning(
+            e->encoder->log,
+            "%s is of another model, other options (compute threads of a rank are one) or other items: its "
+            "work is not used",
+            path);
     if (out->resumed)
         tw_log_line(e->encoder->log, "%s: going on after %lld of %lld", e->path, (long long)out->resumed,
                     (long long)job.items);

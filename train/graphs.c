@@ -1,5 +1,6 @@
 #include "train/graphs.h"
 
+#include "autograd/progress.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,7 @@ enum { MOST = 128 };
 
 typedef struct entry {
     uint64_t plan;
-    int part;
+    tw_graph_part part;
     bool plain;      /* it cannot be captured */
     tw_graph *graph; /* NULL: not captured yet */
     int64_t used;    /* when last */
@@ -38,14 +39,14 @@ void tw_graphs_free(tw_graphs *g) {
     free(g);
 }
 
-static entry *find(tw_graphs *g, uint64_t plan, int part) {
+static entry *find(tw_graphs *g, uint64_t plan, tw_graph_part part) {
     for (int i = 0; i < g->count; i++)
         if (g->entries[i].plan == plan && g->entries[i].part == part) return &g->entries[i];
     return NULL;
 }
 
 /* Room for one more: the one that was not used for longest makes it. */
-static entry *add(tw_graphs *g, uint64_t plan, int part) {
+static entry *add(tw_graphs *g, uint64_t plan, tw_graph_part part) {
     entry *e = &g->entries[g->count];
     if (g->count < MOST) {
         g->count++;
@@ -76,7 +77,8 @@ static void capture(tw_graphs *g, entry *e, tw_status (*body)(void *), void *con
     if (!*g->trouble) memcpy(g->trouble, message, sizeof message);
 }
 
-tw_status tw_graphs_run(tw_graphs *g, uint64_t plan, int part, tw_status (*body)(void *), void *context) {
+static tw_status run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status (*body)(void *),
+                     void *context) {
     tw_device *d = g->device;
     if (!g->on) return body(context);
     entry *e = find(g, plan, part);
@@ -86,7 +88,18 @@ tw_status tw_graphs_run(tw_graphs *g, uint64_t plan, int part, tw_status (*body)
     if (known && !e->plain && !e->graph) capture(g, e, body, context);
     if (!e->graph) return body(context);
     g->launched++;
+    tw_progress_begin("a captured part of the step");
     return d->launch(d, e->graph);
+}
+
+tw_status tw_graphs_run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status (*body)(void *),
+                        void *context) {
+    static const char *const names[TW_GRAPH_PARTS] = {"towers forward", "towers first backward",
+                                                      "towers backward", "loss", "optimizer"};
+    g->device->range(g->device, names[part]);
+    tw_status status = run(g, plan, part, body, context);
+    g->device->range(g->device, NULL);
+    return status;
 }
 
 const char *tw_graphs_trouble(tw_graphs *g) {

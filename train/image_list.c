@@ -1,5 +1,6 @@
 #include "train/image_list.h"
 
+#include "autograd/progress.h"
 #include "data/files.h"
 #include "data/image.h"
 
@@ -34,6 +35,7 @@ static void load_one(decoder *d, int64_t i) {
     uint8_t *rgb = d->pixels + (size_t)at * d->image_bytes;
     d->message[at] = NULL;
     d->status[at] = d->list->load(d->list->self, i, d->resolution, rgb);
+    tw_progress_aside();
     if (d->status[at] == TW_OK) return;
     memset(rgb, 0, d->image_bytes); /* the batch keeps its size, and with it its tape */
     d->message[at] = strdup(tw_last_error());

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <limits.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -35,6 +34,11 @@ tw_launch tw_launch_find(void) {
             return found;
     }
     return (tw_launch){.rank = 0, .ranks = 1, .launcher = "", .rank_variable = ""};
+}
+
+bool tw_launch_is_mpirun(void) {
+    int ranks;
+    return number("OMPI_COMM_WORLD_SIZE", &ranks);
 }
 
 /* The system's "death of the parent" is that of the thread which started this process: only the launcher's

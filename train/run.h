@@ -22,6 +22,14 @@
 
 #include <stdio.h>
 
+/* The pairs of one step's global batch. */
+typedef struct tw_run_samples {
+    int64_t step, size, capacity;
+    int64_t *items, *first; /* (size); (ranks) of the ranks before each */
+} tw_run_samples;
+
+enum { TW_RUN_SAMPLES = 4 }; /* steps: as many as step_results may be behind, and one */
+
 typedef struct tw_run {
     const tw_config *config;
     const char *name;
@@ -50,6 +58,7 @@ typedef struct tw_run {
     tw_sampler *sampler;
     tw_loader *loader;
     FILE *sample_log; /* rank 0's */
+    tw_run_samples samples[TW_RUN_SAMPLES];
     tw_schedule schedule;
     int64_t total_steps;
     int64_t micro_batch;     /* of each rank; 0: its whole part */
@@ -82,21 +91,6 @@ typedef struct tw_run {
     bool save_in_line; /* no memory for the copy: training waits for the file */
 } tw_run;
 
-/* run_ranks.c */
-tw_status tw_run_open_log(tw_run *run) TW_MUST_CHECK;
-/* Collective. That all ranks have the same weights, data and position. Errors: TW_ERR_FORMAT, on all. */
-tw_status tw_run_check_start(const tw_run *run) TW_MUST_CHECK;
-
-/* run_samples.c: rank 0's. A resumed run goes on behind the line of its last step. */
-tw_status tw_run_open_sample_log(tw_run *run) TW_MUST_CHECK;
-tw_status tw_run_log_samples(const tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
-
-/* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
-tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
-tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
-/* The configuration with run->adam in it, as checkpoints keep it; its strings are the configuration's. */
-tw_config tw_run_settled(const tw_run *run);
-
 /* What a run starts from; all false: random weights. */
 typedef struct tw_run_start {
     bool whole;               /* source is a whole model */
@@ -104,6 +98,36 @@ typedef struct tw_run_start {
     bool has_image, has_text; /* image and text are one tower each */
     tw_model_source source, image, text;
 } tw_run_start;
+
+/* run_ranks.c */
+tw_status tw_run_open_log(tw_run *run) TW_MUST_CHECK;
+/* Collective. That all ranks have the same configuration, but for files' places and the like. To be called
+ * before anything that it decides is done together. Errors: TW_ERR_CONFIG on all, naming key and values. */
+tw_status tw_run_check_options(const tw_run *run) TW_MUST_CHECK;
+/* Collective. That all ranks have the same model, vocabulary, data (by what it holds here and there),
+ * checkpoint, position and weights. Errors: TW_ERR_FORMAT, on all. */
+tw_status tw_run_check_start(const tw_run *run, const tw_run_start *from) TW_MUST_CHECK;
+
+/* Whether this rank was asked to stop; rank 0 alone looks for the stop file. Takes a tw_run. */
+bool tw_run_should_stop(void *run);
+
+/* run_samples.c: rank 0's. A resumed run goes on behind the line of its last step. */
+tw_status tw_run_open_sample_log(tw_run *run) TW_MUST_CHECK;
+tw_status tw_run_log_samples(const tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
+
+/* run_skips.c: every rank keeps the samples of the step that begins, so that when the step's results are
+ * known a gradient that is not finite can be told with its pair and rank. Too many in a row are
+ * TW_ERR_NUMERIC. `report` and `loss` are the same on every rank. */
+tw_status tw_run_keep_samples(tw_run *run, const tw_global_batch *batch) TW_MUST_CHECK;
+void tw_run_drop_samples(tw_run_samples *samples);
+tw_status tw_run_watch_skips(tw_run *run, const tw_gradient_report *report, const tw_contrastive_result *loss,
+                             int64_t step) TW_MUST_CHECK;
+
+/* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
+tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;
+tw_status tw_run_close(tw_run *run) TW_MUST_CHECK;
+/* The configuration with run->adam in it, as checkpoints keep it; its strings are the configuration's. */
+tw_config tw_run_settled(const tw_run *run);
 
 /* run_memory.c */
 /* The largest part of a batch that a rank gets. */
@@ -113,9 +137,9 @@ tw_recompute tw_run_recompute(const tw_run *run);
 /* Bytes of the copy that a checkpoint is written from; 0 on ranks that write none, and where the
  * configuration wants none. */
 double tw_run_copy_bytes(const tw_run *run);
-/* Collective. Sets run->micro_batch by the configuration; with auto to what fits on every rank, beside that
- * copy if any does. */
-tw_status tw_run_choose_micro_batch(tw_run *run) TW_MUST_CHECK;
+/* Collective. Sets run->micro_batch by the configuration; with auto to what the run that goes on had
+ * (`resumed`; NULL: none does), and otherwise to what fits on every rank, beside that copy if any does. */
+tw_status tw_run_choose_micro_batch(tw_run *run, const tw_checkpoint_meta *resumed) TW_MUST_CHECK;
 /* Records the tape of a whole (micro-)batch, so that the memory a step takes is known, and taken, before the
  * first; the log says how much. */
 tw_status tw_run_plan_memory(tw_run *run) TW_MUST_CHECK;
@@ -147,7 +171,8 @@ tw_status tw_run_save_look(tw_run *run) TW_MUST_CHECK;
 tw_status tw_run_save_finish(tw_run *run) TW_MUST_CHECK;
 
 /* Collective. run_validate.c: encodes the pool, records and shows R@K; *is_best says whether text-to-image
- * R@1 is the best so far. */
+ * R@1 is the best so far. TW_ERR_INTERRUPTED, on all ranks: one was asked to stop, and nothing is recorded.
+ */
 tw_status tw_run_validate(tw_run *run, bool *is_best) TW_MUST_CHECK;
 
 /* Collective. run_profile.c: with `profile` the table of where the time went, in the log. */

@@ -1,3 +1,4 @@
+#include "autograd/parallel.h"
 #include "train/formats/run_folder.h"
 #include "train/memory_need.h"
 #include "train/model_file.h"
@@ -21,6 +22,7 @@ static const char *build_name(void) {
     return "tuwen " TW_VERSION ", " __VERSION__;
 }
 
+/* The last three are compared by what they came to, see warn_of_counts. */
 static bool is_harmless(const char *key) {
     static const char *const harmless[] = {"resume",
                                            "model",
@@ -39,7 +41,11 @@ static bool is_harmless(const char *key) {
                                            "val_at_start",
                                            "shard_optimizer",
                                            "background_save",
-                                           "profile"};
+                                           "profile",
+                                           "rank_timeout",
+                                           "memory_mb",
+                                           "micro_batch",
+                                           "threads"};
     for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
         if (strcmp(key, harmless[i]) == 0) return true;
     return false;
@@ -63,6 +69,23 @@ static void warn_of_keys(const tw_run *run, tw_config *saved) {
     }
 }
 
+/* A number of threads that was not recorded, by builds that wrote the configuration's 0 for all cores, is no
+ * change; on a GPU none is. */
+static void warn_of_counts(const tw_run *run, const tw_checkpoint_meta *meta) {
+    int64_t part = tw_run_largest_part(run), before = meta->micro_batch, now = run->micro_batch;
+    char was[32] = "an unknown number of";
+    if (meta->threads > 0) snprintf(was, sizeof was, "%d", meta->threads);
+    if (before <= 0 || before > part) before = part; /* 0 is the whole part, however it is written */
+    if (now <= 0 || now > part) now = part;
+    bool same_threads = meta->threads <= 0 || meta->threads == tw_threads() || !tw_on_cpu(run->device);
+    if (meta->ranks == run->comm->ranks && before == now && same_threads) return;
+    tw_log_warning(
+        run->log,
+        "resumed with %d ranks, %d threads, a micro-batch of %lld, saved with %d ranks, %s threads, a "
+        "micro-batch of %lld: results agree to rounding, not bit for bit",
+        run->comm->ranks, tw_threads(), (long long)now, meta->ranks, was, (long long)before);
+}
+
 /* The same bits are promised for the same build, CPU, threads, ranks and micro-batch: a change is said. */
 static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
@@ -75,14 +98,7 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
         tw_log_warning(run->log,
                        "saved by %s on %s, resumed by %s on %s: results agree to rounding, not bit for bit",
                        meta->build, meta->cpu, build_name(), cpu_features());
-    if (meta->ranks != run->comm->ranks || meta->micro_batch != run->micro_batch ||
-        meta->threads != run->config->threads)
-        tw_log_warning(
-            run->log,
-            "resumed with %d ranks, %d threads, micro-batch %d, saved with %d, %d, %d: results agree to "
-            "rounding, not bit for bit",
-            run->comm->ranks, (int)run->config->threads, (int)run->micro_batch, meta->ranks, meta->threads,
-            meta->micro_batch);
+    warn_of_counts(run, meta);
 }
 
 tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) {
@@ -132,7 +148,7 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     meta->skipped_total = run->skipped_total;
     meta->best_r1 = run->best_r1;
     meta->best_step = run->best_step;
-    meta->threads = (int)run->config->threads;
+    meta->threads = tw_threads();
     meta->ranks = run->comm->ranks;
     meta->micro_batch = (int)run->micro_batch;
     return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
@@ -145,8 +161,9 @@ static void take_room(tw_run *run) {
     double bytes = tw_run_copy_bytes(run), left = (double)tw_memory_free();
     if (run->saving.room || bytes == 0 || run->save_in_line) return;
     bool fits = left == 0 || bytes * 1.05 + 64e6 < left; /* the rest is for what the file's pages take */
-    if (fits) run->saving.room = malloc((size_t)bytes);
-    run->save_in_line = !run->saving.room;
+    /* Pinned, as a GPU's memory comes down several times as fast into that. */
+    tw_device *d = run->device;
+    run->save_in_line = !fits || d->pinned_alloc(d, (size_t)bytes, (void **)&run->saving.room) != TW_OK;
     if (run->save_in_line)
         tw_log_warning(run->log,
                        "no room for a copy of weights and moments to save from (%.0f MB; %.0f MB are free): "

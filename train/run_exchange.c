@@ -21,7 +21,7 @@ struct tw_exchange {
     int64_t capacity;
     size_t bytes; /* of one message */
     char *mine, *all;
-    int64_t *items;
+    int64_t *items, *first;
     uint64_t *image_hash, *text_hash; /* (ranks * capacity) */
 };
 
@@ -36,7 +36,8 @@ tw_status tw_exchange_create(tw_comm *comm, int64_t capacity, tw_exchange **out)
     x->items = calloc(n, sizeof *x->items);
     x->image_hash = calloc(n, sizeof *x->image_hash);
     x->text_hash = calloc(n, sizeof *x->text_hash);
-    if (x->mine && x->all && x->items && x->image_hash && x->text_hash) return TW_OK;
+    x->first = calloc((size_t)comm->ranks, sizeof *x->first);
+    if (x->mine && x->all && x->first && x->items && x->image_hash && x->text_hash) return TW_OK;
     tw_exchange_free(x);
     *out = NULL;
     return FAIL(TW_ERR_MEMORY, "out of memory: the numbers of a batch's samples");
@@ -47,6 +48,7 @@ void tw_exchange_free(tw_exchange *x) {
     free(x->mine);
     free(x->all);
     free(x->items);
+    free(x->first);
     free(x->image_hash);
     free(x->text_hash);
     free(x);
@@ -84,6 +86,10 @@ tw_status tw_exchange_batch(tw_exchange *x, const tw_batch *batch, bool stop, tw
         records[i] = (record){batch->items[i], batch->image_hash[i], batch->text_hash[i]};
     TRY(x->comm->gather_all(x->comm, x->mine, x->bytes, x->all));
     *out = (tw_global_batch){.items = x->items, .image_hash = x->image_hash, .text_hash = x->text_hash};
-    for (int r = 0; r < x->comm->ranks; r++) add_rank(x, x->all + (size_t)r * x->bytes, out);
+    out->first = x->first;
+    for (int r = 0; r < x->comm->ranks; r++) {
+        x->first[r] = out->size;
+        add_rank(x, x->all + (size_t)r * x->bytes, out);
+    }
     return TW_OK;
 }

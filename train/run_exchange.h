@@ -17,6 +17,7 @@ typedef struct tw_global_batch {
     int64_t truncated;
     double waited;                          /* seconds, of the rank that waited longest for its data */
     const int64_t *items;                   /* (size) */
+    const int64_t *first;                   /* (ranks) samples of the ranks before each */
     const uint64_t *image_hash, *text_hash; /* (size) */
 } tw_global_batch;
 

@@ -2,6 +2,7 @@
 #include "train/memory_need.h"
 #include "train/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -35,19 +36,35 @@ double tw_run_copy_bytes(const tw_run *run) {
     return (double)tw_snapshot_values(run->model, true) * (double)sizeof(float);
 }
 
-/* What will be taken beside the activations: the loader's ring, and features and gradients of the loss. */
-static double other_needs(const tw_run *run) {
-    const tw_config *c = run->config;
-    double part = (double)tw_run_largest_part(run), side = (double)run->model->config.image.resolution;
-    double batches = tw_on_cpu(run->device) ? (double)c->prefetch + 1 : 2; /* the host's ring, or inputs.h */
-    double ring = batches * part * (side * side * 3 + 4 * (double)run->model->config.context);
-    return ring + (4 * part + 2 * (double)c->batch) * (double)run->model->config.embed * 4;
+/* Bytes of the inputs of `pairs` pairs. */
+static double input_bytes(const tw_run *run, double pairs) {
+    double side = (double)run->model->config.image.resolution;
+    return pairs * (side * side * 3 + 4 * (double)run->model->config.context);
 }
 
-static tw_status find_budget(const tw_run *run, double *out) {
+/* Features and gradients of the loss, on the device. */
+static double loss_bytes(const tw_run *run) {
+    double part = (double)tw_run_largest_part(run);
+    return (4 * part + 2 * (double)run->config->batch) * (double)run->model->config.embed * 4;
+}
+
+/* What the device takes for inputs: the loader's ring, in the host's memory, or the two slots of inputs.h. */
+static double held_inputs(const tw_run *run, int64_t micro) {
+    bool host = tw_on_cpu(run->device);
+    return host ? input_bytes(run, (double)(tw_run_largest_part(run) * (run->config->prefetch + 1)))
+                : input_bytes(run, 2 * (double)micro);
+}
+
+/* What activations may take: by a choice that is made anew, and where it was made before by this run, which
+ * fitted then: what is free is never quite the same twice. */
+typedef struct budgets {
+    double anew, again;
+} budgets;
+
+static tw_status find_budget(const tw_run *run, budgets *out) {
     int neighbours;
     TRY(count_neighbours(run, &neighbours));
-    *out = (double)run->config->memory_mb * 1e6;
+    out->anew = out->again = (double)run->config->memory_mb * 1e6;
     if (run->config->memory_mb) return TW_OK;
     bool own = !tw_on_cpu(run->device); /* memory, for which no other rank competes */
     size_t left = own ? run->device->room(run->device) : tw_memory_free();
@@ -56,32 +73,52 @@ static tw_status find_budget(const tw_run *run, double *out) {
                     "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, or "
                     "micro_batch to a number");
     /* The rest is the system's and the libraries'. */
-    *out = own ? 0.92 * (double)left : 0.8 * (double)left / neighbours;
-    *out -= other_needs(run);
+    double each = (double)left / (own ? 1 : neighbours), others = loss_bytes(run);
+    out->anew = (own ? 0.92 : 0.8) * each - others;
+    out->again = (own ? 0.96 : 0.9) * each - others;
     return TW_OK;
 }
 
-static tw_status fits(const tw_run *run, int64_t micro, double budget, bool *out) {
+/* Bytes of a micro-batch of `micro` pairs; with memory_mb, which is for activations alone, of those. */
+static tw_status need_of(const tw_run *run, int64_t micro, double *out) {
     size_t bytes;
     TRY(tw_memory_of_step(run->model, run->device, tw_run_recompute(run), micro, &bytes));
-    *out = (double)bytes <= budget;
+    *out = (double)bytes + (run->config->memory_mb ? 0 : held_inputs(run, micro));
     return TW_OK;
 }
 
-/* The largest number of pairs up to `part` whose step fits; 0: not even one. */
-static tw_status search(const tw_run *run, int64_t part, double budget, int64_t *out) {
-    int64_t good = 0, bad = part + 1, at = part;
-    while (bad - good > 1) {
-        bool ok;
-        TRY(fits(run, at, budget, &ok));
-        if (ok)
-            good = at;
-        else
-            bad = at;
-        at = good + (bad - good) / 2;
-    }
-    *out = good;
+/* How many parts the budget seems to ask for: memory grows linearly, nearly, with the pairs. */
+static tw_status guess_parts(const tw_run *run, int64_t part, double budget, int64_t *out) {
+    enum { FEW = 4, MORE = 16 };
+    double few, more;
+    *out = 1;
+    if (part <= MORE) return TW_OK;
+    TRY(need_of(run, FEW, &few));
+    TRY(need_of(run, MORE, &more));
+    double pair = (more - few) / (MORE - FEW), most = (budget - few) / pair + FEW;
+    if (most < (double)part) *out = most > 1 ? (int64_t)ceil((double)part / most) : part;
     return TW_OK;
+}
+
+/* The fewest parts whose steps fit, and their pairs; 0: not even one fits. Few sizes are planned on the way:
+ * on a GPU each has graphs of its own made by cuDNN. */
+static tw_status search(const tw_run *run, int64_t part, double budget, int64_t *out) {
+    int64_t parts;
+    *out = 0;
+    TRY(guess_parts(run, part, budget, &parts));
+    for (;;) {
+        int64_t micro = (part + parts - 1) / parts;
+        double need;
+        TRY(need_of(run, micro, &need));
+        if (need <= budget) {
+            *out = micro;
+            return TW_OK;
+        }
+        if (micro <= 1) return TW_OK;
+        int64_t next = (part + micro - 2) / (micro - 1), /* the first with smaller parts */
+            asked = budget > 0 ? (int64_t)fmin(ceil((double)parts * need / budget), (double)part) : part;
+        parts = asked > next ? asked : next;
+    }
 }
 
 /* The least of all ranks, so that all cut alike. */
@@ -96,32 +133,64 @@ static tw_status agree(const tw_run *run, int64_t *micro) {
     return status;
 }
 
-tw_status tw_run_choose_micro_batch(tw_run *run) {
+/* On a GPU the copy lies in the host's memory, memory_mb is for activations alone. */
+static double copy_beside(const tw_run *run) {
+    return run->device->kind == TW_CPU && !run->config->memory_mb ? tw_run_copy_bytes(run) : 0;
+}
+
+static void save_in_line(tw_run *run) {
+    run->save_in_line = true;
+    tw_log_line(run->log, "no memory is left for a copy to save from: training waits for checkpoints");
+}
+
+/* The micro-batch of the run that goes on, if it still fits on every rank: another one would change the last
+ * bits. With other ranks they change anyway. */
+static tw_status keep_saved(tw_run *run, const tw_checkpoint_meta *saved, double room, bool *kept) {
+    int64_t part = tw_run_largest_part(run);
+    *kept = saved && saved->ranks == run->comm->ranks && saved->micro_batch <= part;
+    if (!*kept) return TW_OK;
+    int64_t micro = saved->micro_batch > 0 ? saved->micro_batch : part, fitting;
+    double need;
+    TRY(need_of(run, micro, &need));
+    fitting = need <= room ? micro : 0;
+    TRY(agree(run, &fitting));
+    *kept = fitting == micro;
+    if (!*kept) return TW_OK;
+    run->micro_batch = saved->micro_batch > 0 ? saved->micro_batch : 0;
+    if (need > room - copy_beside(run)) save_in_line(run);
+    tw_log_line(run->log, "micro_batch auto: %lld of a rank's %lld pairs at a time, as before",
+                (long long)micro, (long long)part);
+    return TW_OK;
+}
+
+static tw_status choose(tw_run *run, double room) {
     int64_t part = tw_run_largest_part(run), micro;
-    double budget;
-    run->micro_batch = run->config->micro_batch;
-    if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
-    TRY(find_budget(run, &budget));
-    /* On a GPU the copy lies in the host's memory, memory_mb is for activations alone. */
-    double copy = run->device->kind == TW_CPU && !run->config->memory_mb ? tw_run_copy_bytes(run) : 0;
-    TRY(search(run, part, budget - copy, &micro));
+    double copy = copy_beside(run);
+    TRY(search(run, part, room - copy, &micro));
     if (micro == 0 && copy > 0) {
-        run->save_in_line = true;
-        TRY(search(run, part, budget, &micro));
-        tw_log_line(run->log, "no memory is left for a copy to save from: training waits for checkpoints");
+        save_in_line(run);
+        TRY(search(run, part, room, &micro));
     }
     TRY(agree(run, &micro));
     if (micro == 0)
         return FAIL(TW_ERR_MEMORY,
                     "micro_batch auto: not even one pair's activations fit into %.0f MB; use recompute: "
                     "block or precision: bf16, or fewer ranks on this machine",
-                    budget / 1e6);
-    int64_t parts = (part + micro - 1) / micro;
-    run->micro_batch = (part + parts - 1) / parts; /* no smaller one at the end than need be */
-    tw_log_line(run->log,
-                "micro_batch auto: %lld of a rank's %lld pairs at a time; activations may take %.0f MB",
-                (long long)run->micro_batch, (long long)part, budget / 1e6);
+                    room / 1e6);
+    run->micro_batch = micro;
+    tw_log_line(run->log, "micro_batch auto: %lld of a rank's %lld pairs at a time; they may take %.0f MB",
+                (long long)run->micro_batch, (long long)part, room / 1e6);
     return TW_OK;
+}
+
+tw_status tw_run_choose_micro_batch(tw_run *run, const tw_checkpoint_meta *resumed) {
+    budgets room;
+    bool kept;
+    run->micro_batch = run->config->micro_batch;
+    if (run->micro_batch != TW_CONFIG_AUTO) return TW_OK;
+    TRY(find_budget(run, &room));
+    TRY(keep_saved(run, resumed, room.again, &kept));
+    return kept ? TW_OK : choose(run, room.anew);
 }
 
 tw_status tw_run_plan_memory(tw_run *run) {
@@ -141,8 +210,10 @@ tw_status tw_run_plan_memory(tw_run *run) {
         snprintf(copy, sizeof copy, ", a copy to save from %.1f MB%s", tw_run_copy_bytes(run) / 1e6,
                  run->comm->ranks > 1 ? " on rank 0" : "");
     tw_log_line(run->log,
-                "memory%s: weights and gradients %.1f MB%s, moments %.1f MB%s, activations %.1f MB%s", ranks,
-                (double)tw_params_bytes(run->model->params) / 1e6, masters, moments, share,
-                (double)tw_towers_bytes(run->towers) / 1e6, copy);
+                "memory%s: weights and gradients %.1f MB%s, moments %.1f MB%s, activations %.1f MB, inputs "
+                "%.1f MB, the loss %.1f MB%s",
+                ranks, (double)tw_params_bytes(run->model->params) / 1e6, masters, moments, share,
+                (double)tw_towers_bytes(run->towers) / 1e6, held_inputs(run, micro) / 1e6,
+                loss_bytes(run) / 1e6, copy);
     return TW_OK;
 }

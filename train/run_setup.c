@@ -1,4 +1,5 @@
 #include "train/comm_open.h"
+#include "train/cores.h"
 #include "train/device_open.h"
 #include "train/run.h"
 
@@ -148,20 +149,11 @@ static tw_status make_optimizer(tw_run *run) {
                                  &config, &run->adamw);
 }
 
-/* Refuses here what the first step would, after minutes of loading. A GPU's only rank has all statistics. */
-static tw_status synchronise(tw_run *run) {
+/* An only rank has all statistics. */
+static void synchronise(tw_run *run) {
     bool sync =
         run->model->config.image.kind == TW_RESNET && run->config->batch_norm == TW_CONFIG_BATCH_NORM_SYNC;
-    if (!sync) return TW_OK;
-    if (tw_on_cpu(run->device)) {
-        tw_resnet_synchronise(&run->model->resnet, run->comm);
-        return TW_OK;
-    }
-    if (run->comm->ranks == 1) return TW_OK;
-    return FAIL(
-        TW_ERR_UNSUPPORTED,
-        "batch_norm: sync over ranks is computed on CPUs only: use batch_norm: train (each rank's own "
-        "statistics; a larger batch a rank makes up for it), or --device cpu");
+    if (sync && run->comm->ranks > 1) tw_resnet_synchronise(&run->model->resnet, run->comm);
 }
 
 static tw_status make_model(tw_run *run, const tw_run_start *start) {
@@ -170,17 +162,19 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     tw_model_config description;
     TRY(describe_model(run, start, &description));
     TRY(tw_dual_encoder_create(&description, &run->model));
-    TRY(synchronise(run));
+    synchronise(run);
     tw_dual_encoder_save(run->model, config->last_block_token, config->pack_text);
     TRY(freeze(run));
     TRY(allocate(run));
     TRY(tw_run_start_load(start, run));
     choose_adam(run, start);
     TRY(make_optimizer(run));
-    TRY(tw_run_choose_micro_batch(run));
+    TRY(tw_run_choose_micro_batch(run,
+                                  start->resume ? tw_checkpoint_get_meta(start->source.checkpoint) : NULL));
     TRY(tw_towers_create(run->model, run->device, tw_run_recompute(run), TW_U8, &run->towers));
     TRY(tw_stepper_create(run->model, run->towers, run->device, run->comm, run->partition, run->micro_batch,
                           &run->stepper));
+    tw_stepper_heed(run->stepper, tw_run_should_stop, run);
     if (tw_on_cpu(run->device)) return TW_OK;
     TRY(tw_step_results_create(run->device, run->comm->ranks, &run->results));
     tw_stepper_watch(run->stepper, run->results);
@@ -271,7 +265,7 @@ static tw_status open_with(tw_run *run, const tw_run_start *start) {
     TRY(make_schedule(run));
     describe(run);
     TRY(tw_run_plan_memory(run));
-    TRY(tw_run_check_start(run));
+    TRY(tw_run_check_start(run, start));
     return open_loader(run);
 }
 
@@ -280,6 +274,8 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
     TRY(name_run(run));
     TRY(open_device(run));
     TRY(tw_run_open_log(run));
+    TRY(tw_run_check_options(run));
+    TRY(tw_cores_report(run->comm, config->threads == 0, run->log));
     tw_run_start start;
     tw_status status = tw_run_start_open(run, &start);
     if (status == TW_OK) status = open_with(run, &start);
@@ -289,11 +285,12 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 
 tw_status tw_run_close(tw_run *run) {
     tw_checkpoint_writer_free(run->saving.writer); /* first: it names the model's parameters */
-    free(run->saving.room);
+    if (run->device) run->device->pinned_release(run->device, run->saving.room);
     if (run->stepper && tw_stepper_wait_inputs(run->stepper) != TW_OK)
         tw_log_warning(run->rank_log, "%s", tw_last_error()); /* of a run that has failed before */
     tw_loader_close(run->loader);
     tw_exchange_free(run->exchange);
+    for (int i = 0; i < TW_RUN_SAMPLES; i++) tw_run_drop_samples(&run->samples[i]);
     tw_sampler_free(run->sampler);
     tw_stepper_free(run->stepper);
     tw_step_results_free(run->results);

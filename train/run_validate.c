@@ -1,3 +1,4 @@
+#include "autograd/progress.h"
 #include "train/encode.h"
 #include "train/recall.h"
 #include "train/run.h"
@@ -26,6 +27,7 @@ static tw_status encode(tw_run *run, int64_t *truncated) {
                                  .threads = (int)c->num_workers,
                                  .prefetch = (int)c->prefetch,
                                  .on_bad = report_bad,
+                                 .should_stop = tw_run_should_stop,
                                  .context = run};
     int64_t bad, n = run->pool->n_texts;
     TRY(tw_encode_all_images(run->towers, run->model, run->val, &options, run->val_image, NULL, &bad));
@@ -70,6 +72,7 @@ tw_status tw_run_validate(tw_run *run, bool *is_best) {
     TRY(allocate(run));
     int64_t truncated = 0;
     TRY(encode(run, &truncated));
+    tw_progress_begin("scoring the validation set");
     tw_recall found[2] = {0}, t2i, i2t;
     if (run->comm->rank == 0)
         TRY(tw_recall_pool(run->device, run->pool, run->val_image, run->val_text, run->model->config.embed,

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,6 +41,21 @@ void tw_stop_note(int signal_number) {
         note_signal(signal_number);
     else
         atomic_store(&file_seen, true);
+}
+
+tw_status tw_stop_agree(tw_comm *c, bool asked, bool *stop) {
+    int mine[2] = {asked, tw_stop_signal()};
+    int(*all)[2] = calloc((size_t)c->ranks, sizeof *all);
+    *stop = false;
+    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
+    tw_status status = c->gather_all(c, mine, sizeof mine, all);
+    for (int r = 0; status == TW_OK && r < c->ranks; r++) {
+        if (!all[r][0]) continue;
+        tw_stop_note(all[r][1]);
+        *stop = true;
+    }
+    free(all);
+    return status;
 }
 
 int tw_stop_signal(void) {

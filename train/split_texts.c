@@ -87,6 +87,11 @@ static tw_status load(const tw_dataset *dataset, const char *path, tw_log *log, 
     return status;
 }
 
+bool tw_split_texts_are_pairs(const char *split_dir) {
+    char found[4096];
+    return tw_captions_find(split_dir, found, sizeof found) == TW_ERR_NOT_FOUND;
+}
+
 tw_status tw_split_texts_load(const tw_dataset *dataset, const char *path, tw_log *log, tw_split_texts *out) {
     *out = (tw_split_texts){0};
     tw_status status = load(dataset, path, log, out);

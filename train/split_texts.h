@@ -31,6 +31,9 @@ typedef struct tw_split_texts {
 tw_status tw_split_texts_load(const tw_dataset *dataset, const char *path, tw_log *log,
                               tw_split_texts *out) TW_MUST_CHECK;
 
+/* Whether the texts of this split, without a path, come from its pairs: otherwise those need not be open. */
+bool tw_split_texts_are_pairs(const char *split_dir);
+
 typedef enum tw_texts_format { TW_TEXTS_AUTO, TW_TEXTS_JSONL, TW_TEXTS_LINES } tw_texts_format;
 
 /* Texts to encode, whose images do not matter: from a file, or from standard input if path is "-". JSON lines

@@ -5,8 +5,8 @@
 #include "train/clock.h"
 #include "train/comm_open.h"
 #include "train/inputs.h"
+#include "train/signals.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 struct tw_stepper {
@@ -29,9 +29,11 @@ struct tw_stepper {
     double image_end;  /* when the last forward's image tower was done */
     int64_t *counts;   /* samples of each rank */
     int64_t *gathered; /* (ranks, 2) samples and micro-batches */
+    bool (*should_stop)(void *context);
+    void *stop_context;
+    bool heeds; /* in this step should_stop is asked, by every rank */
+    bool asked; /* it said true */
 };
-
-enum { FORWARD, BACKWARD, LOSS }; /* what is captured */
 
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
     if (!tw_on_cpu(s->device)) TRY(tw_inputs_create(s->device, &s->inputs));
@@ -70,9 +72,8 @@ void tw_stepper_free(tw_stepper *s) {
     free(s);
 }
 
-void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image) {
-    *image_to_text = s->result.image_to_text;
-    *text_to_image = s->result.text_to_image;
+tw_contrastive_result tw_stepper_result(const tw_stepper *s) {
+    return s->result;
 }
 
 tw_stepper_times tw_stepper_last_times(const tw_stepper *s) {
@@ -89,6 +90,11 @@ tw_status tw_stepper_capture(tw_stepper *s, bool on) {
     tw_graphs_free(s->graphs);
     s->graphs = graphs;
     return TW_OK;
+}
+
+void tw_stepper_heed(tw_stepper *s, bool (*should_stop)(void *context), void *context) {
+    s->should_stop = should_stop;
+    s->stop_context = context;
 }
 
 tw_graphs *tw_stepper_graphs(tw_stepper *s) {
@@ -126,29 +132,54 @@ typedef struct cut {
     int64_t micro, parts;
 } cut;
 
-/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty.
- */
+/* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty,
+ * and what they do cannot be captured. */
 static bool is_synchronised(const tw_stepper *s) {
     return s->model->config.image.kind == TW_RESNET && s->model->resnet.sync;
 }
 
 /* Every rank's number of samples, into s->counts. */
 static tw_status agree(tw_stepper *s, const tw_samples *samples, cut *c) {
-    int64_t n = samples->size, *all = s->gathered;
+    int64_t n = samples->size, *all = s->gathered, most = 0;
     *c = (cut){.samples = samples, .micro = s->micro_batch > 0 && s->micro_batch < n ? s->micro_batch : n};
     c->parts = n ? (n + c->micro - 1) / c->micro : 0;
     TRY(s->comm->gather_all(s->comm, (int64_t[]){n, c->parts}, 2 * sizeof n, all));
     for (int r = 0; r < s->comm->ranks; r++) {
         if (r < s->comm->rank) c->first += all[2 * r];
         c->global += s->counts[r] = all[2 * r];
-        if (is_synchronised(s) && all[2 * r + 1] > c->parts) c->parts = all[2 * r + 1];
+        if (all[2 * r + 1] > most) most = all[2 * r + 1];
     }
+    if (is_synchronised(s)) c->parts = most;
+    /* Ranks with one micro-batch each are soon done, and meet once less. */
+    s->heeds = s->should_stop && (s->comm->ranks == 1 || most > 1);
+    s->asked = false;
     return TW_OK;
 }
 
 static int64_t part_size(const cut *c, int64_t part) {
     int64_t left = c->samples->size - part * c->micro;
     return left < 0 ? 0 : left < c->micro ? left : c->micro;
+}
+
+/* ---- asked to stop ---- */
+
+static bool is_asked(tw_stepper *s) {
+    if (s->heeds && !s->asked) s->asked = s->should_stop(s->stop_context);
+    return s->asked;
+}
+
+/* Whether this rank leaves the rest of its micro-batches: the ranks agree where they meet next. Those whose
+ * towers communicate go together. */
+static bool leaves(tw_stepper *s) {
+    return !is_synchronised(s) && is_asked(s);
+}
+
+static tw_status agree_to_go_on(tw_stepper *s) {
+    bool stop;
+    if (!s->heeds) return TW_OK;
+    TRY(tw_stop_agree(s->comm, is_asked(s), &stop));
+    if (!stop) return TW_OK;
+    return FAIL(TW_ERR_INTERRUPTED, "step %u was under way and is dropped", s->host.step + 1);
 }
 
 /* The time at which what was asked for so far is done. */
@@ -235,14 +266,28 @@ static tw_status queue_backward(void *context) {
     return tw_tape_backward(w->t->tape, w->s->record, NULL, NULL);
 }
 
+static tw_status queue_first_backward(void *context) {
+    const work *w = context;
+    return tw_tape_backward_first(w->t->tape, w->s->record, NULL, NULL);
+}
+
+static tw_status run_tape(tw_stepper *s, const tw_tower_tape *t, tw_graph_part which,
+                          tw_status (*body)(void *)) {
+    work w = {s, t};
+    if (is_synchronised(s)) return body(&w);
+    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), which, body, &w);
+}
+
 static tw_status queue_loss(void *context) {
     return tw_contrastive_run(((const work *)context)->s->loss);
 }
 
-static tw_status zero_gradients(tw_stepper *s) {
+/* Before the loss, which adds to logit_scale's. t: what goes back first and writes its own; NULL: nothing
+ * does. */
+static tw_status zero_gradients(tw_stepper *s, const tw_tower_tape *t) {
     double start, end;
     TRY(look(s, &start));
-    TRY(tw_params_zero_gradients(s->model->params));
+    TRY(t ? tw_tape_zero_others(t->tape, s->model->params) : tw_params_zero_gradients(s->model->params));
     TRY(look(s, &end));
     s->times.backward = end - start;
     return TW_OK;
@@ -252,8 +297,7 @@ static tw_status zero_gradients(tw_stepper *s) {
 static tw_status begin_work(tw_stepper *s) {
     if (s->ready) return TW_OK;
     s->ready = true;
-    if (s->results) TRY(tw_step_results_ready(s->results));
-    return zero_gradients(s);
+    return s->results ? tw_step_results_ready(s->results) : TW_OK;
 }
 
 /* Its draws belong to the samples: repeated, it gives the same features. */
@@ -265,16 +309,17 @@ static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw
     TRY(begin_work(s));
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
-    work w = {s, t};
-    return tw_graphs_run(s->graphs, tw_tape_version(t->tape), FORWARD, queue_forward, &w);
+    return run_tape(s, t, TW_GRAPH_FORWARD, queue_forward);
 }
 
 static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
-    double start, end, zeroed = s->times.backward;
+    double start, end;
     TRY(look(s, &start));
+    /* Taking a further part's inputs may wait for the device, so for what the towers have exchanged. */
+    if (is_synchronised(s)) TRY(s->comm->sync(s->comm));
     TRY(run_forward(s, c, part, out));
     TRY(look(s, &end));
-    s->times.forward += end - start - (s->times.backward - zeroed);
+    s->times.forward += end - start;
     if (s->profile) s->times.text += end - s->image_end;
     return TW_OK;
 }
@@ -299,24 +344,29 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
         TRY(s->device->copy(s->device, TW_QUEUE_COMPUTE, g.data,
                             gradients[i] + part * c->micro * s->model->config.embed, tw_tensor_bytes(&g)));
     }
-    work w = {s, t};
+    bool first = part == c->parts - 1;
     if (part > 0 || s->comm->ranks == 1) /* without other ranks nothing is to be done on the way */
-        return tw_graphs_run(s->graphs, tw_tape_version(t->tape), BACKWARD, queue_backward, &w);
+        return run_tape(s, t, first ? TW_GRAPH_FIRST_BACKWARD : TW_GRAPH_BACKWARD,
+                        first ? queue_first_backward : queue_backward);
     TRY(tw_buckets_expect(s->buckets, t->tape));
-    return tw_tape_backward(t->tape, s->record, tw_buckets_hook, s->buckets);
+    return (first ? tw_tape_backward_first : tw_tape_backward)(t->tape, s->record, tw_buckets_hook,
+                                                               s->buckets);
 }
 
-/* From the last part, whose forward is still there, back to the first. */
+/* From the last part, whose forward is still there, back to the first, in which ranks meet. */
 static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) {
-    for (int64_t part = c->parts - 1; part >= 0; part--) {
-        if (part < c->parts - 1) TRY(forward(s, c, part, &t));
+    int64_t last = c->parts - 1;
+    for (int64_t part = last; part > 0 && !leaves(s); part--) {
+        if (part < last) TRY(forward(s, c, part, &t));
         TRY(backward(s, c, part, t));
     }
-    return TW_OK;
+    if (last > 0 && !leaves(s)) TRY(forward(s, c, 0, &t));
+    TRY(agree_to_go_on(s));
+    return last < 0 ? TW_OK : backward(s, c, 0, t);
 }
 
 static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape **t) {
-    for (int64_t part = 0; part < c->parts; part++) {
+    for (int64_t part = 0; part < c->parts && !leaves(s); part++) {
         TRY(forward(s, c, part, t));
         TRY(keep_features(s, c, part, *t));
     }
@@ -327,8 +377,9 @@ static tw_status find_loss(tw_stepper *s) {
     double start, end, waited = tw_comm_times_of(s->comm).waited;
     TRY(look(s, &start));
     work w = {.s = s};
-    TRY(s->comm->ranks > 1 ? queue_loss(&w)
-                           : tw_graphs_run(s->graphs, tw_contrastive_version(s->loss), LOSS, queue_loss, &w));
+    TRY(s->comm->ranks > 1
+            ? queue_loss(&w)
+            : tw_graphs_run(s->graphs, tw_contrastive_version(s->loss), TW_GRAPH_LOSS, queue_loss, &w));
     TRY(look(s, &end));
     s->times.exchange = tw_comm_times_of(s->comm).waited - waited;
     s->times.loss = end - start - s->times.exchange;
@@ -354,7 +405,9 @@ static tw_status run(tw_stepper *s, const cut *c, double *loss) {
     TRY(send_next(s, c));
     TRY(tw_contrastive_begin(s->loss, s->counts));
     TRY(make_features(s, c, &t));
+    TRY(agree_to_go_on(s));
     TRY(begin_work(s)); /* nothing was to be brought */
+    TRY(zero_gradients(s, t));
     TRY(find_loss(s));
     TRY(find_gradients(s, c, t));
     if (!loss) return TW_OK;
@@ -375,25 +428,8 @@ tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed
     s->host.step = (uint32_t)step;
     s->sent = 0;
     s->ready = false;
-    if (c.global == 0) return zero_gradients(s);
+    if (c.global == 0) return zero_gradients(s, NULL);
     tw_status status = run(s, &c, loss);
     if (status != TW_OK && s->inputs) tw_inputs_drop(s->inputs);
-    return status;
-}
-
-tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) {
-    tw_device *d = s->device;
-    const float *parts[2] = {tw_contrastive_image(s->loss), tw_contrastive_text(s->loss)};
-    int64_t n = s->counts[s->comm->rank] * s->model->config.embed;
-    float *host = malloc((size_t)n * sizeof *host + 1);
-    if (!host) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = TW_OK;
-    *finite = true;
-    for (int i = 0; i < 2 && n > 0 && status == TW_OK; i++) {
-        status = d->download(d, TW_QUEUE_COMPUTE, host, parts[i], (size_t)n * sizeof *host);
-        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
-        for (int64_t k = 0; k < n && status == TW_OK; k++) *finite &= isfinite(host[k]) != 0;
-    }
-    free(host);
     return status;
 }

@@ -43,9 +43,14 @@ void tw_stepper_free(tw_stepper *s);
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) TW_MUST_CHECK;
 
-/* Of the last run's global batch, if its loss was asked for: the fraction of images whose most similar text
- * is their own, and of texts whose most similar image is. 0 for an empty batch. */
-void tw_stepper_accuracy(const tw_stepper *s, double *image_to_text, double *text_to_image);
+/* Who is asked between micro-batches whether to end; NULL: nobody. On all ranks or on none. Where a rank says
+ * true, tw_stepper_run ends with TW_ERR_INTERRUPTED on all of them, unless it was too late for that: what
+ * asked that rank (signals.h) is then noted on all, and nothing is left of the step but gradients, which the
+ * next one zeroes. */
+void tw_stepper_heed(tw_stepper *s, bool (*should_stop)(void *context), void *context);
+
+/* Of the last run's global batch, if its loss was asked for; zeros for an empty batch. */
+tw_contrastive_result tw_stepper_result(const tw_stepper *s);
 
 /* Seconds of this rank's last run, measured on the host. */
 typedef struct tw_stepper_times {
@@ -62,10 +67,6 @@ tw_stepper_times tw_stepper_last_times(const tw_stepper *s);
 /* Tells the towers apart in the times from now on. On a device with queues each part is waited for, which
  * costs time; otherwise times there are those of making the calls. */
 void tw_stepper_profile(tw_stepper *s, bool on);
-
-/* Whether this rank's own features of the last run are all finite: where the loss is not, those of some rank
- * are not. */
-tw_status tw_stepper_check_features(tw_stepper *s, bool *finite) TW_MUST_CHECK;
 
 /* ---- on a device that works behind the host's back ---- */
 

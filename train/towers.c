@@ -60,7 +60,8 @@ static tw_status record(const tw_towers *towers, tw_tower_tape *t) {
     return tw_tape_finish(t->tape, n, roots);
 }
 
-/* Tapes come and go with the batch sizes of short batches; the oldest makes room. */
+/* Tapes come and go with the sizes of short batches and packed texts; the one that lay idle longest makes
+ * room. */
 static void make_room(tw_towers *towers) {
     if (towers->count < MAX_TAPES) return;
     free_tape(towers->tapes[0]);
@@ -76,13 +77,22 @@ static tw_status bind(tw_towers *towers, tw_tower_tape *added) {
     return tw_tape_bind(added->tape, &towers->arena);
 }
 
+/* Tapes lie in the order of their last use. */
+static tw_tower_tape *find(tw_towers *towers, tw_tower_kind kind, int64_t batch, int64_t rows) {
+    for (int i = 0; i < towers->count; i++) {
+        tw_tower_tape *t = towers->tapes[i];
+        if (t->kind != kind || t->batch != batch || t->rows != rows) continue;
+        memmove(towers->tapes + i, towers->tapes + i + 1,
+                (size_t)(towers->count - i - 1) * sizeof *towers->tapes);
+        return towers->tapes[towers->count - 1] = t;
+    }
+    return NULL;
+}
+
 static tw_status get(tw_towers *towers, tw_tower_kind kind, int64_t batch, int64_t rows,
                      const tw_tower_tape **out) {
-    for (int i = 0; i < towers->count; i++) {
-        *out = towers->tapes[i];
-        if ((*out)->kind == kind && (*out)->batch == batch && (*out)->rows == rows) return TW_OK;
-    }
-    *out = NULL;
+    *out = find(towers, kind, batch, rows);
+    if (*out) return TW_OK;
     tw_tower_tape *t = calloc(1, sizeof *t);
     if (!t) return FAIL(TW_ERR_MEMORY, "out of memory");
     t->kind = kind;
@@ -131,6 +141,10 @@ tw_status tw_towers_get_texts(tw_towers *towers, tw_tower_kind kind, int64_t bat
         tokens += lengths[i];
     }
     return get(towers, kind, batch, rounded(tokens, batch * context), out);
+}
+
+tw_device *tw_towers_device(const tw_towers *towers) {
+    return towers->device;
 }
 
 size_t tw_towers_image_bytes(const tw_towers *towers) {

@@ -26,7 +26,7 @@ tw_status tw_towers_create(const tw_dual_encoder *model, tw_device *device, tw_r
 void tw_towers_free(tw_towers *towers);
 
 /* The bound tape of this kind and batch size >= 0, recorded now if it is new. *out stays valid until 64 other
- * sizes have been asked for; addresses may change when a later, larger tape makes the arena grow. Any texts
+ * sizes have been used since; addresses may change when a later, larger tape makes the arena grow. Any texts
  * fit: it is the largest of this batch size. */
 tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch,
                         const tw_tower_tape **out) TW_MUST_CHECK;
@@ -35,6 +35,7 @@ tw_status tw_towers_get(tw_towers *towers, tw_tower_kind kind, int64_t batch,
  * power of two, by at most a sixteenth, so that a data set's batches share a few tapes. */
 tw_status tw_towers_get_texts(tw_towers *towers, tw_tower_kind kind, int64_t batch, const int32_t *lengths,
                               const tw_tower_tape **out) TW_MUST_CHECK;
+tw_device *tw_towers_device(const tw_towers *towers);
 /* Bytes of one image's pixels. */
 size_t tw_towers_image_bytes(const tw_towers *towers);
 /* Arena bytes now. */

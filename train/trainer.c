@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include "autograd/progress.h"
 #include "train/comm_open.h"
 #include "train/device_open.h"
 #include "train/run.h"
@@ -35,54 +36,13 @@ static tw_status watch_repeats(tw_run *run, const tw_global_batch *batch) {
     return TW_OK;
 }
 
-/* A gradient that is not finite changes nothing but the position in the data. */
-static tw_status watch_skips(tw_run *run, const tw_gradient_report *report, int64_t step) {
-    if (!report->offender) {
-        run->skipped_in_row = 0;
-        return TW_OK;
-    }
-    run->skipped_in_row++;
-    run->skipped_total++;
-    char on[32] = "";
-    if (run->comm->ranks > 1 && report->rank >= 0) snprintf(on, sizeof on, " on rank %d", report->rank);
-    tw_log_warning(run->log,
-                   "step %lld skipped: the gradient of %s%s is not finite (%lld in a row, %lld in all)",
-                   (long long)step + 1, report->offender, on, (long long)run->skipped_in_row,
-                   (long long)run->skipped_total);
-    if (run->skipped_in_row < run->config->max_skipped) return TW_OK;
-    return FAIL(TW_ERR_NUMERIC,
-                "%lld steps in a row had a gradient that is not finite, last in %s%s at step %lld: lower lr, "
-                "set grad_clip, or use "
-                "precision f32",
-                (long long)run->skipped_in_row, report->offender, on, (long long)step + 1);
-}
-
-/* A loss that is not finite spoils the gradient of every rank: the one whose features it came from is named,
- * if it is one alone. */
-static tw_status find_rank(tw_run *run, tw_gradient_report *report) {
-    tw_comm *c = run->comm;
-    bool finite;
-    if (!report->offender || report->rank >= 0) return TW_OK;
-    TRY(tw_stepper_check_features(run->stepper, &finite));
-    bool *all = calloc((size_t)c->ranks, sizeof *all);
-    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = c->gather_all(c, &finite, sizeof finite, all);
-    int bad = 0;
-    for (int r = 0; r < c->ranks; r++)
-        if (!all[r]) report->rank = bad++ ? -1 : r;
-    free(all);
-    return status;
-}
-
 /* Where the host sees at once what a step did. */
 static tw_status update(tw_run *run, int64_t global, double lr) {
     tw_gradient_report report;
     TRY(tw_adamw_inspect(run->adamw, &report));
-    TRY(find_rank(run, &report));
-    TRY(watch_skips(run, &report, run->step));
+    run->last = tw_stepper_result(run->stepper);
+    TRY(tw_run_watch_skips(run, &report, &run->last, run->step));
     run->window.norm = report.norm;
-    run->last.loss = run->loss;
-    tw_stepper_accuracy(run->stepper, &run->last.image_to_text, &run->last.text_to_image);
     return global > 0 ? tw_adamw_step(run->adamw, &report, lr, tw_stepper_record(run->stepper)) : TW_OK;
 }
 
@@ -100,7 +60,7 @@ static tw_status collect(tw_run *run, bool all) {
         run->last = r.loss;
         run->window.norm = report.norm;
         run->window.waited += r.waited;
-        TRY(watch_skips(run, &report, r.step));
+        TRY(tw_run_watch_skips(run, &report, &r.loss, r.step));
     }
     return TW_OK;
 }
@@ -121,9 +81,9 @@ static void tell_choices(tw_run *run) {
 
 static tw_status queue_update(tw_run *run, int64_t global) {
     tw_graphs *graphs = tw_stepper_graphs(run->stepper);
-    enum { PART = 100 }; /* not one of the stepper's */
     if (global == 0) return TW_OK;
-    TRY(run->comm->ranks > 1 ? queue_adamw(run) : tw_graphs_run(graphs, 0, PART, queue_adamw, run));
+    TRY(run->comm->ranks > 1 ? queue_adamw(run)
+                             : tw_graphs_run(graphs, 0, TW_GRAPH_OPTIMIZER, queue_adamw, run));
     TRY(tw_step_results_end(run->results, run->step, global, tw_stepper_tallies(run->stepper),
                             tw_adamw_found(run->adamw)));
     const char *trouble = tw_graphs_trouble(graphs);
@@ -149,10 +109,17 @@ static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
     return TW_OK;
 }
 
-/* *stop: a rank was asked to, and the step was dropped before it began. */
-static tw_status one_step(tw_run *run, bool *stop) {
+/* For who watches over this rank. A device captures what repeats at the second step, and launches it from the
+ * third on, when the host only sees how long a whole step takes. */
+static void tell_progress(const tw_run *run, double seconds) {
+    if (run->results) tw_progress_queued(seconds);
+    if (!run->results || run->profile.steps >= 2) tw_progress_settle();
+}
+
+/* TW_ERR_INTERRUPTED, on all ranks: one was asked to stop, and the step was not begun, or dropped. */
+static tw_status one_step(tw_run *run) {
     double start = tw_seconds();
-    bool asked = tw_stop_requested(run->comm->rank == 0 ? run->stop_file : NULL);
+    bool asked = tw_run_should_stop(run);
     tw_batch batch;
     tw_global_batch all;
     int64_t global;
@@ -162,11 +129,13 @@ static tw_status one_step(tw_run *run, bool *stop) {
     tw_profile_lap(&run->profile, TW_PROFILE_DATA);
     TRY(tw_exchange_batch(run->exchange, &batch, asked, &all));
     tw_profile_lap(&run->profile, TW_PROFILE_BATCH);
-    *stop = all.stop;
-    if (all.stop) return TW_OK;
-    TRY(tw_run_log_samples(run, &all));
+    if (all.stop) return FAIL(TW_ERR_INTERRUPTED, "no step was under way");
+    TRY(tw_run_log_samples(run, &all)); /* of a step that is dropped too: a resumed run writes it again */
+    TRY(tw_run_keep_samples(run, &all));
     TRY(watch_repeats(run, &all));
+    double agreed = tw_seconds(); /* what the others kept this rank waiting for is not its work */
     TRY(compute(run, &batch, &global));
+    tell_progress(run, tw_seconds() - agreed);
     run->step++;
     run->profile.steps++;
     run->position = batch.position - batch.first + batch.global;
@@ -260,6 +229,7 @@ static tw_status validate(tw_run *run, bool *best) {
 
 static tw_status save(tw_run *run, bool best) {
     tw_profile_lap(&run->profile, TW_PROFILE_OTHER);
+    tw_progress_begin("saving a checkpoint");
     TRY(tw_run_save(run, best));
     if (run->step == run->total_steps) TRY(tw_run_save_finish(run));
     tw_profile_lap(&run->profile, TW_PROFILE_SAVE);
@@ -278,23 +248,43 @@ static tw_status catch_up(tw_run *run) {
     return TW_OK;
 }
 
-/* Validates and saves where the configuration says so; a best model is always saved. */
-static tw_status after_step(tw_run *run) {
+/* Whether the configuration wants the model of this step validated, and it was not: a run that was stopped
+ * meanwhile makes up for it when it goes on. */
+static bool owes_validation(const tw_run *run) {
     const tw_config *c = run->config;
-    bool best = false, logs = run->step % c->log_interval == 0 || run->step == run->total_steps;
-    bool validates = run->pool && due(run, c->val_interval, 1);
-    bool saves = due(run, c->save_interval, c->save_epochs);
-    if (logs || validates || saves) TRY(catch_up(run));
-    TRY(tw_run_save_look(run));
-    if (logs) TRY(make_point(run));
-    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
+    if (!run->pool || !(run->step == 0 ? c->val_at_start : due(run, c->val_interval, 1))) return false;
+    for (size_t i = 0; i < run->history.n_validations; i++)
+        if (run->history.validations[i].step == run->step) return false;
+    return true;
+}
+
+/* Validates and saves where the configuration says so; a best model is always saved. */
+static tw_status validate_and_save(tw_run *run) {
+    const tw_config *c = run->config;
+    bool best = false, validates = owes_validation(run);
+    bool saves = run->step > 0 && due(run, c->save_interval, c->save_epochs);
+    if (validates || saves) TRY(catch_up(run));
     if (validates) TRY(validate(run, &best));
     return best || saves ? save(run, best) : TW_OK;
 }
 
+static tw_status after_step(tw_run *run) {
+    const tw_config *c = run->config;
+    bool logs = run->step % c->log_interval == 0 || run->step == run->total_steps;
+    if (logs) TRY(catch_up(run));
+    TRY(tw_run_save_look(run));
+    if (logs) TRY(make_point(run));
+    tw_log_progress(run->log, run->step, run->total_steps, "loss %.4f", run->loss);
+    return validate_and_save(run);
+}
+
+/* Called with the message of TW_ERR_INTERRUPTED, which says what was under way. */
 static tw_status stop(tw_run *run) {
+    char meanwhile[256];
+    snprintf(meanwhile, sizeof meanwhile, "%s", tw_last_error());
     TRY(catch_up(run));
-    tw_log_line(run->log, "asked to stop by %s: saving step %lld", tw_stop_reason(), (long long)run->step);
+    tw_log_line(run->log, "asked to stop by %s (%s): saving step %lld", tw_stop_reason(), meanwhile,
+                (long long)run->step);
     TRY(tw_run_save(run, false));
     TRY(tw_run_save_finish(run));
     if (run->comm->rank == 0) TRY(tw_stop_file_remove(run->stop_file));
@@ -325,18 +315,31 @@ static tw_status conclude(const tw_run *run) {
     return TW_OK;
 }
 
+/* TW_ERR_INTERRUPTED: asked to stop. */
+static tw_status take_steps(tw_run *run) {
+    if (owes_validation(run)) TRY(validate_and_save(run));
+    while (run->step < run->total_steps) {
+        TRY(one_step(run));
+        TRY(after_step(run));
+    }
+    return TW_OK;
+}
+
+/* A request that came too late must not stop the next run in this folder. */
+static void forget_stop_file(const tw_run *run) {
+    if (run->comm->rank == 0 && tw_stop_file_remove(run->stop_file) != TW_OK)
+        tw_log_warning(run->log, "%s", tw_last_error());
+}
+
 static tw_status train(tw_run *run) {
-    bool best, asked;
     tw_stepper_profile(run->stepper, run->config->profile);
     if (run->config->profile) TRY(tw_op_timer_create(run->device, &run->timer));
     tw_profile_begin(&run->profile);
-    if (run->pool && run->config->val_at_start && run->step == 0) TRY(validate(run, &best));
-    while (run->step < run->total_steps) {
-        TRY(one_step(run, &asked));
-        if (asked) return stop(run);
-        TRY(after_step(run));
-    }
+    tw_status status = take_steps(run);
+    if (status == TW_ERR_INTERRUPTED) return stop(run);
+    TRY(status);
     TRY(tw_run_save_finish(run)); /* of a run that had no step left */
+    forget_stop_file(run);
     TRY(tw_run_show_profile(run));
     TRY(conclude(run));
     return run->config->report && run->comm->rank == 0 ? tw_run_write_report(run) : TW_OK;

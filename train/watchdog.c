@@ -1,5 +1,6 @@
 #include "train/watchdog.h"
 
+#include "autograd/progress.h"
 #include "train/clock.h"
 #include "train/siblings.h"
 #include "train/signals.h"
@@ -35,98 +36,6 @@ struct tw_watchdog {
     tw_activity activity;
     pid_t launcher;
 };
-
-/* ---- the verdict ---- */
-
-static tw_verdict on(int rank, const tw_peer *peers, int ranks, const char *what) {
-    tw_verdict v = {.rank = rank};
-    snprintf(v.text, sizeof v.text, "rank %d of %d (process %d on %s) %s", rank, ranks, (int)peers[rank].pid,
-             peers[rank].host, what);
-    return v;
-}
-
-static tw_verdict on_silent(int rank, const tw_peer *peers, int ranks, double seconds) {
-    char what[256];
-    snprintf(what, sizeof what,
-             "has not been heard of for %.0f s: it is stopped or hangs, or its host or the network is down",
-             seconds);
-    return on(rank, peers, ranks, what);
-}
-
-static uint64_t total_done(const tw_beat *b) {
-    return b->done[0] + b->done[1];
-}
-
-/* Whether rank a is the likelier culprit of all waiting: it did less, or is alone with its call. */
-static bool lags(const tw_peer_view *views, int ranks, int a, int b) {
-    uint64_t done_a = total_done(&views[a].beat), done_b = total_done(&views[b].beat);
-    int same_a = 0, same_b = 0;
-    for (int r = 0; r < ranks; r++) {
-        same_a += strcmp(views[r].beat.call, views[a].beat.call) == 0;
-        same_b += strcmp(views[r].beat.call, views[b].beat.call) == 0;
-    }
-    return done_a != done_b ? done_a < done_b : same_a < same_b;
-}
-
-static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int ranks, int waiting,
-                           double limit) {
-    const tw_beat *w = &views[waiting].beat;
-    int behind = 0;
-    for (int r = 0; r < ranks; r++) {
-        const tw_beat *b = &views[r].beat;
-        char what[256];
-        bool stuck = b->waiting == 0 && b->idle >= limit;
-        if (stuck || (b->waiting == 0 && w->waiting >= TW_WATCHDOG_PATIENCE * limit)) {
-            snprintf(what, sizeof what, "hangs: rank %d has waited %.0f s for it in %s%s", waiting,
-                     w->waiting, w->call, stuck ? ", and it does nothing" : "");
-            return on(r, peers, ranks, what);
-        }
-        if (lags(views, ranks, r, behind)) behind = r;
-    }
-    for (int r = 0; r < ranks; r++)
-        if (views[r].beat.waiting < limit) return (tw_verdict){.rank = -1}; /* on its way */
-    char what[256];
-    snprintf(what, sizeof what,
-             "waits in %s, rank %d in %s, and all others wait too, since %.0f s: messages are lost, or the "
-             "ranks do not agree on what comes next",
-             views[behind].beat.call, waiting, w->call, views[behind].beat.waiting);
-    return on(behind, peers, ranks, what);
-}
-
-/* All are stuck outside collectives: nobody waits for anybody. The one that stopped first is named. */
-static tw_verdict on_idle(const tw_peer_view *views, const tw_peer *peers, int ranks, double limit) {
-    int first = 0;
-    for (int r = 0; r < ranks; r++) {
-        const tw_beat *b = &views[r].beat;
-        bool stuck = b->idle >= limit || b->still >= TW_WATCHDOG_PATIENCE * limit;
-        if (b->waiting > 0 || !stuck) return (tw_verdict){.rank = -1};
-        if (b->still > views[first].beat.still) first = r;
-    }
-    char what[256];
-    snprintf(
-        what, sizeof what,
-        "has neither computed nor read or written for %.0f s, nor has any other rank, and none waits for "
-        "another: what they read from or write to does not answer",
-        views[first].beat.still);
-    return on(first, peers, ranks, what);
-}
-
-tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int ranks, double now,
-                           double limit) {
-    int waiting = -1;
-    for (int r = 0; r < ranks; r++) {
-        if (*views[r].beat.report) {
-            tw_verdict v = {.rank = r, .reported = 1};
-            snprintf(v.text, sizeof v.text, "%s", views[r].beat.report);
-            return v;
-        }
-        if (r > 0 && now - views[r].heard > limit) return on_silent(r, peers, ranks, now - views[r].heard);
-        if (views[r].beat.waiting >= limit &&
-            (waiting < 0 || total_done(&views[r].beat) > total_done(&views[waiting].beat)))
-            waiting = r;
-    }
-    return waiting < 0 ? on_idle(views, peers, ranks, limit) : on_stuck(views, peers, ranks, waiting, limit);
-}
 
 /* ---- the end ---- */
 
@@ -185,7 +94,7 @@ static void judge(tw_watchdog *w, double now) {
         w->views[0].heard = now;
         v = tw_verdict_find(w->views, w->peers, w->ranks, now, w->limit);
     } else if (now - w->views[0].heard > w->limit && now - w->views[0].heard > w->limit + turn(w)) {
-        v = on_silent(0, w->peers, w->ranks, now - w->views[0].heard);
+        v = tw_verdict_silent(0, w->peers, w->ranks, now - w->views[0].heard);
     }
     if (v.rank >= 0 && w->rank != 0) { /* nobody to be told through: speak at once */
         w->verdict = v;
@@ -204,16 +113,28 @@ static void carry_out(const tw_watchdog *w, double now) {
     _exit(EXIT_FAILURE);
 }
 
+/* Whether nothing comes from the host of a rank any more, which is not this one. */
+static bool host_is_silent(const tw_watchdog *w, int rank, int known, double now) {
+    if (on_my_host(w, rank)) return false;
+    for (int r = 0; r < known; r++)
+        if (strcmp(w->peers[r].host, w->peers[rank].host) == 0 &&
+            now - w->views[r].heard <= 1 + 2 * w->interval)
+            return false;
+    return true;
+}
+
 /* The launcher ends the job (SIGTERM) while a rank is silent: it has noticed too, and its own message may
  * name no rank. There is about a second left to say which one it is, of all that may be the reason for the
- * signal only if the silence is no short one. */
+ * signal only if the silence is no short one, or that of a whole host. */
 static void mind_the_end(tw_watchdog *w, double now) {
     double quiet = fmax(2 + 4 * w->interval, w->limit / 4);
+    int known = w->rank == 0 ? w->ranks : 1; /* the others hear rank 0 alone */
     if (tw_stop_signal() != SIGTERM) return;
     if (w->rank != 0 && (place_on_host(w) != 0 || one_has_left(w))) return;
-    for (int r = 0; r < (w->rank == 0 ? w->ranks : 1); r++) {
-        if (r == w->rank || now - w->views[r].heard <= quiet) continue;
-        w->verdict = on_silent(r, w->peers, w->ranks, now - w->views[r].heard);
+    for (int r = 0; r < known; r++) {
+        if (r == w->rank) continue;
+        if (now - w->views[r].heard <= quiet && !host_is_silent(w, r, known, now)) continue;
+        w->verdict = tw_verdict_silent(r, w->peers, w->ranks, now - w->views[r].heard);
         speak_and_end(w);
     }
 }
@@ -318,6 +239,15 @@ void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread) {
     pthread_mutex_unlock(&w->lock);
 }
 
+static void describe_progress(const tw_activity *a, tw_beat *beat) {
+    tw_progress p = tw_progress_look();
+    beat->spent = a->spent;
+    beat->longest = a->longest;
+    beat->queued = p.queued;
+    beat->first = p.first;
+    snprintf(beat->doing, sizeof beat->doing, "%s", p.what);
+}
+
 void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
     pthread_mutex_lock(&w->lock);
     double now = tw_seconds();
@@ -325,6 +255,7 @@ void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
     if (beat->waiting > 0) beat->waiting = fmin(beat->waiting, fmax(now - w->woke, 1e-3));
     beat->idle = now - w->activity.last;
     beat->still = now - w->activity.moved;
+    describe_progress(&w->activity, beat);
     memcpy(beat->report, w->report, sizeof beat->report);
     if (w->rank == 0) w->views[0].beat = *beat;
     pthread_mutex_unlock(&w->lock);
@@ -334,6 +265,7 @@ void tw_watchdog_heard(tw_watchdog *w, int rank, const tw_beat *beat) {
     pthread_mutex_lock(&w->lock);
     w->views[rank] = (tw_peer_view){.heard = tw_seconds(), .beat = *beat};
     w->views[rank].beat.report[sizeof beat->report - 1] = '\0';
+    w->views[rank].beat.doing[sizeof beat->doing - 1] = '\0';
     pthread_mutex_unlock(&w->lock);
 }
 

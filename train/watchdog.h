@@ -6,12 +6,16 @@
  * and every rank knows when rank 0 is silent. A thread of its own, which calls no MPI, looks at the clock and
  * ends the process: the one that the verdict makes the speaker after printing it, the others quietly.
  *
- * What is no hang: computing or reading for however long. A rank counts as stuck when others wait for it in a
- * collective, it waits in none, and its process used neither processor nor disk for 3/4 of the time-out; or,
- * however busy it seems, after PATIENCE time-outs. Ranks that are all stuck outside collectives, as when the
- * storage they read from is gone, count as such by the same measures: after 3/4 of the time-out, or after
- * PATIENCE of them if the system says that they wait for a disk, which a slow one may honestly take long for.
- */
+ * What is no hang: to read, write or get work done for however long. A rank counts as stuck when others wait
+ * for it in a collective, it waits in none, and for 3/4 of the time-out its process
+ * - used neither processor nor disk; or
+ * - computed, and no unit of work was done (autograd/progress.h), nor a byte read or written. One operation
+ * of a large model on a slow processor may take longer than that: so it is LONGER times as much as the
+ * longest unit took any rank so far, if that is more, and START times as much while what it does is done for
+ * the first time. Only seconds count in which the process had a processor. If the system says that it waits
+ * for a disk, which a slow one may honestly take long for, it counts as stuck after PATIENCE times as much.
+ * Ranks that are all stuck outside collectives, as when the storage they read from is gone, count as such by
+ * the same measures. */
 #ifndef TW_TRAIN_WATCHDOG_H
 #define TW_TRAIN_WATCHDOG_H
 
@@ -21,7 +25,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { TW_WATCHDOG_PATIENCE = 30 };
+enum { TW_WATCHDOG_PATIENCE = 30, TW_WATCHDOG_START = 10, TW_WATCHDOG_LONGER = 4 };
 
 /* Rank to rank 0. Times are durations: clocks of hosts differ. */
 typedef struct tw_beat {
@@ -29,6 +33,11 @@ typedef struct tw_beat {
     double waiting;   /* seconds its caller has been held up in a collective; 0: it is not */
     double idle;      /* seconds since its process last computed, read, wrote or waited for a disk */
     double still;     /* the same, but waiting for a disk does not count */
+    double spent;     /* seconds it computed since it last got something done; */
+    double longest;   /* the most that a unit of work took it so far, */
+    double queued;    /* and what is queued to its device */
+    int32_t first;    /* what it does is done for the first time */
+    char doing[40];   /* the unit begun last */
     char call[16];    /* the collective under way; "" for none */
     char report[640]; /* why it fails; "" as long as it does not */
 } tw_beat;
@@ -55,6 +64,8 @@ typedef struct tw_peer_view {
  * being stuck, that are one too many. */
 tw_verdict tw_verdict_find(const tw_peer_view *views, const tw_peer *peers, int ranks, double now,
                            double limit);
+/* That one has not been heard of for so long. */
+tw_verdict tw_verdict_silent(int rank, const tw_peer *peers, int ranks, double seconds);
 
 typedef struct tw_watchdog tw_watchdog;
 
@@ -70,7 +81,8 @@ double tw_watchdog_interval(const tw_watchdog *w);
 /* Threads that serve communication count neither as working nor as idle. */
 void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread);
 
-/* For the thread that carries beats. make_beat adds idle, still and report to what the caller filled in. */
+/* For the thread that carries beats. make_beat adds all but what the caller filled in: done, waiting and
+ * call. */
 void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat);
 void tw_watchdog_heard(tw_watchdog *w, int rank, const tw_beat *beat); /* on rank 0 */
 tw_verdict tw_watchdog_verdict(tw_watchdog *w);                        /* what rank 0 sends */

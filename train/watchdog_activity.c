@@ -1,8 +1,10 @@
 #include "train/watchdog_activity.h"
 
+#include "autograd/progress.h"
 #include "train/clock.h"
 
 #include <dirent.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -57,19 +59,37 @@ static bool waits_for_disk(void) {
 
 void tw_activity_open(tw_activity *a) {
     double now = tw_seconds();
-    *a = (tw_activity){.last = now, .moved = now};
+    *a = (tw_activity){.last = now, .moved = now, .looked = now, .units = tw_progress_look().units};
 }
 
 void tw_activity_ignore(tw_activity *a, pthread_t thread) {
     a->ignored = thread;
     a->ignores = true;
-    a->cpu = 0;
+    a->cpu = a->looked_cpu = 0;
+}
+
+/* Time counts where the process had a processor: on a crowded machine, or asleep, work takes longer, and this
+ * clock goes slower. */
+static void look_for_progress(tw_activity *a, double now, double cpu, long long bytes) {
+    tw_progress p = tw_progress_look();
+    double used = fmin(cpu - a->looked_cpu, now - a->looked);
+    if (used > 0) a->spent += used, a->at_unit += used;
+    a->looked = now;
+    a->looked_cpu = cpu;
+    if (p.units != a->units) {
+        a->longest = fmax(a->longest, a->at_unit);
+        a->at_unit = 0;
+    }
+    if (p.units != a->units || p.aside != a->aside || bytes != a->bytes) a->spent = 0;
+    a->units = p.units;
+    a->aside = p.aside;
 }
 
 void tw_activity_look(tw_activity *a, double now) {
     static const double NOISE = 0.05; /* what threads of libraries use to look around */
     double cpu = work_seconds(a);
     long long bytes = disk_bytes();
+    look_for_progress(a, now, cpu, bytes);
     if (cpu - a->cpu >= NOISE || bytes != a->bytes) {
         a->last = a->moved = now;
         a->cpu = cpu;

@@ -10,6 +10,9 @@ extern "C" {
 
 /* CUDA devices that this process sees; 0 where there are none or the driver is too old. */
 int tw_cuda_devices(void);
+/* Whether the machine's driver can serve this build: TW_OK also where there is no driver or no GPU to serve.
+ */
+tw_status tw_cuda_check_driver(void) TW_MUST_CHECK;
 /* What tells GPU `index` (or its MIG part) from all others, of this host and of other ones. */
 enum { TW_CUDA_ID = 16 };
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) TW_MUST_CHECK;

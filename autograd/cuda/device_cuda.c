@@ -321,16 +321,26 @@ static void cuda_destroy(tw_device *d) {
     free(c);
 }
 
-static tw_status check_machine(int index) {
+tw_status tw_cuda_check_driver(void) {
     int count = 0, driver = 0, runtime = 0;
     (void)cudaDriverGetVersion(&driver);
     (void)cudaRuntimeGetVersion(&runtime);
     cudaError_t error = cudaGetDeviceCount(&count);
     if (error != cudaSuccess) (void)cudaGetLastError();
-    if (driver == 0) return FAIL(TW_ERR_UNSUPPORTED, "no CUDA driver is installed");
+    if (driver == 0 || error == cudaSuccess || error == cudaErrorNoDevice) return TW_OK;
     if (driver / 1000 < runtime / 1000)
         return FAIL(TW_ERR_UNSUPPORTED, "the driver serves CUDA %d.%d, this build needs %d.0 or later",
                     driver / 1000, driver % 1000 / 10, runtime / 1000);
+    return FAIL(TW_ERR_UNSUPPORTED, "the driver does not answer (%s)", cudaGetErrorString(error));
+}
+
+static tw_status check_machine(int index) {
+    int count = 0, driver = 0;
+    TRY(tw_cuda_check_driver());
+    (void)cudaDriverGetVersion(&driver);
+    if (driver == 0) return FAIL(TW_ERR_UNSUPPORTED, "no CUDA driver is installed");
+    cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess) (void)cudaGetLastError();
     if (error != cudaSuccess || count == 0)
         return FAIL(TW_ERR_UNSUPPORTED, "no CUDA device is seen (%s)",
                     error == cudaSuccess ? "there are 0" : cudaGetErrorString(error));

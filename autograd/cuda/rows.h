@@ -111,6 +111,27 @@ TW_DEVICE void tw_store_columns(const tw_view &x, int64_t row, int64_t col, int6
         tw_store_pack((float *)x.data + at, x.wide, d - col, v, x.add);
 }
 
+/* The same of columns [col, col + n) or the first 8 of them, where a row's part ends, as a head does; 0
+ * behind it. */
+TW_DEVICE void tw_load_head(const tw_view &x, int64_t row, int64_t col, int64_t n, float *v) {
+    int64_t at = row * x.stride + col;
+    bool wide = x.wide && n >= TW_PACK && col % TW_PACK == 0;
+    if (x.bf16)
+        tw_load_pack((const tw_bf16 *)x.data + at, wide, n, v);
+    else
+        tw_load_pack((const float *)x.data + at, wide, n, v);
+}
+
+/* The same way back. */
+TW_DEVICE void tw_store_head(const tw_view &x, int64_t row, int64_t col, int64_t n, const float *v) {
+    int64_t at = row * x.stride + col;
+    bool wide = x.wide && n >= TW_PACK && col % TW_PACK == 0;
+    if (x.bf16)
+        tw_store_pack((tw_bf16 *)x.data + at, wide, n, v, x.add);
+    else
+        tw_store_pack((float *)x.data + at, wide, n, v, x.add);
+}
+
 /* What a bf16 would keep. */
 TW_DEVICE float tw_round_bf16(float v) {
     tw_bf16 half;
@@ -286,6 +307,7 @@ template <int PACKS>
 TW_DEVICE void tw_columns_partial(const tw_group &at, int groups, const float (*v)[TW_PACK], float *partial,
                                   int which, int sums, float *shared) {
     float *out = partial + ((int64_t)blockIdx.x * sums + which) * at.d;
+    bool wide = at.d % TW_PACK == 0 && reinterpret_cast<uintptr_t>(partial) % 16 == 0;
 #pragma unroll
     for (int p = 0; p < PACKS; p++) {
         __syncthreads();
@@ -293,11 +315,11 @@ TW_DEVICE void tw_columns_partial(const tw_group &at, int groups, const float (*
         for (int e = 0; e < TW_PACK; e++) shared[e * (int)blockDim.x + (int)threadIdx.x] = v[p][e];
         __syncthreads();
         if (at.group > 0) continue;
-        for (int e = 0; e < TW_PACK; e++) {
-            float sum = 0.0f;
-            for (int g = 0; g < groups; g++) sum += shared[e * (int)blockDim.x + g * at.threads + at.lane];
-            if (tw_column(at, p) + e < at.d) out[tw_column(at, p) + e] = sum;
-        }
+        float sum[TW_PACK] = {};
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++)
+            for (int g = 0; g < groups; g++) sum[e] += shared[e * (int)blockDim.x + g * at.threads + at.lane];
+        tw_store_pack(out + tw_column(at, p), wide, at.d - tw_column(at, p), sum, false);
     }
 }
 

@@ -55,6 +55,17 @@ static inline int64_t tw_sums_blocks(int64_t n) {
     return (n + TW_SUMS_THREADS - 1) / TW_SUMS_THREADS;
 }
 
+/* gradient_rule: units whose squares a block adds up, and what each block leaves (two f64). */
+enum { TW_RULE_GROUP = 64 };
+
+static inline int64_t tw_rule_groups(int64_t units) {
+    return units > 0 ? (units + TW_RULE_GROUP - 1) / TW_RULE_GROUP : 1;
+}
+
+static inline int64_t tw_rule_scratch(int64_t units) {
+    return tw_rule_groups(units) * 16;
+}
+
 /* Scratch of a GPU instead of the CPU's. */
 static inline void tw_call_scratch_cuda(tw_call *c, int64_t forward, int64_t backward) {
     if (!c->device || c->device->kind == TW_CPU) return;

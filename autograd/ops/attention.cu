@@ -57,15 +57,21 @@ TW_DEVICE place place_here(const attention_args &a) {
     return at;
 }
 
-/* Rows [first, first + n) of part `part` of the head to shared memory, 0 beyond `end`; part 3: of o. */
+/* Rows [first, first + n) of part `part` of the head to shared memory, 0 beyond `end`; part 3: of o. A thread
+ * a pack: rows of shared memory are an odd number of words apart, so that a column is free of conflicts, and
+ * take single elements. */
 TW_DEVICE void load_tile(const attention_args &a, const place &at, int part, int64_t first, int n,
                          int64_t end, float (*tile)[WIDEST + 1]) {
     const tw_view &from = part == 3 ? a.o : a.qkv;
     int64_t column = part == 3 ? at.h * a.width : (part * a.heads + at.h) * a.width;
-    for (int64_t i = threadIdx.x; i < n * a.width; i += THREADS) {
-        int64_t row = i / a.width, c = i % a.width;
-        bool inside = first + row < end;
-        tile[row][c] = inside ? tw_get_one(from, (at.row + first + row) * from.stride + column + c) : 0.0f;
+    int width = (int)a.width, packs = (width + TW_PACK - 1) / TW_PACK;
+    for (int i = (int)threadIdx.x; i < n * packs; i += THREADS) {
+        int row = i / packs, c = i % packs * TW_PACK;
+        float v[TW_PACK] = {};
+        if (first + row < end) tw_load_head(from, at.row + first + row, column + c, width - c, v);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++)
+            if (c + e < width) tile[row][c + e] = v[e];
     }
 }
 

@@ -56,7 +56,7 @@ typedef struct tw_batch_norm_attr {
     bool relu;
     bool training;        /* normalise by the batch's own statistics, not the running ones */
     struct tw_comm *comm; /* the batch is that of all its ranks, which make this call together; NULL: this
-                             call's. CPU only */
+                             call's */
 } tw_batch_norm_attr;
 
 typedef struct tw_avg_pool_attr {

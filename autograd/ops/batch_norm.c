@@ -17,8 +17,8 @@
  * leave them alone.
  *
  * With attr.comm the statistics are those of all ranks' rows (synchronised batch norm): each gets every
- * rank's sums in f64 and joins them in the order of the ranks, in forward and in backward. A rank may have no
- * rows. */
+ * rank's sums in f64 and joins them in the order of the ranks, in forward and in backward: on the CPU by the
+ * communicator's host group, on a GPU by its asynchronous one. A rank may have no rows. */
 
 enum { X, GAIN, BIAS, MEAN, VARIANCE, RESIDUAL };
 
@@ -54,7 +54,8 @@ tw_status tw_batch_norm_shape(tw_call *c) {
     size_t threads = (size_t)tw_threads(), width = (size_t)d;
     c->forward_scratch = c->backward_scratch = (exchanged(c, d) + threads * 2 * width) * sizeof(double) +
                                                (2 + threads * FLOATS) * width * sizeof(float);
-    int64_t partial = tw_column_scratch(2, d);
+    int64_t told = (attr_of(c)->comm ? attr_of(c)->comm->ranks : 0) * (1 + 2 * d) * (int64_t)sizeof(double);
+    int64_t partial = told + tw_column_scratch(2, d);
     tw_call_scratch_cuda(c, partial, partial + 2 * d * (int64_t)sizeof(float));
 #ifdef TW_WITH_CUDA
     if (c->device && !tw_on_cpu(c->device)) tw_norm_graph_shape(c);

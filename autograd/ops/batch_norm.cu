@@ -1,10 +1,16 @@
 #include "autograd/cuda/norm_graph.h"
 #include "autograd/cuda/rows.h"
+extern "C" {
+#include "autograd/comm.h"
+}
 
 /* Batch normalisation over the rows of x, then the residual and ReLU (batch_norm.c says what inputs and
  * outputs are and what the running statistics' gradients mean). Sums over rows are taken in f32 by a thread,
  * and from there on in f64 and in a fixed order; those for the variance are of differences to the first row.
- */
+ *
+ * Over ranks each tells the others, in f64, what it would have made of its own rows: their number, mean and
+ * squared deviations, in backward two sums. All join that in the order of the ranks, on the compute queue:
+ * the host waits for none of it. */
 
 namespace {
 
@@ -16,8 +22,10 @@ struct norm_args {
     tw_view dy, dx, dresidual;    /* backward */
     const float *gain, *bias;     /* (C) */
     const float *mean, *variance; /* (C): the batch's or running ones */
-    float *partial;               /* (blocks, 2, C) */
-    float *slope, *level;         /* (C): what the gradient of x needs, see finish_gradient */
+    double *told;                 /* (ranks, 1 + 2C) see tell; NULL: this rank's rows are the batch */
+    int rank, ranks;
+    float *partial;       /* (blocks, 2, C) */
+    float *slope, *level; /* (C): what the gradient of x needs, see finish_gradient */
     int64_t rows, d;
     float eps;
     bool relu, training;
@@ -64,6 +72,64 @@ TW_DEVICE double total_of(const norm_args &a, int64_t blocks, int which, int64_t
     return sum;
 }
 
+/* ---- between ranks ---- */
+
+/* Sums of a channel over some rows. Forward: their mean and the sum of squared deviations from it; backward:
+ * of g (x - mean) and of g. */
+struct sums {
+    double rows, first, second;
+};
+
+/* Of this rank's rows. */
+TW_DEVICE sums own_moments(const norm_args &a, int64_t blocks, int64_t i) {
+    if (a.rows == 0) return {0.0, 0.0, 0.0};
+    double n = (double)a.rows, mean = total_of(a, blocks, 0, i) / n;
+    double squares = total_of(a, blocks, 1, i) - n * mean * mean;
+    return {n, (double)tw_get_one(a.x, i) + mean, squares < 0.0 ? 0.0 : squares}; /* NaN stays */
+}
+
+TW_DEVICE sums own_gradients(const norm_args &a, int64_t blocks, int64_t i) {
+    return {(double)a.rows, total_of(a, blocks, 0, i), total_of(a, blocks, 1, i)};
+}
+
+/* This rank's to its place: the number of rows, then C of each sum. */
+__global__ void tell(norm_args a, int64_t blocks, bool forward) {
+    int64_t i = tw_global_thread();
+    double *mine = a.told + a.rank * (1 + 2 * a.d);
+    if (i == 0) mine[0] = (double)a.rows;
+    if (i >= a.d) return;
+    sums s = forward ? own_moments(a, blocks, i) : own_gradients(a, blocks, i);
+    mine[1 + i] = s.first, mine[1 + a.d + i] = s.second;
+}
+
+TW_DEVICE sums told_by(const norm_args &a, int rank, int64_t i) {
+    const double *all = a.told + rank * (1 + 2 * a.d);
+    return {all[0], all[1 + i], all[1 + a.d + i]};
+}
+
+/* Of all ranks' rows (Chan et al. 1979). */
+TW_DEVICE sums joined_moments(const norm_args &a, int64_t i) {
+    sums all = {0.0, 0.0, 0.0};
+    for (int r = 0; r < a.ranks; r++) {
+        sums s = told_by(a, r, i);
+        if (s.rows == 0.0) continue;
+        double delta = s.first - all.first, share = s.rows / (all.rows + s.rows);
+        all.first += delta * share;
+        all.second += s.second + delta * delta * all.rows * share;
+        all.rows += s.rows;
+    }
+    return all;
+}
+
+TW_DEVICE sums joined_gradients(const norm_args &a, int64_t i) {
+    sums all = {0.0, 0.0, 0.0};
+    for (int r = 0; r < a.ranks; r++) {
+        sums s = told_by(a, r, i);
+        all.rows += s.rows, all.first += s.first, all.second += s.second;
+    }
+    return all;
+}
+
 /* ---- forward ---- */
 
 __global__ void __launch_bounds__(THREADS) statistics_partial(norm_args a) {
@@ -87,11 +153,9 @@ __global__ void __launch_bounds__(THREADS) statistics_partial(norm_args a) {
 __global__ void statistics_finish(norm_args a, int64_t blocks, float *stats) {
     int64_t i = tw_global_thread();
     if (i >= a.d) return;
-    double n = a.rows > 0 ? (double)a.rows : 1.0;
-    double mean = total_of(a, blocks, 0, i) / n, square = total_of(a, blocks, 1, i) / n - mean * mean;
-    double origin = a.rows > 0 ? (double)tw_get_one(a.x, i) : 0.0;
-    stats[i] = (float)(origin + mean);
-    stats[a.d + i] = square < 0.0 ? 0.0f : (float)square; /* NaN stays */
+    sums s = a.told ? joined_moments(a, i) : own_moments(a, blocks, i);
+    stats[i] = (float)s.first;
+    stats[a.d + i] = s.rows > 0.0 ? (float)(s.second / s.rows) : 0.0f;
 }
 
 TW_DEVICE void load_rule(const norm_args &a, int64_t col, float *mean, float *scale) {
@@ -157,18 +221,19 @@ struct column_grads {
     const tw_step *step;
 };
 
-/* slope = rstd^2 sum g (x - mean) / rows, level = mean of g. */
+/* slope = rstd^2 sum g (x - mean) / rows, level = mean of g, over all ranks' rows; gain and bias get what
+ * this rank's own make of it. */
 __global__ void finish_gradient(norm_args a, int64_t blocks, column_grads to) {
     int64_t i = tw_global_thread();
     if (i >= a.d) return;
-    double slope = total_of(a, blocks, 0, i), level = total_of(a, blocks, 1, i);
+    sums own = own_gradients(a, blocks, i), all = a.told ? joined_gradients(a, i) : own;
     double rstd = 1.0 / sqrt((double)a.variance[i] + (double)a.eps),
-           inverse = a.rows > 0 ? 1.0 / (double)a.rows : 0.0;
-    if (to.gain.data) tw_put_one(to.gain, i, (float)(slope * rstd));
-    if (to.bias.data) tw_put_one(to.bias, i, (float)level);
-    a.slope[i] = (float)(slope * rstd * rstd * inverse), a.level[i] = (float)(level * inverse);
+           inverse = all.rows > 0.0 ? 1.0 / all.rows : 0.0;
+    if (to.gain.data) tw_put_one(to.gain, i, (float)(own.first * rstd));
+    if (to.bias.data) tw_put_one(to.bias, i, (float)own.second);
+    a.slope[i] = (float)(all.first * rstd * rstd * inverse), a.level[i] = (float)(all.second * inverse);
     float share = a.training && a.rows > 0 ? to.step->share : 0.0f;
-    float unbiased = a.rows > 1 ? (float)((double)a.rows / (double)(a.rows - 1)) : 1.0f;
+    float unbiased = all.rows > 1.0 ? (float)(all.rows / (all.rows - 1.0)) : 1.0f;
     if (to.mean.data) tw_put_one(to.mean, i, share != 0.0f ? share * (to.running_mean[i] - a.mean[i]) : 0.0f);
     if (to.variance.data)
         tw_put_one(to.variance, i,
@@ -203,17 +268,23 @@ norm_args args_of(const tw_call *c) {
     a.gain = (const float *)c->input[GAIN].data, a.bias = (const float *)c->input[BIAS].data;
     a.mean = (const float *)(attr->training ? c->output[1].data : c->input[MEAN].data);
     a.variance = attr->training ? a.mean + a.d : (const float *)c->input[VARIANCE].data;
-    a.partial = (float *)c->scratch;
+    if (attr->training && attr->comm) {
+        a.told = (double *)c->scratch;
+        a.rank = attr->comm->rank, a.ranks = attr->comm->ranks;
+    }
+    a.partial = (float *)((double *)c->scratch + a.ranks * (1 + 2 * a.d));
     a.slope = a.partial + TW_COLUMN_BLOCKS * 2 * a.d, a.level = a.slope + a.d;
     a.eps = attr->eps, a.relu = attr->relu, a.training = attr->training;
     return a;
 }
 
-/* Ranks cannot tell each other their sums from here yet. */
-tw_status check_alone(const tw_call *c) {
-    const tw_batch_norm_attr *attr = (const tw_batch_norm_attr *)c->attr;
-    if (!attr->training || !attr->comm) return TW_OK;
-    return FAIL(TW_ERR_UNSUPPORTED, "statistics over ranks are computed on the CPU only: use local ones");
+/* What later kernels find in a.told. f64 travel as two f32: bits are moved, never added. */
+tw_status exchange(const tw_call *c, const norm_args &a, int64_t blocks, bool forward) {
+    tw_comm *comm = ((const tw_batch_norm_attr *)c->attr)->comm;
+    if (!a.told) return TW_OK;
+    TRY(TW_LAUNCH(c->device, tell, tw_blocks(a.d, 64), 64, 0, a, blocks, forward));
+    TRY(tw_comm_gather_even(comm, (float *)(void *)a.told, 2 * (1 + 2 * a.d)));
+    return comm->follow(comm);
 }
 
 /* Blocks for rows (x) and columns (y); passes without sums take `more` times as many rows of blocks. */
@@ -230,7 +301,6 @@ tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
     norm_args a = args_of(c);
     tw_device *d = c->device;
     bool done;
-    TRY(check_alone(c));
     if (a.d == 0) return TW_OK;
     TRY(tw_norm_graph_forward(c, &done));
     if (done) return TW_OK;
@@ -238,6 +308,7 @@ tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
     dim3 grid = grid_of(a, 1);
     if (a.training) {
         TRY(TW_LAUNCH(d, statistics_partial, grid, THREADS, 0, a));
+        TRY(exchange(c, a, (int64_t)grid.x, true));
         TRY(TW_LAUNCH(d, statistics_finish, tw_blocks(a.d, 64), 64, 0, a, (int64_t)grid.x,
                       (float *)c->output[1].data));
     }
@@ -247,7 +318,6 @@ tw_status tw_batch_norm_forward_cuda(const tw_call *c) {
 static tw_status own_backward(const tw_call *c) {
     norm_args a = args_of(c);
     tw_device *d = c->device;
-    TRY(check_alone(c));
     if (a.d == 0) return TW_OK;
     a.dy = tw_view_out(&c->output_grad[0], TW_WRITE);
     a.dx = tw_view_out(&c->input_grad[X], c->input_mode[X]);
@@ -261,6 +331,7 @@ static tw_status own_backward(const tw_call *c) {
                        c->step};
     dim3 grid = grid_of(a, 1);
     TRY(TW_LAUNCH(d, gradient_partial, grid, THREADS, 0, a));
+    TRY(exchange(c, a, (int64_t)grid.x, false));
     TRY(TW_LAUNCH(d, finish_gradient, tw_blocks(a.d, 64), 64, 0, a, (int64_t)grid.x, to));
     if (!a.dx.data) return TW_OK;
     return TW_LAUNCH(d, input_gradient, grid_of(a, 16), THREADS, 0, a);

@@ -17,6 +17,7 @@
 #include "autograd/gemm_cpu.h"
 #include "autograd/op.h"
 #include "autograd/ops/activation_math.h"
+#include "autograd/progress.h"
 
 #include <omp.h>
 
@@ -186,6 +187,7 @@ tw_status tw_contrastive_loss_forward_cpu(const tw_call *call) {
         for (int64_t j = 0; j < n; j += TILE) {
             tile t = {logit, i, j, height, smaller(TILE, n - j)};
             TRY(make_logits(call, scale, &t));
+            tw_progress_tick();
             find_targets(&t, first, row, col + j, target + i, row_first + i, col_first + i);
             absorb_tile(&t, row, col);
         }
@@ -268,6 +270,7 @@ tw_status tw_contrastive_loss_backward_cpu(const tw_call *call) {
         for (int64_t j = 0; j < n; j += TILE) {
             tile t = {logit, i, j, smaller(TILE, rows - i), smaller(TILE, n - j)};
             TRY(make_logits(call, scale, &t));
+            tw_progress_tick();
             make_slopes(call, &t, zeros, sums);
             for (int64_t r = 0; r < t.rows; r++) total += sums[r];
             TRY(deliver(call, &t, IMAGE, scale));

@@ -11,6 +11,7 @@ namespace {
 enum { IMAGE, TEXT, LOGIT_SCALE };
 enum { ROW_LSE, COL_LSE, TARGET, MOST, IS_FIRST };
 enum { HEIGHT = TW_LOSS_HEIGHT, WIDTH = TW_LOSS_WIDTH, THREADS = WIDTH, WARPS = THREADS / TW_WARP };
+enum { QUAD = 4, QUADS = WIDTH / QUAD, STRIPS = THREADS / QUADS }; /* of columns: 16 bytes; strips of rows */
 
 /* Of a run of logits of one row (or column): the largest, the sum of exp(x - largest), and the largest of
  * those to the left of the row's target (above the column's). */
@@ -74,17 +75,29 @@ TW_DEVICE part part_of_row(const float *x, int n, int64_t limit) {
     return p;
 }
 
+/* Whether the tile's rows are whole quads on 16-byte boundaries. */
+TW_DEVICE bool is_wide(const tile &t) {
+    return t.cols % QUAD == 0 && reinterpret_cast<uintptr_t>(t.x) % 16 == 0;
+}
+
 /* A block has HEIGHT rows and WIDTH columns of the tile. */
 __global__ void absorb_tile(absorb_args a) {
-    __shared__ float x[HEIGHT * WIDTH];
+    __align__(16) __shared__ float x[HEIGHT * WIDTH];
     const tile &t = a.t;
     float scale = expf(*t.logit_scale);
     int64_t row = (int64_t)blockIdx.y * HEIGHT, col = (int64_t)blockIdx.x * WIDTH;
     int rows = (int)(t.rows - row < HEIGHT ? t.rows - row : (int64_t)HEIGHT);
     int cols = (int)(t.cols - col < WIDTH ? t.cols - col : (int64_t)WIDTH);
     int64_t shift = t.first + t.row + row - t.col - col; /* row r's target is the block's column r + shift */
-    for (int i = (int)threadIdx.x; i < rows * WIDTH; i += THREADS)
-        if (i % WIDTH < cols) x[i] = scale * t.x[(row + i / WIDTH) * t.cols + col + i % WIDTH];
+    bool wide = is_wide(t);
+    for (int i = (int)threadIdx.x * QUAD; i < rows * WIDTH; i += THREADS * QUAD) {
+        float v[QUAD];
+        if (i % WIDTH >= cols) continue;
+        tw_load_part(t.x + (row + i / WIDTH) * t.cols + col, i % WIDTH, cols, wide, v);
+#pragma unroll
+        for (int e = 0; e < QUAD; e++) v[e] *= scale;
+        tw_store16(x + i, v); /* what lies behind the last column is not read */
+    }
     __syncthreads();
     for (int j = (int)threadIdx.x; j < cols; j += THREADS)
         a.col_part[blockIdx.y * t.cols + col + j] = part_of_column(x + j, rows, j - shift);
@@ -142,22 +155,40 @@ struct slope_args {
     double *sums;                    /* a block: sum of gradient times logit */
 };
 
-/* Inner products to their gradients, in place. */
+/* Row r's inner products with columns [col, col + 4) to their gradients, in place; adds gradient times logit
+ * to *total. lse, slope: of these columns. */
+TW_DEVICE void make_quad(const slope_args &a, float scale, int64_t r, int64_t col, const float *lse,
+                         const float *slope, double *total) {
+    const tile &t = a.t;
+    float *row = t.x + r * t.cols, x[QUAD];
+    bool wide = is_wide(t);
+    float row_slope = a.row ? a.row[t.row + r] : 0.0f, row_lse = a.row ? a.row_lse[t.row + r] : 0.0f;
+    tw_load_part(row, col, t.cols, wide, x);
+#pragma unroll
+    for (int e = 0; e < QUAD; e++) {
+        if (col + e >= t.cols) continue;
+        float y = scale * x[e], g = slope[e] * expf(y - lse[e]);
+        if (a.row) g += row_slope * expf(y - row_lse);
+        if (a.target && t.first + t.row + r == t.col + col + e) g += a.target[t.row + r];
+        *total += (double)g * (double)y;
+        x[e] = g * scale;
+    }
+    tw_store_part(row, col, t.cols, wide, x);
+}
+
+/* A block has HEIGHT rows and WIDTH columns, a thread four of these and every STRIPS-th row. */
 __global__ void make_slopes(slope_args a) {
     const tile &t = a.t;
-    float scale = expf(*t.logit_scale);
+    float scale = expf(*t.logit_scale), lse[QUAD], slope[QUAD] = {};
     double total = 0.0;
-    int64_t col = (int64_t)blockIdx.x * THREADS + threadIdx.x, row = (int64_t)blockIdx.y * HEIGHT;
+    int64_t col = (int64_t)blockIdx.x * WIDTH + threadIdx.x % QUADS * QUAD,
+            row = (int64_t)blockIdx.y * HEIGHT;
     int64_t end = row + HEIGHT < t.rows ? row + HEIGHT : t.rows;
     if (col < t.cols) {
-        float lse = a.col_lse[t.col + col], slope = a.col ? a.col[t.col + col] : 0.0f;
-        for (int64_t r = row; r < end; r++) {
-            float x = scale * t.x[r * t.cols + col], g = slope * expf(x - lse);
-            if (a.row) g += a.row[t.row + r] * expf(x - a.row_lse[t.row + r]);
-            if (a.target && t.first + t.row + r == t.col + col) g += a.target[t.row + r];
-            total += (double)g * (double)x;
-            t.x[r * t.cols + col] = g * scale;
-        }
+        tw_load_part(a.col_lse + t.col, col, t.cols, false, lse); /* once for all rows */
+        if (a.col) tw_load_part(a.col + t.col, col, t.cols, false, slope);
+        for (int64_t r = row + threadIdx.x / QUADS; r < end; r += STRIPS)
+            make_quad(a, scale, r, col, lse, slope, &total);
     }
     total = tw_block_sum(total);
     if (threadIdx.x == 0) a.sums[(int64_t)blockIdx.y * gridDim.x + blockIdx.x] = total;
@@ -258,7 +289,7 @@ tw_status backward_tile(const tw_call *c, const tile &t, double *total, double *
                     col,
                     (const float *)c->output_grad[TARGET].data,
                     sums};
-    dim3 grid(tw_blocks(t.cols, THREADS), tw_blocks(t.rows, HEIGHT));
+    dim3 grid(tw_blocks(t.cols, WIDTH), tw_blocks(t.rows, HEIGHT));
     TRY(make_logits(c, t));
     TRY(TW_LAUNCH(c->device, make_slopes, grid, THREADS, 0, a));
     TRY(TW_LAUNCH(c->device, add_sums, 1, THREADS, 0, total, (const double *)sums, (int64_t)grid.x * grid.y,

@@ -12,30 +12,37 @@ enum { THREADS = TW_SUMS_THREADS };
 
 struct sums_args {
     tw_own_columns own;
-    double *parts; /* (blocks, 3) */
+    double *parts; /* (blocks, 4): three sums, and -j of the first bad pair j, -INFINITY if there is none */
     float *row, *target;
 };
 
 __global__ void combine_columns(sums_args a) {
-    double tally[3] = {0.0, 0.0, 0.0};
+    double tally[3] = {0.0, 0.0, 0.0}, bad = -(double)INFINITY, *part = a.parts + 4 * (int64_t)blockIdx.x;
     int64_t j = tw_global_thread();
     if (j < a.own.own) {
+        if (tw_pair_is_bad(&a.own, j)) bad = -(double)j;
         tw_tally_pair(&a.own, j, tally);
         a.row[j] = (float)(0.5 / (double)a.own.pairs);
         a.target[j] = (float)(-1.0 / (double)a.own.pairs);
     }
     tw_block_sum(tally);
-    if (threadIdx.x < 3) a.parts[3 * (int64_t)blockIdx.x + threadIdx.x] = tally[threadIdx.x];
+    bad = tw_block_max(bad);
+    if (threadIdx.x < 3) part[threadIdx.x] = tally[threadIdx.x];
+    if (threadIdx.x == 3) part[3] = bad;
 }
 
 __global__ void add_parts(const double *parts, int64_t blocks, float *out) {
-    double tally[3] = {0.0, 0.0, 0.0};
-    for (int64_t b = threadIdx.x; b < blocks; b += THREADS)
-        for (int i = 0; i < 3; i++) tally[i] += parts[3 * b + i];
+    double tally[3] = {0.0, 0.0, 0.0}, bad = -(double)INFINITY;
+    for (int64_t b = threadIdx.x; b < blocks; b += THREADS) {
+        for (int i = 0; i < 3; i++) tally[i] += parts[4 * b + i];
+        bad = fmax(bad, parts[4 * b + 3]);
+    }
     tw_block_sum(tally);
+    bad = tw_block_max(bad);
     if (threadIdx.x != 0) return;
     tw_split(tally[0], out);
     out[TW_SPLIT] = (float)tally[1], out[TW_SPLIT + 1] = (float)tally[2];
+    out[TW_SPLIT + 2] = bad > -(double)INFINITY ? (float)-bad : -1.0f;
 }
 
 } // namespace

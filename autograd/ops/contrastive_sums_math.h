@@ -40,6 +40,11 @@ TW_MATH bool tw_column_hit(const tw_own_columns *c, int64_t j) {
     return hit;
 }
 
+/* Whether the features of pair j are not all finite: their product is not, then. */
+TW_MATH bool tw_pair_is_bad(const tw_own_columns *c, int64_t j) {
+    return !(fabsf(c->target[j]) < INFINITY);
+}
+
 /* Adds column j and row j: 2N times their loss, and hits of the image and of the text. */
 TW_MATH void tw_tally_pair(const tw_own_columns *c, int64_t j, double *tally) {
     tally[1] += c->is_first[j] ? 1.0 : 0.0;

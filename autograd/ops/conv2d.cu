@@ -110,13 +110,17 @@ template <class P> __global__ void __launch_bounds__(THREADS) conv_product(conv_
         }
 }
 
-/* The parts' sums, in order. */
-__global__ void add_parts(conv_args a, int64_t parts) {
-    int64_t i = tw_global_thread();
-    if (i >= a.m * a.n) return;
-    float sum = 0.0f;
-    for (int64_t p = 0; p < parts; p++) sum += a.partial[p * a.m * a.n + i];
-    tw_put_one(a.to, i, sum);
+/* The rows' sum, in order, to a row: of `parts` and n elements. */
+__global__ void add_parts(tw_view partial, int64_t parts, int64_t n, tw_view to) {
+    int64_t first = tw_global_thread() * TW_PACK;
+    float sum[TW_PACK] = {}, v[TW_PACK];
+    if (first >= n) return;
+    for (int64_t p = 0; p < parts; p++) {
+        tw_load_columns(partial, p, first, n, v);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) sum[e] += v[e];
+    }
+    tw_store_columns(to, 0, first, n, sum);
 }
 
 conv_args args_of(const tw_call *c) {
@@ -135,7 +139,11 @@ template <class P> tw_status run(tw_device *d, conv_args a, int64_t parts) {
     dim3 grid(tw_blocks(a.m, TILE), tw_blocks(a.n, TILE), (unsigned)parts);
     TRY(TW_LAUNCH(d, conv_product<P>, grid, THREADS, 0, a));
     if (!a.partial) return TW_OK;
-    return TW_LAUNCH(d, add_parts, tw_blocks(a.m * a.n, THREADS), THREADS, 0, a, parts);
+    int64_t n = a.m * a.n;
+    tw_view to = tw_view_of(a.to.data, a.to.bf16 ? TW_BF16 : TW_F32, n, n);
+    to.add = a.to.add;
+    return TW_LAUNCH(d, add_parts, tw_blocks(tw_packs_of(n), TW_PACK_THREADS), TW_PACK_THREADS, 0,
+                     tw_view_of(a.partial, TW_F32, n, n), parts, n, to);
 }
 
 } // namespace

@@ -124,8 +124,7 @@ __global__ void sort_tokens(sort_args a) {
  * warp every WARPS-th row of the list, then the warps in order. */
 struct word_args {
     sort_args sort;
-    tw_view sums;
-    float *out; /* (V, d), added to */
+    tw_view sums, out; /* out: (V, d), added to */
     int64_t d;
 };
 
@@ -147,16 +146,13 @@ __global__ void add_words(word_args a) {
     }
     tw_add_warps(sum, WARPS, shared);
     if (threadIdx.x >= TW_WARP) return;
-    float *out = a.out + key * a.d + col;
-#pragma unroll
-    for (int e = 0; e < TW_PACK; e++)
-        if (col + e < a.d) out[e] += sum[e];
+    tw_store_columns(a.out, key, col, a.d, sum);
 }
 
 /* Row t of out: the sum of the rows of sums whose places are t, t + T, t + 2 T ... */
 struct position_args {
     tw_view sums, out;
-    float *kept; /* (T, d): the sums too, for type's */
+    tw_view kept; /* (T, d): the sums too, for type's */
     const int32_t *origin;
     int64_t tokens, samples, rows, d; /* samples: at most as many */
 };
@@ -190,9 +186,7 @@ __global__ void add_positions(position_args a) {
     tw_add_warps(sum, WARPS, shared);
     if (threadIdx.x >= TW_WARP) return;
     if (a.out.data) tw_store_columns(a.out, t, col, a.d, sum);
-#pragma unroll
-    for (int e = 0; e < TW_PACK; e++)
-        if (col + e < a.d) a.kept[t * a.d + col + e] = sum[e];
+    tw_store_columns(a.kept, t, col, a.d, sum);
 }
 
 /* ---- places in backward's scratch: as embed_tokens.c's shape rule counts them ---- */
@@ -239,8 +233,9 @@ tw_status word_gradient(const tw_call *c, const places &p, int64_t rows, int64_t
     word_args a = {{(const int32_t *)c->input[IDS].data, tw_origin_of(c, ORIGIN), attr->padding_id,
                     (int32_t)c->input[WORD].shape[0], rows, p.sorted},
                    tw_view_of(p.sums, TW_F32, d, d),
-                   (float *)g->data,
+                   tw_view_of(g->data, TW_F32, d, d),
                    d};
+    a.out.add = true;
     TRY(TW_LAUNCH(c->device, sort_tokens, tw_blocks(rows, SORT), SORT, 0, a.sort));
     dim3 grid((unsigned)rows, tw_blocks(d, TW_GROUP_COLUMNS));
     return TW_LAUNCH(c->device, add_words, grid, WARPS * TW_WARP, 0, a);
@@ -253,7 +248,7 @@ tw_status other_gradients(const tw_call *c, const places &p, int64_t d) {
     if (!c->input_grad[POSITION].data && !c->input_grad[TYPE].data) return TW_OK;
     position_args a = {tw_view_of(p.sums, TW_F32, d, d),
                        tw_view_out(&c->input_grad[POSITION], c->input_mode[POSITION]),
-                       p.positions,
+                       tw_view_of(p.positions, TW_F32, d, d),
                        tw_origin_of(c, ORIGIN),
                        tokens_of(c),
                        c->input[IDS].shape[0],

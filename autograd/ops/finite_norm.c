@@ -1,11 +1,10 @@
 #include "autograd/op.h"
+#include "autograd/ops/unit_norm.h"
 #include "autograd/parallel.h"
 
-#include <math.h>
-
 /* norm[k] = ||g[segment k]||_2, not finite if any of its elements is not. input: g (n) f32; output:
- * (segments) f32. Squares are added in f64, in blocks of fixed size and in index order: the same for any
- * number of threads. */
+ * (segments) f32. Squares are added in f64 and in an order that no number of threads changes (unit_norm.h).
+ */
 
 tw_status tw_finite_norm_shape(tw_call *c) {
     const tw_finite_norm_attr *attr = c->attr;
@@ -15,25 +14,12 @@ tw_status tw_finite_norm_shape(tw_call *c) {
     return TW_OK;
 }
 
-static double sum_of_squares(const float *g, int64_t n) {
-    enum { BLOCK = 4096 };
-    double total = 0;
-    for (int64_t at = 0; at < n; at += BLOCK) {
-        int64_t end = at + BLOCK < n ? at + BLOCK : n;
-        double sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t i = at; i < end; i++) sum += (double)g[i] * (double)g[i];
-        total += sum;
-    }
-    return total;
-}
-
 tw_status tw_finite_norm_forward_cpu(const tw_call *c) {
     const tw_finite_norm_attr *attr = c->attr;
     const float *g = c->input[0].data;
     float *norm = c->output[0].data;
 #pragma omp parallel for schedule(dynamic, 16) /* the optimizer's segments are many and small */
     for (int64_t k = 0; k < attr->count; k++)
-        norm[k] = (float)sqrt(sum_of_squares(g + attr->segments[k].offset, attr->segments[k].count));
+        norm[k] = tw_unit_norm(g + attr->segments[k].offset, attr->segments[k].count);
     return TW_OK;
 }

@@ -7,8 +7,7 @@ namespace {
 enum { WARPS = 4 }; /* rows a block */
 
 struct normalise_args {
-    tw_view x, y; /* backward: x's gradient, y */
-    const float *dy;
+    tw_view x, y, dy; /* backward: x's gradient, y, its gradient */
     float *norm;
     int64_t rows, d;
 };
@@ -37,16 +36,21 @@ __global__ void l2_normalise_forward(normalise_args a) {
 __global__ void l2_normalise_backward(normalise_args a) {
     int64_t row = (int64_t)blockIdx.x * WARPS + threadIdx.x / TW_WARP;
     if (row >= a.rows) return; /* the whole warp */
-    const float *y = (const float *)a.y.data + row * a.d, *dy = a.dy + row * a.d;
-    float norm = a.norm[row], g[TW_PACK];
+    int64_t first = threadIdx.x % TW_WARP * TW_PACK;
+    float norm = a.norm[row], y[TW_PACK], g[TW_PACK];
     double sum = 0.0;
-    for (int64_t col = threadIdx.x % TW_WARP; col < a.d; col += TW_WARP)
-        sum += (double)y[col] * (double)dy[col];
-    float dot = (float)tw_warp_sum(sum);
-    for (int64_t col = threadIdx.x % TW_WARP * TW_PACK; col < a.d; col += TW_GROUP_COLUMNS) {
+    for (int64_t col = first; col < a.d; col += TW_GROUP_COLUMNS) {
+        tw_load_columns(a.y, row, col, a.d, y);
+        tw_load_columns(a.dy, row, col, a.d, g);
 #pragma unroll
-        for (int e = 0; e < TW_PACK; e++)
-            g[e] = col + e < a.d ? (dy[col + e] - y[col + e] * dot) / norm : 0.0f;
+        for (int e = 0; e < TW_PACK; e++) sum += (double)y[e] * (double)g[e];
+    }
+    float dot = (float)tw_warp_sum(sum);
+    for (int64_t col = first; col < a.d; col += TW_GROUP_COLUMNS) {
+        tw_load_columns(a.y, row, col, a.d, y);
+        tw_load_columns(a.dy, row, col, a.d, g);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) g[e] = (g[e] - y[e] * dot) / norm;
         tw_store_columns(a.x, row, col, a.d, g);
     }
 }
@@ -57,7 +61,7 @@ tw_status tw_l2_normalise_forward_cuda(const tw_call *c) {
     const tw_tensor *x = &c->input[0];
     normalise_args a = {tw_view_rows(x),
                         tw_view_out(&c->output[0], TW_WRITE),
-                        NULL,
+                        {},
                         (float *)c->output[1].data,
                         tw_tensor_rows(x),
                         tw_tensor_cols(x)};
@@ -67,8 +71,11 @@ tw_status tw_l2_normalise_forward_cuda(const tw_call *c) {
 tw_status tw_l2_normalise_backward_cuda(const tw_call *c) {
     const tw_tensor *dx = &c->input_grad[0];
     if (!dx->data) return TW_OK;
-    normalise_args a = {
-        tw_view_out(dx, c->input_mode[0]), tw_view_rows(&c->output[0]), (const float *)c->output_grad[0].data,
-        (float *)c->output[1].data,        tw_tensor_rows(dx),          tw_tensor_cols(dx)};
+    normalise_args a = {tw_view_out(dx, c->input_mode[0]),
+                        tw_view_rows(&c->output[0]),
+                        tw_view_out(&c->output_grad[0], TW_WRITE),
+                        (float *)c->output[1].data,
+                        tw_tensor_rows(dx),
+                        tw_tensor_cols(dx)};
     return TW_LAUNCH(c->device, l2_normalise_backward, tw_blocks(a.rows, WARPS), WARPS * TW_WARP, 0, a);
 }

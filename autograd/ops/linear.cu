@@ -21,16 +21,20 @@ tw_view no_view() {
     return v;
 }
 
-__global__ void to_bf16_kernel(const float *from, int64_t n, tw_bf16 *to) {
-    int64_t i = tw_global_thread();
-    if (i < n) tw_put(to + i, from[i]);
+/* Of one row. */
+__global__ void to_bf16_kernel(tw_view from, tw_view to, int64_t n) {
+    int64_t first = tw_global_thread() * TW_PACK;
+    float v[TW_PACK];
+    if (first >= n) return;
+    tw_load_columns(from, 0, first, n, v);
+    tw_store_columns(to, 0, first, n, v);
 }
 
 /* ---- forward ---- */
 
 struct finish_args {
     int64_t rows, cols;
-    const float *bias;         /* still to be added, or NULL */
+    tw_view bias;              /* still to be added, or absent */
     tw_view z, keep, residual; /* keep: where z + bias goes; keep and residual may be absent */
     tw_view y;                 /* may be z */
     tw_activation activation;
@@ -47,9 +51,11 @@ __global__ void finish_kernel(finish_args a) {
     if (!tw_pack_here(a.rows, a.cols, &row, &col)) return;
     float v[TW_PACK], r[TW_PACK];
     tw_load_columns(a.z, row, col, a.cols, v);
-    if (a.bias)
+    if (a.bias.data) {
+        tw_load_columns(a.bias, 0, col, a.cols, r);
 #pragma unroll
-        for (int e = 0; e < TW_PACK; e++) v[e] += col + e < a.cols ? a.bias[col + e] : 0.0f;
+        for (int e = 0; e < TW_PACK; e++) v[e] += r[e];
+    }
     if (a.keep.data) tw_store_columns(a.keep, row, col, a.cols, v);
 #pragma unroll
     for (int e = 0; e < TW_PACK; e++) v[e] = activated(a.activation, v[e]);
@@ -67,21 +73,25 @@ tw_status finish(const tw_call *call, const tw_cuda_product_args *p, bool add_bi
     a.rows = p->m, a.cols = p->n, a.activation = attr_of(call)->activation;
     a.y = tw_view_out(y, TW_WRITE);
     a.z = tw_view_of(p->out, p->out_type, p->out_stride, p->n);
-    a.keep = a.residual = no_view();
-    if (add_bias) a.bias = (const float *)call->input[BIAS].data;
+    a.bias = a.keep = a.residual = no_view();
+    if (add_bias) a.bias = tw_view_of(call->input[BIAS].data, TW_F32, p->n, p->n);
     if (add_bias && call->n_outputs > 1) a.keep = a.z;
     if (add_residual) a.residual = tw_view_rows(&call->input[RESIDUAL]);
     return TW_LAUNCH(call->device, finish_kernel, tw_blocks(p->m * tw_packs_of(p->n), TW_PACK_THREADS),
                      TW_PACK_THREADS, 0, a);
 }
 
-/* The bias in the type of the result: its own memory, or scratch. */
+/* The bias in the type of the result: its own memory, its set's copy, or scratch. */
 tw_status bias_for(const tw_call *call, tw_dtype type, int64_t m, void **out) {
+    const uint16_t *half = call->input_half[BIAS];
     *out = call->input[BIAS].data;
     if (type == TW_F32) return TW_OK;
+    *out = (void *)half;
+    if (half && (uintptr_t)half % 16 == 0) return TW_OK;
     *out = call->scratch;
-    return TW_LAUNCH(call->device, to_bf16_kernel, tw_blocks(m, 256), 256, 0,
-                     (const float *)call->input[BIAS].data, m, (tw_bf16 *)call->scratch);
+    return TW_LAUNCH(call->device, to_bf16_kernel, tw_blocks(tw_packs_of(m), 64), 64, 0,
+                     tw_view_of(call->input[BIAS].data, TW_F32, m, m),
+                     tw_view_of(call->scratch, TW_BF16, m, m), m);
 }
 
 tw_status forward_by_product(const tw_call *call) {
@@ -176,7 +186,7 @@ tw_status output_gradient(const tw_call *call, int64_t rows, int64_t m, tw_view 
 }
 
 /* Block (x, y) sums 256 columns of every gridDim.y-th group of 8 rows. */
-__global__ void bias_kernel(tw_view dz, int64_t rows, int64_t cols, float *partial) {
+__global__ void bias_kernel(tw_view dz, int64_t rows, int64_t cols, tw_view partial) {
     __shared__ float shared[SUM_WARPS * TW_GROUP_COLUMNS];
     int lane = (int)threadIdx.x % TW_WARP, warp = (int)threadIdx.x / TW_WARP;
     int64_t col = (int64_t)blockIdx.x * TW_GROUP_COLUMNS + lane * TW_PACK;
@@ -188,10 +198,7 @@ __global__ void bias_kernel(tw_view dz, int64_t rows, int64_t cols, float *parti
         for (int e = 0; e < TW_PACK; e++) sum[e] += v[e];
     }
     tw_add_warps(sum, SUM_WARPS, shared);
-    if (warp > 0) return;
-#pragma unroll
-    for (int e = 0; e < TW_PACK; e++)
-        if (col + e < cols) partial[blockIdx.y * cols + col + e] = sum[e];
+    if (warp == 0) tw_store_columns(partial, blockIdx.y, col, cols, sum);
 }
 
 /* The sums of `parts` rows of scratch, to the bias's gradient. */
@@ -205,7 +212,7 @@ tw_status bias_gradient(const tw_call *call, const tw_view &dz, int64_t rows, in
     if (parts > TW_LINEAR_SUMS) parts = TW_LINEAR_SUMS;
     dim3 grid(tw_blocks(m, TW_GROUP_COLUMNS), (unsigned)parts);
     TRY(TW_LAUNCH(call->device, bias_kernel, grid, SUM_WARPS * TW_WARP, 0, dz, rows, m,
-                  (float *)call->scratch));
+                  tw_view_of(call->scratch, TW_F32, m, m)));
     return deliver_bias(call, parts, m);
 }
 

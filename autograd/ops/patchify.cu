@@ -37,14 +37,17 @@ __global__ void patchify_forward(patch_args a) {
     int64_t first = tw_global_thread() * TW_PACK;
     if (first >= a.n) return;
     int64_t per_image = a.patches * 3 * a.p * a.p, pixels = 3 * a.r * a.r, image = first / per_image;
-    uint32_t i = (uint32_t)(first - image * per_image), channel;
+    uint32_t i = (uint32_t)(first - image * per_image), channel = 0, left = 0; /* left: of a patch's line */
+    int64_t from = 0;
     float v[TW_PACK];
 #pragma unroll
     for (int e = 0; e < TW_PACK; e++) {
         v[e] = 0.0f;
         if (first + e >= a.n) continue;
-        int64_t from = image * pixels + source(a, image, i, &channel);
+        if (left == 0)
+            from = image * pixels + source(a, image, i, &channel), left = (uint32_t)a.p - i % (uint32_t)a.p;
         v[e] = a.bytes ? table[channel][a.bytes[from]] : a.floats[from];
+        from += a.bytes ? 3 : 1, left--;
         if (++i == (uint32_t)per_image) i = 0, image++;
     }
     tw_store_columns(a.y, 0, first, a.n, v);

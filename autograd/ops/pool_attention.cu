@@ -1,13 +1,14 @@
 #include "autograd/cuda/rows.h"
 
 /* inputs: q (B,D), kv (B,T,2D), keys before values, lengths (B)?; or kv (rows,2D), offsets (B+1); outputs: y
- * (B,D), probabilities (B,heads,T) f32. A block has one head of one sample: warps take tokens for products
- * over the head's width, threads take columns for sums over tokens. */
+ * (B,D), probabilities (B,heads,T) f32. A block has one head of one sample. Its threads take packs of
+ * columns, as many as a head has, and tokens: `lanes` neighbours one for products over the head's width,
+ * `across` of them one for sums over tokens. */
 
 namespace {
 
 enum { Q, KV, LENGTHS, OFFSETS };
-enum { THREADS = 128, WARPS = THREADS / TW_WARP };
+enum { THREADS = 128 };
 
 struct pool_args {
     tw_view q, kv, y; /* y: or its gradient */
@@ -17,6 +18,7 @@ struct pool_args {
     const int32_t *lengths, *offsets; /* or NULL */
     const tw_step *step;
     int64_t heads, tokens, d, width, batch, rows; /* rows: of kv */
+    int lanes, across; /* a power of 2, at most a warp; the packs of a head, at most THREADS */
     uint32_t layer, threshold;
     float scale, keep; /* keep: 1 / (1 - p) of dropout; 1: none */
 };
@@ -49,12 +51,50 @@ TW_DEVICE float drop(const pool_args &a, const place &at, int64_t t, float x) {
     return tw_dropout_one(at.draw, a.threshold, a.keep, at.h * a.tokens * a.tokens + t, x);
 }
 
-/* sum over the head's columns of a[i] b[i], to every lane of the warp */
-TW_DEVICE float dot(const tw_view &a, int64_t at, const tw_view &b, int64_t bt, int64_t width) {
-    float sum = 0.0f;
-    for (int64_t i = threadIdx.x % TW_WARP; i < width; i += TW_WARP)
-        sum += tw_get_one(a, at + i) * tw_get_one(b, bt + i);
-    return tw_warp_sum(sum);
+/* The inner product of the head's columns of two rows, `xc` and `yc` being where they begin, to all lanes
+ * that work on it; 0 unless there. Every lane of the warp calls it. */
+TW_DEVICE float dot(const pool_args &a, bool there, const tw_view &x, int64_t xr, int64_t xc,
+                    const tw_view &y, int64_t yr, int64_t yc) {
+    float sum = 0.0f, v[TW_PACK], w[TW_PACK];
+    int64_t step = a.lanes * TW_PACK;
+    for (int64_t c = (int)threadIdx.x % a.lanes * TW_PACK; there && c < a.width; c += step) {
+        tw_load_head(x, xr, xc + c, a.width - c, v);
+        tw_load_head(y, yr, yc + c, a.width - c, w);
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) sum += v[e] * w[e];
+    }
+    for (int by = a.lanes / 2; by > 0; by /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, by);
+    return sum;
+}
+
+/* How threads share columns and tokens in sums over tokens. */
+struct share {
+    int64_t col; /* of the head */
+    int token, step, across;
+    bool active;
+};
+
+/* Part `part` of the columns: a head of more than THREADS packs has several. */
+TW_DEVICE share share_here(const pool_args &a, int64_t part) {
+    share at;
+    at.across = a.across, at.step = THREADS / a.across, at.token = (int)threadIdx.x / a.across;
+    at.col = (part * a.across + (int)threadIdx.x % a.across) * TW_PACK;
+    at.active = at.token < at.step && at.col < a.width;
+    return at;
+}
+
+/* Adds v of the threads with the same columns, in order, and gives token 0's the sum. Every thread calls it.
+ */
+TW_DEVICE void add_shares(const share &at, float *v) {
+    __shared__ float shared[TW_PACK * THREADS];
+    __syncthreads();
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++) shared[e * THREADS + (int)threadIdx.x] = v[e];
+    __syncthreads();
+    if (at.token > 0) return;
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++)
+        for (int s = 1; s < at.step; s++) v[e] += shared[e * THREADS + s * at.across + (int)threadIdx.x];
 }
 
 /* p[0 .. n) to its softmax, by the block. What was written to p by the block is read after a barrier. */
@@ -73,27 +113,33 @@ __global__ void __launch_bounds__(THREADS, 1) pool_attention_forward(pool_args a
     place at = place_here(a);
     int64_t from = at.h * a.width;
     float *p = a.p + blockIdx.x * a.tokens;
-    for (int64_t t = threadIdx.x / TW_WARP; t < a.tokens; t += WARPS) {
-        float score = 0.0f;
-        if (t < at.seen)
-            score = a.scale *
-                    dot(a.q, at.b * a.q.stride + from, a.kv, (at.first + t) * a.kv.stride + from, a.width);
-        if (threadIdx.x % TW_WARP == 0) p[t] = score;
+    for (int64_t first = 0; first < a.tokens; first += THREADS / a.lanes) {
+        int64_t t = first + (int)threadIdx.x / a.lanes;
+        float score = a.scale * dot(a, t < at.seen, a.q, at.b, from, a.kv, at.first + t, from);
+        if (t < a.tokens && (int)threadIdx.x % a.lanes == 0) p[t] = score; /* 0 where nothing is seen */
     }
     softmax(p, at.seen);
-    for (int64_t i = threadIdx.x; i < a.width; i += THREADS) {
-        float sum = 0.0f;
-        for (int64_t t = 0; t < at.seen; t++)
-            sum += drop(a, at, t, p[t]) * tw_get_one(a.kv, (at.first + t) * a.kv.stride + a.d + from + i);
-        tw_put_one(a.y, at.b * a.d + from + i, sum);
+    for (int64_t part = 0; part * a.across * TW_PACK < a.width; part++) {
+        share mine = share_here(a, part);
+        float sum[TW_PACK] = {}, v[TW_PACK];
+        for (int64_t t = mine.token; mine.active && t < at.seen; t += mine.step) {
+            float weight = drop(a, at, t, p[t]);
+            tw_load_head(a.kv, at.first + t, a.d + from + mine.col, a.width - mine.col, v);
+#pragma unroll
+            for (int e = 0; e < TW_PACK; e++) sum[e] += weight * v[e];
+        }
+        add_shares(mine, sum);
+        if (mine.active && mine.token == 0)
+            tw_store_head(a.y, at.b, from + mine.col, a.width - mine.col, sum);
     }
 }
 
 /* g: first the dropped probabilities' gradient, then the scores' with the scale in it */
 TW_DEVICE void score_gradients(const pool_args &a, const place &at, int64_t from, const float *p, float *g) {
-    for (int64_t t = threadIdx.x / TW_WARP; t < at.seen; t += WARPS) {
-        float sum = dot(a.y, at.b * a.d + from, a.kv, (at.first + t) * a.kv.stride + a.d + from, a.width);
-        if (threadIdx.x % TW_WARP == 0) g[t] = drop(a, at, t, sum);
+    for (int64_t first = 0; first < at.seen; first += THREADS / a.lanes) {
+        int64_t t = first + (int)threadIdx.x / a.lanes;
+        float sum = dot(a, t < at.seen, a.y, at.b, from, a.kv, at.first + t, a.d + from);
+        if (t < at.seen && (int)threadIdx.x % a.lanes == 0) g[t] = drop(a, at, t, sum);
     }
     __syncthreads();
     float mean = 0.0f;
@@ -103,24 +149,42 @@ TW_DEVICE void score_gradients(const pool_args &a, const place &at, int64_t from
     __syncthreads();
 }
 
+/* The gradients of token t's key and value: in columns from `col` on, n of them. */
+TW_DEVICE void deliver_token(const pool_args &a, const place &at, int64_t t, int64_t col, int64_t n,
+                             float key, float value, const float *query, const float *dy) {
+    float dk[TW_PACK], dv[TW_PACK];
+#pragma unroll
+    for (int e = 0; e < TW_PACK; e++) dk[e] = key * query[e], dv[e] = value * dy[e];
+    if (t >= at.seen) /* whatever query and dy are */
+#pragma unroll
+        for (int e = 0; e < TW_PACK; e++) dk[e] = dv[e] = 0.0f;
+    tw_store_head(a.dkv, at.first + t, col, n, dk);
+    tw_store_head(a.dkv, at.first + t, a.d + col, n, dv);
+}
+
 __global__ void __launch_bounds__(THREADS, 1) pool_attention_backward(pool_args a) {
     place at = place_here(a);
     int64_t from = at.h * a.width;
     const float *p = a.p + blockIdx.x * a.tokens;
     float *g = a.g + blockIdx.x * a.tokens;
     score_gradients(a, at, from, p, g);
-    for (int64_t i = threadIdx.x; i < a.width; i += THREADS) {
-        float sum = 0.0f, query = tw_get_one(a.q, at.b * a.q.stride + from + i),
-              dy = tw_get_one(a.y, at.b * a.d + from + i);
-        for (int64_t t = 0; t < at.end; t++) {
-            int64_t row = at.first + t, to = row * 2 * a.d + from + i;
+    for (int64_t part = 0; part * a.across * TW_PACK < a.width; part++) {
+        share mine = share_here(a, part);
+        int64_t col = from + mine.col, n = mine.active ? a.width - mine.col : 0;
+        float sum[TW_PACK] = {}, query[TW_PACK], dy[TW_PACK], k[TW_PACK] = {};
+        tw_load_head(a.q, at.b, col, n, query);
+        tw_load_head(a.y, at.b, col, n, dy);
+        for (int64_t t = mine.token; mine.active && t < at.end; t += mine.step) {
             bool seen = t < at.seen;
-            if (seen) sum += g[t] * tw_get_one(a.kv, row * a.kv.stride + from + i);
-            if (!a.dkv.data) continue;
-            tw_put_one(a.dkv, to, seen ? g[t] * query : 0.0f);
-            tw_put_one(a.dkv, to + a.d, seen ? drop(a, at, t, p[t]) * dy : 0.0f);
+            float key = seen ? g[t] : 0.0f;
+            if (seen) tw_load_head(a.kv, at.first + t, col, n, k);
+#pragma unroll
+            for (int e = 0; e < TW_PACK; e++) sum[e] += seen ? key * k[e] : 0.0f;
+            if (a.dkv.data)
+                deliver_token(a, at, t, col, n, key, seen ? drop(a, at, t, p[t]) : 0.0f, query, dy);
         }
-        if (a.dq.data) tw_put_one(a.dq, at.b * a.d + from + i, sum);
+        add_shares(mine, sum);
+        if (a.dq.data && mine.active && mine.token == 0) tw_store_head(a.dq, at.b, col, n, sum);
     }
 }
 
@@ -142,6 +206,9 @@ pool_args args_of(const tw_call *c) {
     a.step = c->step;
     a.batch = c->input[Q].shape[0], a.rows = tw_tensor_rows(&c->input[KV]), a.heads = attr->heads;
     a.tokens = c->output[1].shape[2], a.d = c->input[Q].shape[1], a.width = a.d / a.heads;
+    int64_t packs = tw_packs_of(a.width);
+    for (a.lanes = 1; a.lanes < TW_WARP && a.lanes < packs;) a.lanes *= 2;
+    a.across = packs < 1 ? 1 : packs < THREADS ? (int)packs : (int)THREADS;
     a.layer = attr->layer, a.keep = 1.0f;
     if (attr->dropout > 0.0f)
         a.threshold = tw_dropout_threshold(attr->dropout), a.keep = 1.0f / (1.0f - attr->dropout);

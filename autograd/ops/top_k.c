@@ -5,6 +5,7 @@
 #include "autograd/op.h"
 #include "autograd/ops/top_k_heap.h"
 #include "autograd/parallel.h"
+#include "autograd/progress.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -80,6 +81,7 @@ static tw_status search(const tw_call *call, int64_t i, int64_t rows, float *til
         int64_t cols = smaller(TILE_GALLERY, m - j);
         TRY(tw_gemm_f32(rows, cols, d, 1, (const float *)q->data + i * q_stride, q_stride, false,
                         (const float *)g->data + j * g_stride, g_stride, true, 0, tile, cols));
+        tw_progress_tick();
 #pragma omp parallel for schedule(static) if (!omp_in_parallel())
         for (int64_t r = 0; r < rows; r++) {
             tw_heap h = {indexes + r * k, scores + r * k, smaller(j, k)};

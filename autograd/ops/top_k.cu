@@ -10,12 +10,13 @@
 namespace {
 
 enum { GALLERY = 1 };
-enum { THREADS = 256, DEPTH = 32, QUERIES = TW_TOP_K_QUERIES, TILE = TW_TOP_K_TILE };
+enum { THREADS = 256, DEPTH = 32, QUAD = 4, QUERIES = TW_TOP_K_QUERIES, TILE = TW_TOP_K_TILE };
 
 struct top_args {
     const float *queries, *gallery;
     int64_t query_stride, gallery_stride, n, m, d, k, splits;
-    int32_t *index, *part_index; /* (n,k); (splits,n,k) */
+    bool wide_queries, wide_gallery; /* rows can be read 16 bytes at a time */
+    int32_t *index, *part_index;     /* (n,k); (splits,n,k) */
     float *score, *part_score;
 };
 
@@ -28,16 +29,17 @@ TW_DEVICE void score_tile(const top_args &a, int64_t query, int64_t first, int64
     __syncthreads(); /* the tile before has been read */
     for (int64_t depth = 0; depth < a.d; depth += DEPTH) {
         __syncthreads();
-        for (int i = (int)threadIdx.x; i < (QUERIES + TILE) * DEPTH; i += THREADS) {
-            int row = i / DEPTH, c = i % DEPTH;
-            bool wide = depth + c < a.d;
-            if (row < QUERIES)
-                q[row][c] =
-                    wide && query + row < a.n ? a.queries[(query + row) * a.query_stride + depth + c] : 0.0f;
-            else
-                g[row - QUERIES][c] = wide && first + row - QUERIES < end
-                                          ? a.gallery[(first + row - QUERIES) * a.gallery_stride + depth + c]
-                                          : 0.0f;
+        for (int i = (int)threadIdx.x; i < (QUERIES + TILE) * DEPTH / QUAD; i += THREADS) {
+            int row = i / (DEPTH / QUAD), c = i % (DEPTH / QUAD) * QUAD, other = row - QUERIES;
+            bool of_query = row < QUERIES, inside = of_query ? query + row < a.n : first + other < end;
+            float v[QUAD] = {}, *to = of_query ? &q[row][c] : &g[other][c];
+            if (inside && depth + c < a.d && of_query)
+                tw_load_part(a.queries + (query + row) * a.query_stride, depth + c, a.d, a.wide_queries, v);
+            else if (inside && depth + c < a.d)
+                tw_load_part(a.gallery + (first + other) * a.gallery_stride, depth + c, a.d, a.wide_gallery,
+                             v);
+#pragma unroll
+            for (int e = 0; e < QUAD; e++) to[e] = v[e];
         }
         __syncthreads();
 #pragma unroll 8
@@ -90,6 +92,8 @@ tw_status tw_top_k_forward_cuda(const tw_call *c) {
     (void)tw_tensor_is_rows(q, &a.query_stride), (void)tw_tensor_is_rows(g, &a.gallery_stride);
     a.queries = (const float *)q->data, a.gallery = (const float *)g->data;
     a.n = q->shape[0], a.m = g->shape[0], a.d = q->shape[1], a.k = c->output[0].shape[1];
+    a.wide_queries = tw_wide<float>(a.queries, a.d, a.query_stride);
+    a.wide_gallery = tw_wide<float>(a.gallery, a.d, a.gallery_stride);
     a.index = (int32_t *)c->output[0].data, a.score = (float *)c->output[1].data;
     a.splits = tw_top_k_splits(a.n, a.m);
     a.part_score = (float *)c->scratch;

@@ -45,7 +45,50 @@ notice_lost_hosts() {
     done
 }
 
-count_gpus() { { nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
+# run_watched PROGRAM COMMAND...: the command, an mpirun of PROGRAM. One whose ranks have ended because a host is lost may have a
+# message under way to that host, and waits as long as the system tries to deliver it: a quarter of an hour, whatever keep-alive
+# says. So when the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
+run_watched() {
+    local program=$1 child="" asked="" watcher code signal
+    shift
+    # shellcheck disable=SC2064 # the signal is this one
+    for signal in INT TERM USR1 USR2; do trap "pass_on $signal" $signal; done
+    "$@" <&0 &
+    child=$!
+    [ -z "$asked" ] || pass_on "$asked" # before its number was known
+    end_late_mpirun $child "$program" &
+    watcher=$!
+    while :; do # a signal that comes ends the wait
+        asked="" code=0
+        wait $child || code=$?
+        [ -n "$asked" ] || break
+    done
+    kill $watcher 2>/dev/null || true
+    trap - INT TERM USR1 USR2
+    return $code
+}
+pass_on() { # SIGNAL
+    asked=$1
+    [ -z "$child" ] || kill "-$1" "$child" 2>/dev/null || true
+}
+end_late_mpirun() { # PROCESS PROGRAM
+    local seen=no gone=0
+    while kill -0 "$1" 2>/dev/null; do
+        if pgrep -P "$1" -f -- "$2 train" >/dev/null; then
+            seen=yes gone=0
+        elif [ $seen = yes ] && [ $((gone += 1)) -gt "${TW_MPIRUN_PATIENCE:-30}" ]; then
+            echo "$(basename "$0"): all ranks of this host have ended, but mpirun has not, as if a host were lost: it is ended" >&2
+            kill -KILL "$1" 2>/dev/null || true
+        fi
+        sleep 1
+    done
+}
+
+# The names of the settings that ranks on other hosts need too: of these only OMPI_MCA_* reach them by themselves.
+forwarded() { compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(NCCL|UCX|OMP|GOMP|CUDA|OMPI_MCA)_[A-Za-z0-9_]+)$'; }
+
+# One that is broken can keep nvidia-smi waiting.
+count_gpus() { { timeout 60 nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }
 
 default_ranks() {
     local gpus nodes

@@ -290,8 +290,11 @@ void tw_shim_run(const char *name, dim3 grid, dim3 block, size_t shared, void (*
     blockDim = block, gridDim = grid;
     add_fibers(threads);
     m.active = true;
-    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++) run_block();
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t b = m.descending ? blocks - 1 - i : i;
+        blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+        run_block();
+    }
     m.active = false;
 }

@@ -1,8 +1,9 @@
 /* CUDA's language on the CPU: enough of it that the kernels of autograd/ops/ compile as C++ and run, a block
  * at a time, each thread a fiber. No CUDA header is needed.
  *
- * Threads run one after the other until each waits or ends: in ascending order in one launch, in descending
- * order in the next, so that a missing barrier shows as other results. A barrier or shuffle that not all
+ * Blocks run one after the other, and a block's threads until each waits or ends: in ascending order in one
+ * launch, in descending order in the next, so that a missing barrier, or a result that hangs on which block
+ * comes first, shows as other results. A barrier or shuffle that not all
  * threads it needs reach (from the same line, for __syncthreads), or a shuffle from a lane that is not there,
  * ends the program with a message. Dynamic shared memory is NaN at the start of each block. */
 #ifndef TW_TESTS_CUDA_SHIM_H

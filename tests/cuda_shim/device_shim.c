@@ -460,6 +460,10 @@ bool tw_cuda_capturing(const tw_device *d) {
     return of(d)->capturing;
 }
 
+tw_status tw_cuda_check_driver(void) {
+    return TW_OK;
+}
+
 int tw_cuda_devices(void) {
     return 1;
 }

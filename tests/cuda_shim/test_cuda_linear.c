@@ -124,6 +124,29 @@ START_TEST(backward_follows_either_way) {
 }
 END_TEST
 
+/* The bias as the product adds it comes from the parameter set, if that has it on a 16-byte boundary. */
+START_TEST(a_copy_of_the_bias_is_taken) {
+    uint16_t y[ROWS * OUT], *half = memory((OUT + 8) * 2);
+    tw_device *d = graph_device();
+    linear l;
+    make(&l, TW_IDENTITY, false, true);
+    prepare(&l, d, false);
+    TW_ASSERT_OK(tw_op_forward(&l.call));
+    memcpy(y, l.y, sizeof y);
+    for (int other = 0; other < 3; other++) { /* the bias; another one; the same, but not on such a boundary */
+        uint16_t *at = half + (other == 2);
+        for (int64_t i = 0; i < OUT; i++) at[i] = tw_to_bf16(l.bias[i] + (other ? 8.0f : 0.0f));
+        prepare(&l, d, false);
+        l.call.input_half[2] = at;
+        TW_ASSERT_OK(tw_op_forward(&l.call));
+        ck_assert_msg((memcmp(y, l.y, sizeof y) != 0) == (other == 1), "case %d", other);
+    }
+    free(half);
+    tw_device_free(d);
+    release(&l);
+}
+END_TEST
+
 START_TEST(a_way_is_measured_once) {
     tw_device *d = graph_device();
     char text[256];
@@ -235,6 +258,7 @@ int main(void) {
     tcase_add_loop_test(tcase, both_ways_give_what_the_cpu_gives, 0, 16);
     tcase_add_loop_test(tcase, backward_follows_either_way, 0, 2);
     tcase_add_loop_test(tcase, slopes_are_derivatives, 0, 2);
+    tcase_add_test(tcase, a_copy_of_the_bias_is_taken);
     tcase_add_test(tcase, a_way_is_measured_once);
     tcase_add_test(tcase, a_deterministic_device_measures_nothing);
     tcase_add_test(tcase, nothing_is_measured_in_a_capture);

@@ -58,6 +58,18 @@ holds "train to step 3" train "$shim" "$work/d" --device cuda
 rm -f "$work"/d/*step_6.h5 "$work/d/latest"
 holds "train from step 3" train "$shim" "$work/d" --device cuda --resume "$work/d/$(ls "$work/d" | grep step_3.h5)"
 same "resumed" "$work/c/latest" "$work/d/latest"
+# Stopped within a step, which the device has begun: it is dropped, and done when the run goes on.
+for try in 1 2 3 4 5 6 7 8; do
+    rm -rf "$work/e"
+    train "$shim" "$work/e" --device cuda --log_interval 1 --val_at_start false >"$work/out" 2>"$work/err" &
+    until grep -qs '"step":2,' "$work/e/log.jsonl" || ! kill -0 $! 2>/dev/null; do sleep 0.01; done
+    touch "$work/e/stop"
+    wait $!
+    grep -q "asked to stop by the stop file (step 3 was under way and is dropped): saving step 2$" "$work/out" && break
+done
+[ $try -lt 8 ] && ok || fail "never stopped within step 3"
+holds "train from step 2" train "$shim" "$work/e" --device cuda --resume latest
+same "stopped within a step and resumed" "$work/c/latest" "$work/e/latest"
 holds "train a ResNet" "$shim" train --model tiny-rn --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" \
     --output "$work/rn" --batch 4 --max_steps 2 --warmup 1 --log_interval 1 --threads 1 --report false --device cuda
 
@@ -82,10 +94,12 @@ said=$(grep -c 'graphs that cuDNN refused; .*told to refuse it' "$work/refused/l
 [ "$said" = 1 ] && ok || fail "the log tells $said times that graphs were refused"
 grep -q 'graphs that cuDNN refused' "$work/rn/log.jsonl" && fail "graphs were refused that nobody refused" || ok
 
-# Steps whose gradient is not finite are found one step late, and end the run all the same.
+# Steps whose gradient is not finite are found one step late, and end the run all the same, with the pair of that step.
 holds "poison" "$build/tests/tool_checkpoint_poison" "$work/cpu/latest" "$work/poisoned.h5" text_projection
 refuses "skipped steps end the run" 1 "2 steps in a row had a gradient that is not finite" train "$shim" "$work/bad" --device cuda \
-    --init "$work/poisoned.h5" --max_skipped 2 --val_data ""
+    --init "$work/poisoned.h5" --max_skipped 2 --val_data "" --sample_log "$work/bad.samples"
+pair=$(sed -n 2p "$work/bad.samples" | cut -d' ' -f1)
+grep -q "at step 2: the features of pair $pair are not finite" "$work/err" && ok || fail "pair $pair is not named"
 
 set=$work/set
 mkdir -p "$set"/test/{0,1}

@@ -40,6 +40,8 @@ typedef struct thread_device {
     struct CUstream_st stream[TW_QUEUES];
     int gpu;
     char name[64];
+    void *library[TW_CUDA_LIBRARIES];
+    void (*release[TW_CUDA_LIBRARIES])(void *);
 } thread_device;
 
 static _Thread_local int current_gpu = -1;
@@ -217,6 +219,11 @@ tw_status tw_cuda_status(cudaError_t error, const char *what) {
     return error == cudaSuccess ? TW_OK : FAIL(TW_ERR_LIBRARY, "%s: error %d", what, (int)error);
 }
 
+void **tw_cuda_slot(tw_device *d, tw_cuda_library library, void (*release)(void *)) {
+    of(d)->release[library] = release;
+    return &of(d)->library[library];
+}
+
 bool tw_cuda_capturing(const tw_device *d) {
     (void)d;
     return false;
@@ -334,7 +341,7 @@ static void shim_event_release(tw_device *d, tw_event *event) {
 
 static tw_status shim_capture_begin(tw_device *d) {
     (void)d;
-    return TW_OK;
+    return FAIL(TW_ERR_UNSUPPORTED, "a device of threads captures nothing");
 }
 
 static tw_status shim_capture_end(tw_device *d, tw_graph **out) {
@@ -354,6 +361,8 @@ static void shim_graph_release(tw_device *d, tw_graph *graph) {
 
 static void shim_destroy(tw_device *d) {
     for (int q = 0; q < TW_QUEUES; q++) stream_close(&of(d)->stream[q]);
+    for (int i = 0; i < TW_CUDA_LIBRARIES; i++)
+        if (of(d)->library[i]) of(d)->release[i](of(d)->library[i]);
     free(of(d));
 }
 
@@ -374,6 +383,10 @@ static int gpu_of(int index) {
     return -1;
 }
 
+tw_status tw_cuda_check_driver(void) {
+    return TW_OK;
+}
+
 int tw_cuda_devices(void) {
     int n = 0;
     while (n < MOST_GPUS && gpu_of(n) >= 0) n++;
@@ -381,7 +394,7 @@ int tw_cuda_devices(void) {
 }
 
 void tw_cuda_set_tf32(tw_device *d, bool allowed) {
-    (void)d, (void)allowed; /* it has no products */
+    (void)d, (void)allowed; /* products are exact, where it has any */
 }
 
 void tw_cuda_set_deterministic(tw_device *d, bool wanted) {
@@ -391,21 +404,6 @@ void tw_cuda_set_deterministic(tw_device *d, bool wanted) {
 bool tw_cuda_deterministic(const tw_device *d) {
     (void)d;
     return true;
-}
-
-const char *tw_cuda_refusals(tw_device *d) {
-    (void)d;
-    return NULL;
-}
-
-const char *tw_cuda_product_refusals(tw_device *d) {
-    (void)d;
-    return NULL;
-}
-
-bool tw_cuda_choice_text(tw_device *d, int i, char *text, size_t size) {
-    (void)d, (void)i, (void)text, (void)size;
-    return false;
 }
 
 tw_status tw_cuda_id(int index, unsigned char id[TW_CUDA_ID]) {

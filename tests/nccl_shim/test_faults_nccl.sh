@@ -40,6 +40,7 @@ start 3 cuda stop 1; computes "three ranks" "on cuda:0 (GPU 0 of threads)"
 start 3 cuda; kill -9 "$(pid 2)"; ends "a rank killed" "rank 2 with PID .* exited on"
 start 3 cuda; kill -STOP "$(pid 1)"; ends "a rank stopped" "rank 1 of 3 \(process $(pid 1) on .*has not been heard of"
 start 3 cuda hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited .* for it in all_reduce"
+slack=150; start 3 cuda spin 2; ends "a rank computes without end" "rank 2 of 3 .* hangs: rank [01] has waited .* for it in all_reduce, .* got nothing done"; slack=24
 start 3 cuda fail 1; ends "a rank fails" "tool_ranks_nccl: rank 1 of 3 on .*: no space left on device"
 start 3 cuda host 1; ends "a call of another group" "rank 1 of 3 .* waits in broadcast, rank [02] in all_reduce"
 start 3 cuda differ 1; ends "another call" "rank 1 of 3 .* waits in all_gather, rank [02] in all_reduce"

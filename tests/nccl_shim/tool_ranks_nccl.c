@@ -1,9 +1,10 @@
-/* tool_ranks_nccl FOLDER TIMEOUT cuda|auto|cpu [hang RANK | fail RANK | host RANK | differ RANK | stop RANK]:
- * as tool_ranks, on GPUs. host: that rank makes a call of the host group, which the others do not; differ:
- * another call on the device; stop: it asks all to end well. Rank 0 prints the device, and at the end "sums
- * are right". */
+/* tool_ranks_nccl FOLDER TIMEOUT cuda|auto|cpu [hang RANK | spin RANK | fail RANK | host RANK | differ RANK |
+ * stop RANK]: as tool_ranks, on GPUs. host: that rank makes a call of the host group, which the others do
+ * not; differ: another call on the device; stop: it asks all to end well. Rank 0 prints the device, and at
+ * the end "sums are right". */
 #include "train/comm_open.h"
 
+#include "autograd/progress.h"
 #include "tests/announce.h"
 #include "train/clock.h"
 
@@ -20,6 +21,7 @@ static tw_status misbehave(tw_comm *c, const char *how, float *x) {
     counts[0] = N;
     if (strcmp(how, "hang") == 0)
         for (;;) pause();
+    for (volatile double sum = 0; strcmp(how, "spin") == 0;) sum = sum + 1;
     if (strcmp(how, "fail") == 0) return FAIL(TW_ERR_IO, "checkpoint.h5: no space left on device");
     static char host[100000]; /* more than a root can send unasked */
     if (strcmp(how, "host") == 0) TRY(c->broadcast(c, host, sizeof host, c->rank));
@@ -55,6 +57,7 @@ static tw_status run(tw_comm *c, int argc, char **argv, float *x) {
         TRY(c->gather_all(c, &stops, 1, all));
         if (memchr(all, 1, (size_t)c->ranks)) return TW_OK;
         if (now) return misbehave(c, how, x);
+        tw_progress_settle();
         usleep(2000);
     }
 }

@@ -7,8 +7,8 @@
 static void reference(const op_config *config, op_value *in, op_value *out) {
     const tw_contrastive_sums_attr *attr = config->attr;
     int64_t ranks = in[0].shape[0], n = in[0].shape[1];
-    double *lse = in[0].v, *most = in[1].v, loss = 0, images = 0, texts = 0, rest;
-    op_expect_shape(&out[0], 1, (const int64_t[]){5});
+    double *lse = in[0].v, *most = in[1].v, loss = 0, images = 0, texts = 0, rest, bad = -1;
+    op_expect_shape(&out[0], 1, (const int64_t[]){6});
     for (int64_t j = 0; j < n; j++) {
         double sum = 0, target = in[3].v[j];
         bool first = in[4].v[n + j] != 0;
@@ -19,6 +19,7 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
                 (most[r * n + j] > target || (r < attr->rank && most[r * n + j] == target)))
                 first = false;
         }
+        if (bad < 0 && !isfinite(target)) bad = (double)j;
         loss += log(sum) + in[2].v[j] - 2 * target;
         images += in[4].v[j] != 0;
         texts += first;
@@ -29,6 +30,7 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
     for (int i = 0; i < 3; i++) rest -= out[0].v[i] = (double)(float)rest;
     out[0].v[3] = images;
     out[0].v[4] = texts;
+    out[0].v[5] = bad;
 }
 
 static const tw_contrastive_sums_attr alone = {.rank = 0, .pairs = 700}, middle = {.rank = 1, .pairs = 20},

@@ -146,14 +146,21 @@ static tw_status open_texts(job *j) {
     if (j->texts)
         return tw_split_texts_read(j->texts, (tw_texts_format)j->texts_format, j->log, &j->split_texts);
     tw_status status = tw_captions_find(j->data, found, sizeof found);
+    if (status != TW_OK && status != TW_ERR_NOT_FOUND) return status;
     if (status == TW_OK) return tw_split_texts_read(found, TW_TEXTS_JSONL, j->log, &j->split_texts);
     return tw_split_texts_load(j->dataset, NULL, j->log, &j->split_texts);
+}
+
+/* What is needed of the split, and no more: that may be neither its images nor its pairs. */
+static tw_status open_split(job *j, bool images, bool texts) {
+    if (texts && !j->texts && tw_split_texts_are_pairs(j->data)) return tw_dataset_open(j->data, &j->dataset);
+    return images && !j->images ? tw_dataset_open_images(j->data, &j->dataset) : TW_OK;
 }
 
 /* Everything that can be wrong with the input is said before the model is loaded. */
 static tw_status open_input(job *j) {
     bool images = !j->texts_only && (j->data || j->images), texts = !j->images_only && (j->data || j->texts);
-    if (j->data) TRY(tw_dataset_open(j->data, &j->dataset));
+    if (j->data) TRY(open_split(j, images, texts));
     TRY(find_name(j));
     if (images) TRY(open_images(j));
     if (texts) TRY(open_texts(j));

@@ -1,5 +1,6 @@
 #include "train/formats/features.h"
 
+#include "autograd/progress.h"
 #include "train/formats/features_private.h"
 
 #include <jansson.h>
@@ -109,6 +110,7 @@ tw_status tw_features_create(const char *path, tw_features_kind kind, int64_t di
 }
 
 tw_status tw_features_append(tw_features_writer *w, const tw_id *ids, const float *values, int64_t n) {
+    tw_progress_tick();
     for (int64_t i = 0; i < n; i++)
         for (int64_t k = 0; k < w->dim; k++)
             if (!isfinite(values[i * w->dim + k]))

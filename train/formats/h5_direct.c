@@ -1,3 +1,4 @@
+#include "autograd/progress.h"
 #include "train/formats/fletcher32.h"
 #include "train/formats/h5_private.h"
 #include "train/formats/seal.h"
@@ -114,6 +115,7 @@ bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_w
 #pragma omp parallel for schedule(dynamic) if (n > 1)
     for (hsize_t i = 0; i < n; i++) {
         chunk c = chunks[i];
+        tw_progress_aside();
         c.at += f->base;
         if (!read_chunk(f->fd, &c, size)) all = false;
     }

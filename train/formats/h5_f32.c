@@ -1,5 +1,6 @@
 #include "train/formats/h5_private.h"
 
+#include "autograd/progress.h"
 #include "train/formats/fletcher32.h"
 
 #include <stdlib.h>
@@ -75,6 +76,7 @@ static tw_status move_chunks(tw_h5 *f, const char *name, hid_t data, int rank, c
     for (hsize_t i = 0; i < w.before * w.parts && status == TW_OK; i++) {
         hsize_t at[TW_H5_MAX_DIMS] = {0}, outer = i / w.parts, from = i % w.parts * w.step;
         hsize_t rows = w.side - from < w.step ? w.side - from : w.step;
+        tw_progress_aside();
         float *place = values + (outer * w.side + from) * w.inside;
         size_t bytes = (size_t)(rows * w.inside) * sizeof *values;
         at[w.cut] = from;

@@ -204,14 +204,24 @@ tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
     return TW_OK;
 }
 
+/* Whether the file's seal is there and whole. */
+static bool read_seal(const char *path, unsigned char seal[TW_SEAL_BYTES]) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
+    if (fd < 0) return false;
+    bool whole = read_fully(fd, seal, TW_SEAL_BYTES, 0) == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0 &&
+                 get64(seal + AT_CHECK) == tw_xxh64(seal, AT_CHECK, 0);
+    close(fd);
+    return whole;
+}
+
 size_t tw_seal_memory(const char *path) {
     unsigned char seal[TW_SEAL_BYTES];
     uint32_t mib = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
-    if (fd < 0) return 0;
-    if (read_fully(fd, seal, sizeof seal, 0) == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0 &&
-        get64(seal + AT_CHECK) == tw_xxh64(seal, AT_CHECK, 0))
-        memcpy(&mib, seal + AT_MEMORY, sizeof mib);
-    close(fd);
+    if (read_seal(path, seal)) memcpy(&mib, seal + AT_MEMORY, sizeof mib);
     return (size_t)le32toh(mib) << 20;
+}
+
+uint64_t tw_seal_digest(const char *path) {
+    unsigned char seal[TW_SEAL_BYTES];
+    return read_seal(path, seal) ? get64(seal + AT_DIGEST) : 0;
 }

@@ -38,5 +38,8 @@ tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) TW_MUST_
 /* Bytes of memory that the seal of a file tells its readers to want; 0 where it tells nothing, or is not
  * whole. Advice: the file is not checked. */
 size_t tw_seal_memory(const char *path);
+/* The digest that the seal of a file holds, to tell files apart; 0 where the seal is not whole. The rest of
+ * the file is not checked. */
+uint64_t tw_seal_digest(const char *path);
 
 #endif

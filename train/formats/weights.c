@@ -1,5 +1,6 @@
 #include "train/formats/weights.h"
 
+#include "autograd/progress.h"
 #include "train/formats/weight_convert.h"
 
 #include <stdlib.h>
@@ -214,11 +215,13 @@ static tw_status check_index(const tw_weights *w, int64_t i) {
 }
 
 tw_status tw_weights_read(tw_weights *w, int64_t i, void *dst) {
+    tw_progress_tick();
     TRY(check_index(w, i));
     return w->items[i].count ? w->source.read(w->self, i, dst) : TW_OK;
 }
 
 tw_status tw_weights_read_f32(tw_weights *w, int64_t i, float *dst, int64_t count) {
+    tw_progress_tick();
     TRY(check_index(w, i));
     const tw_weight *item = &w->items[i];
     if (item->count != count)

@@ -1,5 +1,7 @@
 #include "train/formats/xxhash64.h"
 
+#include "autograd/progress.h"
+
 #include <endian.h>
 #include <string.h>
 
@@ -34,6 +36,7 @@ uint64_t tw_xxh64(const void *data, size_t size, uint64_t seed) {
     const unsigned char *p = data;
     size_t left = size;
     uint64_t hash = seed + P5;
+    tw_progress_aside();
     if (left >= 32) {
         uint64_t a = seed + P1 + P2, b = seed + P2, c = seed, d = seed - P1;
         for (; left >= 32; left -= 32, p += 32) {

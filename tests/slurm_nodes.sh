@@ -1,0 +1,93 @@
+# A Slurm of two nodes in this machine, for tests; sourced after shell.sh. Everything of it lies in $work/slurm: keys, sockets, state and
+# logs; no setting of this machine is touched. Needs root and Debian's slurm-wlm and munge.
+slurm_installed() {
+    local program
+    for program in munged slurmctld slurmd sbatch srun scontrol squeue sinfo; do command -v $program >/dev/null || return 1; done
+}
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
+node_state() { sinfo -h -N -n "$1" -o %T 2>/dev/null; }
+
+declare -A slurm_daemons
+slurm_daemon() { # NAME COMMAND...: in the background
+    local name=$1
+    shift
+    "$@" >"$work/slurm/$name.out" 2>&1 &
+    slurm_daemons[$name]=$!
+}
+# slurm_up: starts munged, slurmctld and the slurmd of tw1 and tw2; fails, with the reason in $work/err, where they do not come up
+# in half a minute. A node is taken for lost 5 s after it was heard of last.
+slurm_up() {
+    local home=$work/slurm name node
+    name=$(hostname -s)
+    mkdir -p "$home/state" && mkdir "$home"/{spool,tmp}-tw{1,2} && chmod 700 "$home" || return 1
+    (umask 077 && head -c 128 /dev/urandom >"$home/munge.key")
+    slurm_daemon munged munged --foreground --force --key-file="$home/munge.key" --socket="$home/munge.socket" \
+        --pid-file="$home/munged.pid" --log-file="$home/munged.log" --seed-file="$home/munge.seed"
+    for _ in $(seq 100); do [ -e "$home/munge.socket" ] && break; sleep 0.1; done
+    cat >"$home/slurm.conf" <<END
+ClusterName=tuwen
+SlurmctldHost=$name(127.0.0.1)
+SlurmctldPort=$(free_port)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$home/munge.socket,cred_expire=5
+StateSaveLocation=$home/state
+SlurmdSpoolDir=$home/spool-%n
+TmpFS=$home/tmp-%n
+SlurmctldPidFile=$home/slurmctld.pid
+SlurmdPidFile=$home/slurmd-%n.pid
+SlurmctldLogFile=$home/slurmctld.log
+SlurmdLogFile=$home/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SwitchType=switch/none
+JobCompType=jobcomp/none
+AccountingStorageType=accounting_storage/none
+MpiDefault=pmix
+ReturnToService=2
+KillWait=5
+SlurmdTimeout=5
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:2
+NodeName=tw1 NodeHostname=$name NodeAddr=127.0.0.1 Port=$(free_port)
+NodeName=tw2 NodeHostname=$name NodeAddr=127.0.0.1 Port=$(free_port)
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+END
+    # What Slurm takes for two GPUs: the ranks of these tests compute on cores.
+    printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$home/gres.conf"
+    export SLURM_CONF=$home/slurm.conf
+    slurm_daemon slurmctld slurmctld -D
+    for node in tw1 tw2; do slurm_daemon $node slurmd -D -N $node; done
+    for _ in $(seq 300); do
+        [ "$(node_state tw1) $(node_state tw2)" = "idle idle" ] && return 0
+        sleep 0.1
+    done
+    tail -n 9 "$home"/*.log "$home"/*.out >"$work/err"
+    return 1
+}
+# What slurmd of a node keeps for each step, and the steps' tasks.
+node_processes() {
+    local p
+    for p in /proc/[0-9]*; do
+        case $(readlink "$p"/fd/* 2>/dev/null) in *"$work/slurm/slurmd-$1.log"*) echo "${p#/proc/}" && continue ;; esac
+        tr '\0' '\n' 2>/dev/null <"$p/environ" | grep -qx "SLURMD_NODENAME=$1" && echo "${p#/proc/}"
+    done
+}
+# All at once, as when a host loses its power.
+lose_node() {
+    # shellcheck disable=SC2046 # numbers
+    kill -9 $(node_processes "$1") 2>/dev/null
+    wait "${slurm_daemons[$1]}" 2>/dev/null
+    unset "slurm_daemons[$1]"
+}
+slurm_down() {
+    local node
+    [ -z "${SLURM_CONF:-}" ] || timeout 10 scancel -u root 2>/dev/null
+    for node in tw1 tw2; do [ -z "${slurm_daemons[$node]:-}" ] || lose_node $node; done
+    [ ${#slurm_daemons[@]} = 0 ] || { kill -9 "${slurm_daemons[@]}" && wait "${slurm_daemons[@]}"; } 2>/dev/null
+    slurm_daemons=()
+}

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Ranks under a real Slurm of two nodes: srun --mpi=pmix, and scripts/launch/slurm.sbatch, which starts again when a rank is killed, goes
+# back into the queue when it is asked to save, and goes on with the node that is left when one is lost. Argument: the build folder.
+set -u
+. tests/shell.sh "$1"
+. tests/slurm_nodes.sh
+if [ "$(id -u)" != 0 ] || ! slurm_installed; then
+    echo "SKIP Slurm: needs root and Debian's slurm-wlm and munge; test_launch.sh has stand-ins for it"
+    finish
+    exit
+fi
+if "$tuwen" doctor 2>/dev/null | grep -q "MPI .*not in this build"; then
+    echo "SKIP Slurm: this build has no MPI"
+    finish
+    exit
+fi
+trap 'slurm_down; kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+if slurm_up; then ok; else
+    fail "Slurm does not start"
+    finish
+    exit
+fi
+export TUWEN=$tuwen OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_btl_base_warn_component_unused=0
+export ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # as tests/mpirun.sh: Open MPI's plug-ins
+hash=$build/tests/tool_checkpoint_hash
+
+data=$work/data
+holds "shapes" "$tuwen" shapes "$data" --train 60 --valid 4 --size 32
+holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train
+options=(--model micro --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --batch 18 --max_steps 60 --warmup 3 --lr 1e-3
+    --save_interval 4 --log_interval 1 --threads 1 --num_workers 1 --text_dropout 0.1 --report false --rank_timeout 20)
+holds "srun" timeout 120 srun --mpi=pmix --nodes 2 -n 2 "$tuwen" train "${options[@]}" --output "$work/srun"
+grep -q "2 ranks start from the same weights" "$work/srun/log.jsonl" && ok || fail "srun: not two ranks"
+
+# A job, as it is submitted, for nodes of this size.
+nodes=1
+submit() { # FOLDER OPTIONS...: sets job
+    local folder=$1
+    shift
+    job=$(sbatch --parsable --nodes $nodes --ntasks-per-node 2 --gpus-per-node 2 --cpus-per-task 1 --time 5 --output "$work/job-%j.log" \
+        --export=ALL,TW_DELAY=0 scripts/launch/slurm.sbatch "$folder" "${options[@]}" --sample_log "$folder.samples" "$@" 2>"$work/err")
+}
+state() { scontrol -o show job "$job" 2>/dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
+until_state() { # STATES: waits until the job is in one of them, a|b, for two minutes at most
+    local now
+    for _ in $(seq 1200); do
+        now=$(state)
+        [[ "|$1|" == *"|$now|"* ]] && return 0
+        sleep 0.1
+    done
+    fail "the job is $now, not $1: $(tail -n 5 "$work/job-$job.log")"
+    return 1
+}
+after_step() { # FOLDER STEP
+    for _ in $(seq 6000); do grep -qs "\"step\":$2," "$1/log.jsonl" && return; sleep 0.01; done
+}
+ended_whole() { # NAME FOLDER: completed, with the bits of the undisturbed run
+    until_state "COMPLETED|FAILED|CANCELLED|TIMEOUT"
+    cp "$work/job-$job.log" "$work/out" 2>/dev/null
+    if [ "$(state)" != COMPLETED ]; then fail "$1: the job is $(state)"
+    elif [ "$($hash "$work/srun/latest")" != "$($hash "$2/latest")" ]; then fail "$1: other weights than without"
+    elif ! cmp -s "$work/job.samples" "$2.samples"; then fail "$1: other samples"
+    else ok; fi
+}
+submit "$work/job"
+ended_whole "a job" "$work/job"
+grep -q "restart" "$work/job-$job.log" && fail "a job that nothing happens to starts again" || ok
+
+# A rank is killed: the others end, and all start again in the same job.
+submit "$work/killed"
+after_step "$work/killed" 9
+kill -9 "$(pgrep -f "^$tuwen train .*--output $work/killed" | tail -n 1)"
+ended_whole "a rank killed" "$work/killed"
+[ "$(grep -c "slurm.sbatch: exit code [0-9]*: restart 1 of 3" "$work/job-$job.log")" = 1 ] && ok || fail "a rank killed: not one restart: $(cat "$work/job-$job.log")"
+grep -q "resumed .*: step [1-9]" "$work/killed/log.jsonl" && ok || fail "a rank killed: not from a checkpoint"
+
+# Slurm's signal before the time limit; the recipe has a stop file of its own, which is not looked at.
+echo "stop_file: $work/elsewhere" >"$work/recipe.yaml"
+submit "$work/asked" --config "$work/recipe.yaml"
+after_step "$work/asked" 9
+scancel --batch --signal USR1 "$job"
+until_state "PENDING|COMPLETED|FAILED" && [ "$(state)" = PENDING ] && ok || fail "asked to save: the job is $(state), not in the queue"
+grep -q "back into the queue" "$work/job-$job.log" && ok || fail "asked to save: it does not say so"
+saved=$(sed -n 's/.*"event":"step","step":\([0-9]*\),.*/\1/p' "$work/asked/log.jsonl" | tail -n 1)
+[ "${saved:-60}" -lt 60 ] && ok || fail "asked to save: the run was over: step $saved"
+ended_whole "asked to save" "$work/asked"
+[ "$(scontrol -o show job "$job" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p')" = 1 ] && ok || fail "asked to save: Slurm has not started it again once"
+
+# A node is lost: Slurm ends the job, and it goes on with those that there are.
+nodes=1-2
+submit "$work/lost"
+after_step "$work/lost" 9
+[ "$(scontrol -o show job "$job" | sed -n 's/.* NumNodes=\([0-9]*\).*/\1/p')" = 2 ] && ok || fail "a node lost: the job was not on two"
+lost=tw2
+lose_node $lost
+until_state "PENDING" && ok
+until_state "COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL"
+cp "$work/job-$job.log" "$work/out"
+if [ "$(state)" != COMPLETED ]; then fail "a node lost: the job is $(state)"
+elif ! grep -q "4 ranks start from the same weights" "$work/lost/log.jsonl"; then fail "a node lost: it did not begin on four ranks"
+elif ! "$tuwen" info "$work/lost/latest" 2>/dev/null | grep -q "ranks: 2"; then fail "a node lost: not two ranks ended it"
+elif ! cmp -s "$work/job.samples" "$work/lost.samples"; then fail "a node lost: other samples"
+else ok; fi
+[ -z "${KEEP:-}" ] || cp -r "$work" "$KEEP"
+finish
