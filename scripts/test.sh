@@ -93,13 +93,15 @@ for preset in "${presets[@]}"; do
     fi
 done
 
-# The CUDA build's tests need a GPU (scripts/gpu_check.sh), all but that of cuDNN's graphs: here it is one test that it
-# compiles and links, and those. The communicator's runs over the real NCCL where there is a GPU.
+# The CUDA build's tests need a GPU (scripts/gpu_check.sh), all but that of cuDNN's graphs: here it is one test that all of
+# it compiles and links, without warnings, those, and one that the kernels with the most registers keep within them on
+# every generation of GPUs (all kernels: scripts/check_archs.sh, some minutes). The communicator's runs over the real NCCL
+# where there is a GPU.
 if [ "${#presets[@]}" -eq 1 ] || ! { command -v nvcc || [ -x /usr/local/cuda/bin/nvcc ]; } >/dev/null; then
     echo "SKIP the cuda build: no nvcc, or --release-only"
     skipped=$((skipped + 1))
 elif cmake --preset cuda >"$logs/configure" 2>&1 &&
-    cmake --build --preset cuda --target tuwen test_ops test_model_graphs test_cudnn_graphs test_comm_nccl >"$logs/build" 2>&1; then
+    cmake --build --preset cuda >"$logs/build" 2>&1; then
     passed=$((passed + 1))
     cuda_tests=test_cudnn_graphs
     if nvidia-smi -L 2>/dev/null | grep -q '^GPU '; then cuda_tests="$cuda_tests|test_comm_nccl"; else
@@ -109,6 +111,11 @@ elif cmake --preset cuda >"$logs/configure" 2>&1 &&
     ctest --test-dir build/cuda -V -R "^($cuda_tests)\$" --no-tests=error >"$logs/cuda" 2>&1
     count "$logs/cuda"
     grep -E '^([0-9]+: )?SKIP |^[0-9]+: .*:[FE]:' "$logs/cuda" | sed 's/^[0-9]*: //' | sort -u
+    if scripts/check_archs.sh autograd/ops/{attention,pool_attention,contrastive_loss}.cu; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
 else
     tail -n 40 "$logs/configure" "$logs/build"
     echo "FAILED: the cuda build"

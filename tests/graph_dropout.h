@@ -40,8 +40,14 @@ static inline double dropped_score(const dropped_head *h, int64_t q, int64_t k) 
 static inline void dropped_probabilities(dropped_head *h) {
     for (int64_t q = 0; q < h->queries; q++) {
         double most = -INFINITY, sum = 0;
-        for (int64_t k = 0; k < h->keys; k++) most = fmax(most, h->p[q][k] = dropped_score(h, q, k));
-        for (int64_t k = 0; k < h->keys; k++) sum += h->p[q][k] = exp(h->p[q][k] - most);
+        for (int64_t k = 0; k < h->keys; k++) {
+            h->p[q][k] = dropped_score(h, q, k);
+            most = fmax(most, h->p[q][k]);
+        }
+        for (int64_t k = 0; k < h->keys; k++) {
+            h->p[q][k] = exp(h->p[q][k] - most);
+            sum += h->p[q][k];
+        }
         for (int64_t k = 0; k < h->keys; k++) {
             h->p[q][k] /= sum;
             h->dropped[q][k] = h->y[q * h->d + k] == 0 ? 0 : h->p[q][k] * h->factor;
@@ -77,7 +83,8 @@ static inline dropped_head dropped_head_of(const graph_case *c, const graph_run 
     dropped_head h = {.queries = tokens, .keys = tokens, .d = tw_tensor_cols(&c->input[0]) / 3};
     if (graph_is_packed(c)) h.queries = graph_length(c, b);
     if (graph_is_packed(c) || tw_present(&c->input[1])) h.keys = graph_length(c, b);
-    ck_assert_int_le(h.queries, MOST_TOKENS);
+    ck_assert(r->first && r->result[0] && r->result[1]);
+    ck_assert(h.queries <= MOST_TOKENS && h.keys <= h.queries);
     h.width = h.d / attr->heads;
     ck_assert_int_le(h.queries, h.width);
     h.scale = 1 / sqrt((double)h.width), h.factor = 1 / (1 - (double)attr->dropout);

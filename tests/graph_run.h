@@ -80,7 +80,7 @@ static inline void *graph_take(graph_run *r, size_t bytes) {
 }
 
 static inline float *graph_floats(int64_t n) {
-    float *x = malloc((size_t)n * sizeof *x + 1);
+    float *x = calloc((size_t)n + 1, sizeof *x);
     ck_assert_ptr_nonnull(x);
     return x;
 }

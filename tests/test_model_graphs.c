@@ -79,16 +79,16 @@ static graph_case dropout_case(bool lengths, bool packed) {
 static graph_case linear_case(int64_t rows, int64_t in, tw_activation activation, bool trains) {
     graph_case c = {.op = TW_OP_linear, .n_inputs = 4, .graphs = 1, .needed = true};
     rows = SMALLER > 1 ? 40 : rows, in = SMALLER > 1 ? 48 : in;
+    int64_t out = 4 * in;
     float scale = sqrtf(3.0f / (float)in);
     c.attr.linear = (tw_linear_attr){.activation = activation};
     c.gradients = trains ? 7 : 0;
     set_input(&c, 0, TW_BF16, 2, (int64_t[]){rows, in}, -2.0f, 2.0f);
-    set_input(&c, 1, TW_BF16, 2, (int64_t[]){4 * in, in}, -scale, scale);
-    set_input(&c, 2, TW_F32, 1, (int64_t[]){4 * in}, -1.0f, 1.0f);
+    set_input(&c, 1, TW_BF16, 2, (int64_t[]){out, in}, -scale, scale);
+    set_input(&c, 2, TW_F32, 1, &out, -1.0f, 1.0f);
     c.input[3] = tw_absent();
     snprintf(c.name, sizeof c.name, "linear (%lld,%lld) to %lld, %s%s", (long long)rows, (long long)in,
-             (long long)(4 * in), activation == TW_QUICK_GELU ? "QuickGELU" : "GELU",
-             trains ? ", z kept" : "");
+             (long long)out, activation == TW_QUICK_GELU ? "QuickGELU" : "GELU", trains ? ", z kept" : "");
     return c;
 }
 
@@ -141,7 +141,8 @@ static void compare(const graph_case *c, const graph_run *graph, const graph_run
         double apart = 0, size = 0;
         for (int64_t e = 0; graph->result[i] && e < graph->count[i]; e++) {
             double a = (double)graph->result[i][e], b = (double)own->result[i][e];
-            ck_assert_msg(isfinite(a), "%s: element %lld of result %d is %g", c->name, (long long)e, i, a);
+            if (!isfinite(a)) /* an assertion that holds costs a message each, and these are millions */
+                ck_abort_msg("%s: element %lld of result %d is %g", c->name, (long long)e, i, a);
             apart += (a - b) * (a - b), size += b * b;
         }
         /* Both round to bf16 within and at the end. */
