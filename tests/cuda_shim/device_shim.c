@@ -94,10 +94,13 @@ static tw_status append(task_list *l, task t) {
     return TW_OK;
 }
 
+static int64_t tasks_done; /* of all devices: one thread runs them */
+
 static void run_until(shim_device *s, int queue, int64_t at) {
     task_list *l = &s->queues[queue];
     while (l->done < at) {
         task t = l->tasks[l->done++ - l->first];
+        tasks_done++;
         if (t.run)
             t.run(t.context);
         else
@@ -117,6 +120,7 @@ static tw_status add_work(shim_device *s, int queue, void (*run)(void *), const 
     bool captured = s->capturing && queue == TW_QUEUE_COMPUTE;
     if (!s->late && !captured) {
         void *copy = (void *)(uintptr_t)context; /* run at once, it may use the original */
+        tasks_done++;
         run(copy);
         return TW_OK;
     }
@@ -303,10 +307,9 @@ static tw_status shim_await(tw_device *d, tw_event *event) {
     return TW_OK;
 }
 
+/* The time is what was done so far: so what is chosen by measuring is the same in each run. */
 static void run_stamp(void *context) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    (*(tw_event **)context)->time = (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    (*(tw_event **)context)->time = 1e-6 * (double)tasks_done;
 }
 
 static tw_status shim_stamp(tw_device *d, tw_queue q, tw_event **event) {
