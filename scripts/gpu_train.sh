@@ -94,7 +94,8 @@ commands() {
     [ "$(diff "$out/p_cpu/valid_predictions.jsonl" "$out/p_cuda/valid_predictions.jsonl" | grep -c '^<')" -lt 5 ]
 }
 # Twenty steps of ViT-B-16 in f32 from the initialisation of seed 1, against the losses of the same steps by the reference
-# implementation, which scripts/make_golden_vit.sh wrote down. TW_DEVICE=cpu: these steps on the CPU instead.
+# implementation, which scripts/make_golden_vit.sh wrote down. From the sixth step on all features are alike, and the losses
+# are within 1e-4 of ln 4: less is allowed (the CPU's differ by 5e-7). TW_DEVICE=cpu: these steps on the CPU instead.
 vit_b16() {
     local golden=tests/golden/vit_b16_losses.txt
     local shapes="--train 160 --valid 8 --size 224 --format png"
@@ -108,7 +109,7 @@ vit_b16() {
         --vocab "$out/vit/data/vocab.txt" --output "$out/vit/run" --device "${TW_DEVICE:-cuda}" --precision f32 --report false \
         --log_interval 1 $settings $dry || return 1
     rm -f "$out"/vit/run/*.h5 # two gigabytes
-    paste <(losses "$out/vit/run") <(grep -v '^#' "$golden") | near_lists 1e-4
+    paste <(losses "$out/vit/run") <(grep -v '^#' "$golden") | near_lists 1e-5
 }
 # The demonstration's recipe with three seeds, f32 and bf16: bf16's R@1 (mean of seeds and directions) is no more than 3
 # points below f32's.
