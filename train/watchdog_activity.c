@@ -69,8 +69,10 @@ void tw_activity_ignore(tw_activity *a, pthread_t thread) {
 }
 
 /* Time counts where the process had a processor: on a crowded machine, or asleep, work takes longer, and this
- * clock goes slower. */
+ * clock goes slower. A few bytes are no sign of work: MPI's shared memory may be a file, whose pages are
+ * written back now and then. */
 static void look_for_progress(tw_activity *a, double now, double cpu, long long bytes) {
+    static const long long MOVED = 1 << 20;
     tw_progress p = tw_progress_look();
     double used = fmin(cpu - a->looked_cpu, now - a->looked);
     if (used > 0) a->spent += used, a->at_unit += used;
@@ -80,7 +82,10 @@ static void look_for_progress(tw_activity *a, double now, double cpu, long long 
         a->longest = fmax(a->longest, a->at_unit);
         a->at_unit = 0;
     }
-    if (p.units != a->units || p.aside != a->aside || bytes != a->bytes) a->spent = 0;
+    if (p.units != a->units || p.aside != a->aside || bytes - a->done_bytes >= MOVED) {
+        a->spent = 0;
+        a->done_bytes = bytes;
+    }
     a->units = p.units;
     a->aside = p.aside;
 }
