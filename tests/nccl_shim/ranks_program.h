@@ -9,8 +9,7 @@
 static tw_device *device;
 static tw_comm *comm;
 
-static inline int ranks_program_run(const char *name, const TTest *const *tests, size_t count) {
-    int expected = atoi(getenv("TW_TEST_RANKS"));
+static inline int ranks_program_run(int expected, const char *name, const TTest *const *tests, size_t count) {
     setenv("CK_FORK", "no", 1);
     if (tw_comm_open_device(TW_CONFIG_DEVICE_CUDA, 1, 60, &device, &comm) != TW_OK) {
         fprintf(stderr, "%s: %s\n", name, tw_last_error());
@@ -28,8 +27,9 @@ static inline int ranks_program_run(const char *name, const TTest *const *tests,
 /* On 2 and on 3 ranks. */
 static inline int ranks_program(const char *program, const char *name, const TTest *const *tests,
                                 size_t count) {
+    const char *rank_of = getenv("TW_TEST_RANKS");
     int failed = 0;
-    if (getenv("TW_TEST_RANKS")) return ranks_program_run(name, tests, count);
+    if (rank_of) return ranks_program_run(atoi(rank_of), name, tests, count);
     for (int ranks = 2; ranks <= 3; ranks++) {
         char command[4096];
         snprintf(command, sizeof command, "TW_TEST_RANKS=%d '%s/tests/mpirun.sh' %d '%s'", ranks,

@@ -55,7 +55,7 @@ static float drawn(int which, int64_t i) {
 
 static float *rows_of(const norm_case *c, const part *p, int which) {
     int64_t n = p->rows * c->width;
-    float *v = malloc((size_t)n * sizeof *v + 1);
+    float *v = calloc((size_t)n + 1, sizeof *v);
     for (int64_t i = 0; i < n; i++) {
         int64_t at = p->first * c->width + i, row = at / c->width;
         int r = 0;
@@ -149,7 +149,7 @@ static void join_columns(const norm_case *c, part *p) {
     TW_ASSERT_OK(comm->gather_all(comm, p->columns, sizeof p->columns, all));
     for (int64_t i = 0; i < 2 * width; i++)
         for (int r = 1; r < comm->ranks; r++)
-            ck_assert_msg(memcmp(&all[r][i], &all[0][i], sizeof(float)) == 0, "statistics of rank %d", r);
+            ck_assert_msg(all[r][i] == all[0][i], "statistics of rank %d", r);
     for (int64_t i = 2 * width; i < COLUMN_SETS * width; i++) {
         p->columns[i] = 0;
         for (int r = 0; r < comm->ranks; r++) p->columns[i] += all[r][i];

@@ -136,7 +136,7 @@ static void check(setup s, int micro, const int *order) {
     outcome whole = run_whole(one, order), o = run(&s, comm, NULL);
     compare_runs(&whole, &o);
     if (comm->rank == 0 && s.steps > 1) ck_assert(fabs(o.loss[0] - o.loss[s.steps - 1]) > 1e-3);
-    if (comm->rank == 0) release(&whole);
+    release(&whole);
     release(&o);
 }
 
