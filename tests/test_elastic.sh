@@ -150,13 +150,14 @@ asked USR1 USR1 0 --hosts "$work/hosts"
 # While it waits for the next start: nothing is started, and nothing left.
 echo 9 >"$work/codes"
 rm -f "$work/starts"
-$elastic --delay 54321 -n 1 -- --output run >"$work/out" 2>"$work/err" &
+delay=$((1000000 + $$)) # no other test's
+$elastic --delay $delay -n 1 -- --output run >"$work/out" 2>"$work/err" &
 job=$!
 for _ in $(seq 600); do grep -q "restart 1 of 3" "$work/err" && break; sleep 0.1; done
 sleep 0.2
 kill -TERM $job
 wait $job
 code=$?
-if [ $code = 9 ] && [ "$(wc -l <"$work/starts")" = 1 ] && ! pgrep -f "^sleep 54321" >/dev/null; then ok
+if [ $code = 9 ] && [ "$(wc -l <"$work/starts")" = 1 ] && ! pgrep -f "^sleep $delay" >/dev/null; then ok
 else fail "stopped between two starts: exit code $code"; fi
 finish

@@ -60,8 +60,8 @@ static entry *add(tw_graphs *g, uint64_t plan, tw_graph_part part) {
     return e;
 }
 
-/* Leaves e->graph NULL, and says why, where the body cannot be captured. */
-static void capture(tw_graphs *g, entry *e, tw_status (*body)(void *), void *context) {
+/* Leaves e->graph NULL, and says why, where the body cannot be captured. Whether it ran at once instead. */
+static bool capture(tw_graphs *g, entry *e, tw_status (*body)(void *), void *context) {
     tw_device *d = g->device;
     char message[sizeof g->trouble] = "the device ran it at once";
     tw_status status = d->capture_begin(d);
@@ -70,11 +70,13 @@ static void capture(tw_graphs *g, entry *e, tw_status (*body)(void *), void *con
     if (status != TW_OK) snprintf(message, sizeof message, "%s", tw_last_error());
     tw_status ended = begun ? d->capture_end(d, &e->graph) : TW_OK;
     if (status == TW_OK && ended != TW_OK) snprintf(message, sizeof message, "%s", tw_last_error());
-    if (status == TW_OK && ended == TW_OK && e->graph) return;
+    if (status == TW_OK && ended == TW_OK && e->graph) return false;
+    bool ran = status == TW_OK && ended == TW_OK;
     d->graph_release(d, e->graph);
     e->graph = NULL;
     e->plain = true;
     if (!*g->trouble) memcpy(g->trouble, message, sizeof message);
+    return ran;
 }
 
 static tw_status run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status (*body)(void *),
@@ -85,7 +87,7 @@ static tw_status run(tw_graphs *g, uint64_t plan, tw_graph_part part, tw_status 
     bool known = e != NULL;
     if (!e) e = add(g, plan, part);
     e->used = ++g->now;
-    if (known && !e->plain && !e->graph) capture(g, e, body, context);
+    if (known && !e->plain && !e->graph && capture(g, e, body, context)) return TW_OK;
     if (!e->graph) return body(context);
     g->launched++;
     tw_progress_begin("a captured part of the step");

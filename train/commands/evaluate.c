@@ -201,7 +201,8 @@ static tw_status score_features(job *j, tw_device *device, const tw_rows *images
 /* Everything that can be wrong with the input is said before the model is loaded. */
 static tw_status open_split(job *j, tw_dataset **dataset, tw_split_texts *texts) {
     TRY(refuse_reversed(j->texts));
-    bool pairs = !j->texts && tw_split_texts_are_pairs(j->data);
+    /* Rank 0 names the images, and pairs tell whether ids are strings. */
+    bool pairs = tw_launch_find().rank == 0 || (!j->texts && tw_split_texts_are_pairs(j->data));
     TRY(pairs ? tw_dataset_open(j->data, dataset) : tw_dataset_open_images(j->data, dataset));
     TRY(tw_split_texts_load(*dataset, j->texts, j->log, texts));
     return fill_reference(j, texts);

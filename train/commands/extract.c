@@ -151,10 +151,12 @@ static tw_status open_texts(job *j) {
     return tw_split_texts_load(j->dataset, NULL, j->log, &j->split_texts);
 }
 
-/* What is needed of the split, and no more: that may be neither its images nor its pairs. */
+/* What is needed of the split, and no more: that may be neither its images nor its pairs. Rank 0 names the
+ * images, and pairs tell whether ids are strings. */
 static tw_status open_split(job *j, bool images, bool texts) {
-    if (texts && !j->texts && tw_split_texts_are_pairs(j->data)) return tw_dataset_open(j->data, &j->dataset);
-    return images && !j->images ? tw_dataset_open_images(j->data, &j->dataset) : TW_OK;
+    bool from_pairs = texts && !j->texts && tw_split_texts_are_pairs(j->data), names = images && !j->images;
+    if (from_pairs || (names && tw_launch_find().rank == 0)) return tw_dataset_open(j->data, &j->dataset);
+    return names ? tw_dataset_open_images(j->data, &j->dataset) : TW_OK;
 }
 
 /* Everything that can be wrong with the input is said before the model is loaded. */
