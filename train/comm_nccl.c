@@ -175,6 +175,11 @@ static tw_status nccl_broadcast(tw_comm *base, void *data, size_t bytes, int roo
     return host->broadcast(host, data, bytes, root);
 }
 
+static tw_status nccl_gather(tw_comm *base, const void *in, size_t bytes, void *out, int root) {
+    tw_comm *host = self(base)->host;
+    return tw_comm_gather(host, in, bytes, out, root);
+}
+
 static tw_status nccl_gather_all(tw_comm *base, const void *in, size_t bytes, void *out) {
     tw_comm *host = self(base)->host;
     return host->gather_all(host, in, bytes, out);
@@ -231,6 +236,7 @@ tw_status tw_comm_nccl(tw_device *device, tw_comm *host, double timeout, tw_comm
                         .follow = nccl_follow,
                         .broadcast = nccl_broadcast,
                         .gather_all = nccl_gather_all,
+                        .gather = nccl_gather,
                         .abort = nccl_abort,
                         .destroy = nccl_destroy};
     tw_status status = tw_comm_nccl_join(c);

@@ -33,7 +33,7 @@ tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t e
     int64_t step = options->batch * t->ranks;
     t->rounds = first < total ? (total - first + step - 1) / step : 0;
     if (t->ranks == 1) return TW_OK;
-    t->bytes = rows_at(t) + (size_t)(options->batch * embed) * sizeof(float);
+    t->bytes = rows_at(t) + ((size_t)(options->batch * embed) * sizeof(float) + 15) / 16 * 16;
     t->mine = calloc(1, t->bytes);
     t->notices = calloc((size_t)t->ranks, sizeof(notice));
     if (t->rank == 0) t->all = malloc(t->bytes * (size_t)t->ranks);
