@@ -47,7 +47,7 @@ trap 'rm -rf "$work"' EXIT
 stopped=no
 stop() {
     stopped=$1
-    [ -z "$child" ] || kill "-$stopped" "$child" 2>/dev/null
+    [ -z "$child" ] || kill "-$stopped" "$child" 2>/dev/null || true # it may have ended just now
 }
 trap 'stop TERM' INT TERM HUP
 trap 'stop USR1' USR1

@@ -48,6 +48,22 @@ START_TEST(well_and_slow_ranks_are_left_alone) {
 }
 END_TEST
 
+/* Three waited long for the fourth. One was released and tells so, the others' last words are old. */
+START_TEST(a_released_rank_is_not_to_blame) {
+    tw_peer_view views[RANKS];
+    tw_activity a;
+    tw_activity_open(&a);
+    tw_activity_held_up(&a, a.last + 300);
+    all_well(views);
+    for (int r = 2; r < RANKS; r++) waits(&views[r], 300, "all_reduce");
+    views[1].beat.idle = a.looked + 300.2 - a.last;
+    views[1].beat.spent = a.spent;
+    expect(views, -1, "");
+    views[1].beat.idle = 300;
+    expect(views, 1, "it does nothing");
+}
+END_TEST
+
 START_TEST(a_silent_rank_is_named_with_its_host) {
     tw_peer_view views[RANKS];
     all_well(views);
@@ -267,7 +283,8 @@ END_TEST
 TW_TEST_MAIN("watchdog", a_rank_that_gets_nothing_done_is_told_from_a_slow_one,
              a_device_that_takes_long_is_waited_for, ranks_that_all_run_in_circles_are_noticed,
              computing_that_gets_nothing_done_is_timed, progress_is_first_until_it_is_settled,
-             well_and_slow_ranks_are_left_alone, a_silent_rank_is_named_with_its_host,
-             a_stuck_rank_is_told_from_a_busy_one, ranks_that_all_wait_do_not_wait_for_ever,
+             well_and_slow_ranks_are_left_alone, a_released_rank_is_not_to_blame,
+             a_silent_rank_is_named_with_its_host, a_stuck_rank_is_told_from_a_busy_one,
+             ranks_that_all_wait_do_not_wait_for_ever,
              ranks_that_are_all_stuck_outside_collectives_are_noticed, a_slow_disk_is_given_more_time,
              a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)

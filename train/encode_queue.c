@@ -33,8 +33,10 @@ void tw_encode_queue_free(tw_encode_queue *q) {
     if (!q) return;
     tw_device *d = q->device;
     /* After an error the queue may still write features and read pixels; what it says then has been told. */
-    if (q->gets < q->puts) (void)!d->sync(d, TW_QUEUE_COMPUTE);
-    if (q->inputs) (void)!tw_inputs_wait(q->inputs);
+    if (q->inputs) {
+        (void)!d->sync(d, TW_QUEUE_COMPUTE);
+        (void)!tw_inputs_wait(q->inputs);
+    }
     for (int i = 0; i < TW_ENCODE_DEPTH; i++) d->event_release(d, q->ready[i]);
     tw_inputs_free(q->inputs);
     d->pinned_release(d, q->features);

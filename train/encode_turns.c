@@ -11,11 +11,6 @@ typedef struct head {
     int64_t all_ok; /* the batch came without flags */
 } head;
 
-/* What the ranks tell each other before a round. */
-typedef struct notice {
-    int64_t stop, signal; /* whether to end, and by what */
-} notice;
-
 static size_t rows_at(const tw_turns *t) {
     return sizeof(head) + ((size_t)t->options->batch + 15) / 16 * 16;
 }
@@ -35,9 +30,8 @@ tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t e
     if (t->ranks == 1) return TW_OK;
     t->bytes = rows_at(t) + ((size_t)(options->batch * embed) * sizeof(float) + 15) / 16 * 16;
     t->mine = calloc(1, t->bytes);
-    t->notices = calloc((size_t)t->ranks, sizeof(notice));
     if (t->rank == 0) t->all = malloc(t->bytes * (size_t)t->ranks);
-    return t->mine && t->notices && (t->all || t->rank > 0)
+    return t->mine && (t->all || t->rank > 0)
                ? TW_OK
                : FAIL(TW_ERR_MEMORY, "out of memory: a batch of features of every rank");
 }
@@ -45,7 +39,6 @@ tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t e
 void tw_turns_close(tw_turns *t) {
     free(t->mine);
     free(t->all);
-    free(t->notices);
 }
 
 static tw_status deliver(tw_turns *t, const tw_encoded *batch) {
@@ -64,21 +57,10 @@ static tw_status interrupt(const tw_turns *t) {
                 (long long)(t->total - t->first));
 }
 
-/* All end in the same round. */
-static tw_status agree_to_stop(tw_turns *t) {
-    tw_comm *c = t->options->comm;
-    notice mine = {.stop = asked_to_stop(t), .signal = tw_stop_signal()}, *all = t->notices;
-    bool stop = false;
-    TRY(c->gather_all(c, &mine, sizeof mine, all));
-    for (int r = 0; r < t->ranks; r++) {
-        if (all[r].stop) tw_stop_note((int)all[r].signal);
-        stop |= all[r].stop != 0;
-    }
-    return stop ? interrupt(t) : TW_OK;
-}
-
 static tw_status exchange(tw_turns *t) {
-    TRY(agree_to_stop(t));
+    bool stop;
+    TRY(tw_stop_agree(t->options->comm, asked_to_stop(t), &stop));
+    if (stop) return interrupt(t); /* all in the same round */
     TRY(tw_comm_gather(t->options->comm, t->mine, t->bytes, t->all, 0));
     for (int r = 0; t->rank == 0 && r < t->ranks; r++) {
         const char *message = t->all + (size_t)r * t->bytes;

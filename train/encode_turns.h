@@ -14,7 +14,6 @@ typedef struct tw_turns {
     int64_t round, rounds;
     size_t bytes;     /* of one rank's message */
     char *mine, *all; /* (bytes), on rank 0 (ranks, bytes); NULL with one rank, on the others */
-    void *notices;    /* (ranks), of encode_turns.c; NULL with one rank */
 } tw_turns;
 
 tw_status tw_turns_open(tw_turns *t, const tw_encode_options *options, int64_t embed, int64_t first,

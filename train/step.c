@@ -184,6 +184,7 @@ static tw_status agree_to_go_on(tw_stepper *s) {
 
 /* The time at which what was asked for so far is done. */
 static tw_status look(tw_stepper *s, double *at) {
+    if (s->profile && is_synchronised(s)) TRY(s->comm->sync(s->comm)); /* what the towers' queue waits for */
     if (s->profile) TRY(s->device->sync(s->device, TW_QUEUE_COMPUTE));
     *at = tw_seconds();
     return TW_OK;
@@ -303,8 +304,9 @@ static tw_status begin_work(tw_stepper *s) {
 /* Its draws belong to the samples: repeated, it gives the same features. */
 static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
     const tw_tower_tape *t;
-    TRY(tw_towers_get_texts(s->towers, TW_TOWERS_TRAIN, part_size(c, part),
-                            c->samples->lengths + part * c->micro, &t));
+    int64_t n = part_size(c, part);
+    const int32_t *lengths = n > 0 ? c->samples->lengths + part * c->micro : NULL;
+    TRY(tw_towers_get_texts(s->towers, TW_TOWERS_TRAIN, n, lengths, &t));
     TRY(bring_inputs(s, c, part, t));
     TRY(begin_work(s));
     *out = t;

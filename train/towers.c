@@ -1,5 +1,7 @@
 #include "train/towers.h"
 
+#include "autograd/progress.h"
+
 #include <stdlib.h>
 
 enum { MAX_TAPES = 64 };
@@ -98,8 +100,10 @@ static tw_status get(tw_towers *towers, tw_tower_kind kind, int64_t batch, int64
     t->kind = kind;
     t->batch = batch;
     t->rows = rows;
+    tw_progress_first(true); /* libraries may plan for long */
     tw_status status = record(towers, t);
     if (status == TW_OK) status = bind(towers, t);
+    tw_progress_first(false);
     if (status != TW_OK) {
         free_tape(t);
         return status;

@@ -113,7 +113,9 @@ static tw_status compute(tw_run *run, const tw_batch *batch, int64_t *global) {
  * third on, when the host only sees how long a whole step takes. */
 static void tell_progress(const tw_run *run, double seconds) {
     if (run->results) tw_progress_queued(seconds);
-    if (!run->results || run->profile.steps >= 2) tw_progress_settle();
+    if (run->profile.steps != (run->results ? 2 : 0)) return;
+    tw_progress_settle();
+    tw_progress_first(false); /* of train */
 }
 
 /* TW_ERR_INTERRUPTED, on all ranks: one was asked to stop, and the step was not begun, or dropped. */
@@ -335,6 +337,7 @@ static tw_status train(tw_run *run) {
     tw_stepper_profile(run->stepper, run->config->profile);
     if (run->config->profile) TRY(tw_op_timer_create(run->device, &run->timer));
     tw_profile_begin(&run->profile);
+    tw_progress_first(true); /* a validation may come before the first step */
     tw_status status = take_steps(run);
     if (status == TW_ERR_INTERRUPTED) return stop(run);
     TRY(status);

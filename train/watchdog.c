@@ -32,6 +32,7 @@ struct tw_watchdog {
     bool delivered, closing;
     double looked; /* when this process last was seen to run, */
     double woke;   /* and when it last had been suspended */
+    double term;   /* when SIGTERM was seen; 0: it was not */
     char report[sizeof((tw_beat *)0)->report];
     tw_activity activity;
     pid_t launcher;
@@ -130,9 +131,11 @@ static void mind_the_end(tw_watchdog *w, double now) {
     double quiet = fmax(2 + 4 * w->interval, w->limit / 4);
     int known = w->rank == 0 ? w->ranks : 1; /* the others hear rank 0 alone */
     if (tw_stop_signal() != SIGTERM) return;
+    if (w->term == 0) w->term = now;
     if (w->rank != 0 && (place_on_host(w) != 0 || one_has_left(w))) return;
     for (int r = 0; r < known; r++) {
-        if (r == w->rank) continue;
+        /* Who lived when the signal came is not its reason: the run may be saving because of it. */
+        if (r == w->rank || w->views[r].heard > w->term) continue;
         if (now - w->views[r].heard <= quiet && !host_is_silent(w, r, known, now)) continue;
         w->verdict = tw_verdict_silent(r, w->peers, w->ranks, now - w->views[r].heard);
         speak_and_end(w);
@@ -252,7 +255,10 @@ void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
     pthread_mutex_lock(&w->lock);
     double now = tw_seconds();
     notice_sleep(w, now);
-    if (beat->waiting > 0) beat->waiting = fmin(beat->waiting, fmax(now - w->woke, 1e-3));
+    if (beat->waiting > 0) {
+        beat->waiting = fmin(beat->waiting, fmax(now - w->woke, 1e-3));
+        tw_activity_held_up(&w->activity, now);
+    }
     beat->idle = now - w->activity.last;
     beat->still = now - w->activity.moved;
     describe_progress(&w->activity, beat);

@@ -104,6 +104,11 @@ void tw_activity_look(tw_activity *a, double now) {
     }
 }
 
+void tw_activity_held_up(tw_activity *a, double now) {
+    a->last = a->moved = now;
+    a->spent = a->at_unit = 0;
+}
+
 void tw_activity_slept(tw_activity *a, double seconds) {
     a->last += seconds;
     a->moved += seconds;

@@ -29,6 +29,8 @@ void tw_activity_ignore(tw_activity *a, pthread_t thread);
 /* Work is processor time, bytes read from or written to disks, and a thread that waits for a disk. Getting
  * something done is a unit of tw_progress, or a megabyte of such bytes. */
 void tw_activity_look(tw_activity *a, double now);
+/* This rank waits for others: it is neither idle nor in circles, and what it does next starts now. */
+void tw_activity_held_up(tw_activity *a, double now);
 /* The process was suspended for `seconds`: it could not have worked. */
 void tw_activity_slept(tw_activity *a, double seconds);
 

@@ -84,8 +84,9 @@ end_late_mpirun() { # PROCESS PROGRAM
     done
 }
 
-# The names of the settings that ranks on other hosts need too: of these only OMPI_MCA_* reach them by themselves.
-forwarded() { compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(NCCL|UCX|OMP|GOMP|CUDA|OMPI_MCA)_[A-Za-z0-9_]+)$'; }
+# The names of the settings that ranks on other hosts need too: of these only OMPI_MCA_* reach them by themselves. Which GPUs are
+# seen is a host's own affair.
+forwarded() { compgen -e | grep -E '^(PATH|LD_LIBRARY_PATH|(NCCL|UCX|OMP|GOMP|CUDA|OMPI_MCA)_[A-Za-z0-9_]+)$' | grep -vx CUDA_VISIBLE_DEVICES; }
 
 # One that is broken can keep nvidia-smi waiting.
 count_gpus() { { timeout 60 nvidia-smi -L 2>/dev/null || true; } | grep -c '^GPU ' || true; }

@@ -151,12 +151,22 @@ static tw_status open_texts(job *j) {
     return tw_split_texts_load(j->dataset, NULL, j->log, &j->split_texts);
 }
 
-/* What is needed of the split, and no more: that may be neither its images nor its pairs. Rank 0 names the
- * images, and pairs tell whether ids are strings. */
+/* For the rank that names the images: pairs tell whether ids are strings. */
+static tw_status open_named(job *j) {
+    tw_status status = tw_dataset_open(j->data, &j->dataset);
+    if (status != TW_ERR_FORMAT) return status;
+    char why[512];
+    snprintf(why, sizeof why, "%s", tw_last_error());
+    TRY(tw_dataset_open_images(j->data, &j->dataset)); /* unless these are what is damaged */
+    tw_log_warning(j->log, "%s; the images are extracted without them, ids in digits as integers", why);
+    return TW_OK;
+}
+
+/* What is needed of the split, and no more: that may be neither its images nor its pairs. */
 static tw_status open_split(job *j, bool images, bool texts) {
-    bool from_pairs = texts && !j->texts && tw_split_texts_are_pairs(j->data), names = images && !j->images;
-    if (from_pairs || (names && tw_launch_find().rank == 0)) return tw_dataset_open(j->data, &j->dataset);
-    return names ? tw_dataset_open_images(j->data, &j->dataset) : TW_OK;
+    if (texts && !j->texts && tw_split_texts_are_pairs(j->data)) return tw_dataset_open(j->data, &j->dataset);
+    if (!images || j->images) return TW_OK;
+    return tw_launch_find().rank == 0 ? open_named(j) : tw_dataset_open_images(j->data, &j->dataset);
 }
 
 /* Everything that can be wrong with the input is said before the model is loaded. */
