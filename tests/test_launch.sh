@@ -51,11 +51,11 @@ called "one rank a slot" "-n 13 --wdir $PWD $PWD/$launch/rank.sh --share-cores $
 called "the interface" "--mca btl_tcp_if_include ib0 --mca oob_tcp_if_include ib0 -x NCCL_SOCKET_IFNAME=ib0"
 called "hosts are looked at first" "--map-by ppr:1:node"
 [ "$(wc -l <"$work/calls")" = 2 ] && ok || fail "two calls of mpirun, not $(wc -l <"$work/calls")"
-settings=(NCCL_DEBUG=INFO NCCL_SOCKET_IFNAME=eth7 UCX_NET_DEVICES=mlx5_0:1 OMP_NUM_THREADS=3 GOMP_SPINCOUNT=0 CUDA_VISIBLE_DEVICES=0,1
+settings=(NCCL_DEBUG=INFO NCCL_SOCKET_IFNAME=eth7 UCX_NET_DEVICES=mlx5_0:1 OMP_NUM_THREADS=3 GOMP_SPINCOUNT=0 CUDA_HOME=/opt/cuda
     CUDA_DEVICE_ORDER=PCI_BUS_ID OMPI_MCA_pml=ucx LD_LIBRARY_PATH=/opt/lib)
-holds "settings" with env "${settings[@]}" NCCLISH=1 XNCCL_A=1 SECRET=x $launch/hosts.sh "$work/hosts" -- --config a.yaml
+holds "settings" with env "${settings[@]}" NCCLISH=1 XNCCL_A=1 SECRET=x CUDA_VISIBLE_DEVICES=0,1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
 for setting in "${settings[@]}" PATH=; do called "$setting reaches the ranks" " -x ${setting%%=*} "; done
-for setting in NCCLISH XNCCL_A SECRET HOME; do grep -q -e " -x $setting" "$work/calls" && fail "$setting is no business of the ranks" || ok; done
+for setting in NCCLISH XNCCL_A SECRET HOME CUDA_VISIBLE_DEVICES; do grep -q -e " -x $setting" "$work/calls" && fail "$setting is no business of the ranks" || ok; done
 [ "$(grep -o -e ' -x NCCL_DEBUG ' "$work/calls" | wc -l)" = 2 ] && ok || fail "not once for each mpirun"
 holds "settings, an interface" with env "${settings[@]}" $launch/hosts.sh "$work/hosts" --interface ib0 -- --config a.yaml
 called "the interface given here counts" "-x NCCL_SOCKET_IFNAME=ib0"
