@@ -34,7 +34,7 @@ TW_DEVICE int64_t tw_token_at(const tw_token_args &a, int64_t b, int64_t t) {
 }
 
 /* A block has a position and TW_GROUP_COLUMNS columns; each warp every TW_TOKEN_WARPS-th image. */
-static __global__ void tw_token_backward(tw_token_args a) {
+static __global__ void __launch_bounds__(TW_TOKEN_WARPS *TW_WARP) tw_token_backward(tw_token_args a) {
     __shared__ float shared[TW_TOKEN_WARPS * TW_GROUP_COLUMNS];
     int64_t t = blockIdx.x, col = (int64_t)blockIdx.y * TW_GROUP_COLUMNS + threadIdx.x % TW_WARP * TW_PACK;
     float sum[TW_PACK] = {}, v[TW_PACK], mean[TW_PACK];

@@ -150,7 +150,7 @@ __global__ void __launch_bounds__(THREADS) statistics_partial(norm_args a) {
 }
 
 /* stats: (2,C) mean and biased variance; 0 of no rows. */
-__global__ void statistics_finish(norm_args a, int64_t blocks, float *stats) {
+__global__ void __launch_bounds__(64) statistics_finish(norm_args a, int64_t blocks, float *stats) {
     int64_t i = tw_global_thread();
     if (i >= a.d) return;
     sums s = a.told ? joined_moments(a, i) : own_moments(a, blocks, i);
@@ -223,7 +223,7 @@ struct column_grads {
 
 /* slope = rstd^2 sum g (x - mean) / rows, level = mean of g, over all ranks' rows; gain and bias get what
  * this rank's own make of it. */
-__global__ void finish_gradient(norm_args a, int64_t blocks, column_grads to) {
+__global__ void __launch_bounds__(64) finish_gradient(norm_args a, int64_t blocks, column_grads to) {
     int64_t i = tw_global_thread();
     if (i >= a.d) return;
     sums own = own_gradients(a, blocks, i), all = a.told ? joined_gradients(a, i) : own;
