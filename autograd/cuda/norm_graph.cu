@@ -3,6 +3,7 @@
 #include "autograd/cuda/dnn_norm.h"
 #include "autograd/cuda/norm_graph.h"
 #include "autograd/cuda/rows.h"
+#include "autograd/cuda/running_statistics.h"
 
 namespace {
 
@@ -95,39 +96,29 @@ __global__ void mask(tw_view dy, tw_view y, tw_view dresidual, int64_t rows, int
 
 /* Where what is of channels goes; data NULL: nowhere. */
 struct channel_grads {
-    tw_view gain, bias, mean, variance;
+    tw_view gain, bias;
+    tw_running_grads running;
     const float *dgain, *dbias; /* as the graph left them */
-    const float *running_mean, *running_variance;
     const float *batch_mean, *batch_variance;
-    const tw_step *step;
     float unbiased;
 };
 
-/* See the top of batch_norm.c about the running statistics. */
 __global__ void deliver(channel_grads to, int64_t n) {
     int64_t i = tw_global_thread();
     if (i >= n) return;
-    float share = to.step->share;
     if (to.gain.data) tw_put_one(to.gain, i, to.dgain[i]);
     if (to.bias.data) tw_put_one(to.bias, i, to.dbias[i]);
-    if (to.mean.data)
-        tw_put_one(to.mean, i, share != 0.0f ? share * (to.running_mean[i] - to.batch_mean[i]) : 0.0f);
-    if (to.variance.data)
-        tw_put_one(to.variance, i,
-                   share != 0.0f ? share * (to.running_variance[i] - to.unbiased * to.batch_variance[i])
-                                 : 0.0f);
+    tw_put_running(to.running, i, true, to.batch_mean[i], to.batch_variance[i], to.unbiased);
 }
 
 tw_status deliver_channels(const backward &b, const tw_call *c) {
     channel_grads to = {};
-    tw_view *view[] = {&to.gain, &to.bias, &to.mean, &to.variance};
     int64_t n = tw_tensor_cols(&c->input[X]), rows = tw_tensor_rows(&c->input[X]);
-    for (int i = GAIN; i <= VARIANCE; i++) *view[i - GAIN] = tw_view_out(&c->input_grad[i], c->input_mode[i]);
+    to.gain = tw_view_out(&c->input_grad[GAIN], c->input_mode[GAIN]);
+    to.bias = tw_view_out(&c->input_grad[BIAS], c->input_mode[BIAS]);
+    to.running = tw_running_grads_of(c, MEAN, VARIANCE);
     to.dgain = (const float *)b.slot[TW_DNN_NORM_DGAIN], to.dbias = (const float *)b.slot[TW_DNN_NORM_DBIAS];
-    to.running_mean = (const float *)c->input[MEAN].data;
-    to.running_variance = (const float *)c->input[VARIANCE].data;
     to.batch_mean = (const float *)c->output[1].data, to.batch_variance = to.batch_mean + n;
-    to.step = c->step;
     to.unbiased = rows > 1 ? (float)((double)rows / (double)(rows - 1)) : 1.0f;
     return TW_LAUNCH(c->device, deliver, tw_blocks(n, THREADS), THREADS, 0, to, n);
 }

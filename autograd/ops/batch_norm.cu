@@ -1,5 +1,6 @@
 #include "autograd/cuda/norm_graph.h"
 #include "autograd/cuda/rows.h"
+#include "autograd/cuda/running_statistics.h"
 extern "C" {
 #include "autograd/comm.h"
 }
@@ -214,11 +215,10 @@ __global__ void __launch_bounds__(THREADS) gradient_partial(norm_args a) {
     store_partial(a, at, level, 1, shared);
 }
 
-/* Where the gradients of gain, bias, running mean and variance go; data NULL: nowhere. */
+/* Where the gradients of gain, bias and running statistics go; data NULL: nowhere. */
 struct column_grads {
-    tw_view gain, bias, mean, variance;
-    const float *running_mean, *running_variance;
-    const tw_step *step;
+    tw_view gain, bias;
+    tw_running_grads running;
 };
 
 /* slope = rstd^2 sum g (x - mean) / rows, level = mean of g, over all ranks' rows; gain and bias get what
@@ -232,12 +232,8 @@ __global__ void __launch_bounds__(64) finish_gradient(norm_args a, int64_t block
     if (to.gain.data) tw_put_one(to.gain, i, (float)(own.first * rstd));
     if (to.bias.data) tw_put_one(to.bias, i, (float)own.second);
     a.slope[i] = (float)(all.first * rstd * rstd * inverse), a.level[i] = (float)(all.second * inverse);
-    float share = a.training && a.rows > 0 ? to.step->share : 0.0f;
     float unbiased = all.rows > 1.0 ? (float)(all.rows / (all.rows - 1.0)) : 1.0f;
-    if (to.mean.data) tw_put_one(to.mean, i, share != 0.0f ? share * (to.running_mean[i] - a.mean[i]) : 0.0f);
-    if (to.variance.data)
-        tw_put_one(to.variance, i,
-                   share != 0.0f ? share * (to.running_variance[i] - unbiased * a.variance[i]) : 0.0f);
+    tw_put_running(to.running, i, a.training && a.rows > 0, a.mean[i], a.variance[i], unbiased);
 }
 
 __global__ void __launch_bounds__(THREADS) input_gradient(norm_args a) {
@@ -324,11 +320,7 @@ static tw_status own_backward(const tw_call *c) {
     a.dresidual = tw_view_out(&c->input_grad[RESIDUAL], c->input_mode[RESIDUAL]);
     column_grads to = {tw_view_out(&c->input_grad[GAIN], c->input_mode[GAIN]),
                        tw_view_out(&c->input_grad[BIAS], c->input_mode[BIAS]),
-                       tw_view_out(&c->input_grad[MEAN], c->input_mode[MEAN]),
-                       tw_view_out(&c->input_grad[VARIANCE], c->input_mode[VARIANCE]),
-                       (const float *)c->input[MEAN].data,
-                       (const float *)c->input[VARIANCE].data,
-                       c->step};
+                       tw_running_grads_of(c, MEAN, VARIANCE)};
     dim3 grid = grid_of(a, 1);
     TRY(TW_LAUNCH(d, gradient_partial, grid, THREADS, 0, a));
     TRY(exchange(c, a, (int64_t)grid.x, false));
