@@ -395,15 +395,9 @@ int main(void) {
                                   similarity_and_probabilities,
                                   several_threads_use_one_model,
                                   several_threads_load};
-    Suite *suite = suite_create("library");
     TCase *tcase = tcase_create("library");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_set_timeout(tcase, 300);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("library", tcase);
 }

@@ -277,7 +277,6 @@ END_TEST
 #endif
 
 int main(void) {
-    Suite *suite = suite_create("ops");
     TCase *tcase = tcase_create("ops");
     tcase_set_timeout(tcase, 600);
     if (!wanted("cuda")) {
@@ -291,10 +290,5 @@ int main(void) {
 #ifdef TW_WITH_CUDA
     if (!wanted("cpu")) tcase_add_loop_test(tcase, every_operation_holds_on_cuda, 0, TW_OP_COUNT);
 #endif
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("ops", tcase);
 }

@@ -109,13 +109,7 @@ START_TEST(the_first_backward_needs_no_zeros) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("tape_gradients");
     TCase *tcase = tcase_create("tape_gradients");
     tcase_add_loop_test(tcase, the_first_backward_needs_no_zeros, 0, USES);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("tape_gradients", tcase);
 }

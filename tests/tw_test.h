@@ -36,17 +36,22 @@
         return;                                                                                              \
     } while (0)
 
-static inline int tw_test_run(const char *name, const TTest *const *tests, size_t count) {
+/* For a main that adds its tests itself: loops, a fixture, another timeout. */
+static inline int tw_test_run_case(const char *name, TCase *tcase) {
     Suite *suite = suite_create(name);
-    TCase *tcase = tcase_create(name);
-    tcase_set_timeout(tcase, 900);
-    for (size_t i = 0; i < count; i++) tcase_add_test(tcase, tests[i]);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
     return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static inline int tw_test_run(const char *name, const TTest *const *tests, size_t count) {
+    TCase *tcase = tcase_create(name);
+    tcase_set_timeout(tcase, 900);
+    for (size_t i = 0; i < count; i++) tcase_add_test(tcase, tests[i]);
+    return tw_test_run_case(name, tcase);
 }
 
 #define TW_TEST_MAIN(name, ...)                                                                              \

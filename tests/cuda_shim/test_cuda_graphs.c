@@ -318,7 +318,6 @@ START_TEST(packed_samples_give_what_padded_ones_give) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cuda graphs");
     TCase *tcase = tcase_create("cuda graphs");
     tcase_add_loop_test(tcase, dropout_of_backward_is_that_of_forward, 0, 4);
     tcase_add_test(tcase, deterministic_backward_adds_nothing_in_memory);
@@ -327,10 +326,5 @@ int main(void) {
     tcase_add_test(tcase, inference_gives_what_training_gives);
     tcase_add_test(tcase, own_kernels_run_where_graphs_are_not_allowed);
     tcase_add_loop_test(tcase, packed_samples_give_what_padded_ones_give, 0, 8);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("cuda graphs", tcase);
 }

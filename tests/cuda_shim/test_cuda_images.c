@@ -323,7 +323,6 @@ START_TEST(poolings_that_graphs_cannot_do_run_on_own_kernels) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cuda images");
     TCase *tcase = tcase_create("cuda images");
     tcase_add_loop_test(tcase, both_ways_give_the_cpu_s_gradients, 0, 6);
     tcase_add_loop_test(tcase, measuring_delivers_nothing, 0, 3);
@@ -332,10 +331,5 @@ int main(void) {
     tcase_add_loop_test(tcase, both_ways_pool_as_the_cpu, 0, 4);
     tcase_add_test(tcase, poolings_are_measured_once);
     tcase_add_test(tcase, poolings_that_graphs_cannot_do_run_on_own_kernels);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("cuda images", tcase);
 }

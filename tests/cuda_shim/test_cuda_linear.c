@@ -254,7 +254,6 @@ START_TEST(nothing_is_measured_in_a_capture) {
 END_TEST
 
 int main(void) {
-    Suite *suite = suite_create("cuda linear");
     TCase *tcase = tcase_create("cuda linear");
     tcase_add_loop_test(tcase, both_ways_give_what_the_cpu_gives, 0, 16);
     tcase_add_loop_test(tcase, backward_follows_either_way, 0, 2);
@@ -263,10 +262,5 @@ int main(void) {
     tcase_add_test(tcase, a_way_is_measured_once);
     tcase_add_test(tcase, a_deterministic_device_measures_nothing);
     tcase_add_test(tcase, nothing_is_measured_in_a_capture);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("cuda linear", tcase);
 }

@@ -204,14 +204,8 @@ int main(void) {
     const TTest *const tests[] = {the_fastest_algorithm_stays_when_others_go,
                                   nothing_is_measured_where_it_must_not_be, without_room_nothing_is_measured,
                                   measuring_takes_no_longer_than_it_may, refused_epilogues_are_told_once};
-    Suite *suite = suite_create("cudart algorithms");
     TCase *tcase = tcase_create("cudart algorithms");
     tcase_add_loop_test(tcase, the_fastest_algorithm_is_found_once, 0, 2);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("cudart algorithms", tcase);
 }

@@ -273,14 +273,8 @@ int main(void) {
         what_needs_no_library_makes_no_handle, plans_are_kept_by_what_they_depend_on,
         a_vector_counts_with_its_alignment,    handle_and_proposals_are_the_devices,
         a_library_that_fails_is_told,          sums_are_f32};
-    Suite *suite = suite_create("cudart products");
     TCase *tcase = tcase_create("cudart products");
     tcase_add_loop_test(tcase, products_are_what_loops_give, 0, 2);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
-    suite_add_tcase(suite, tcase);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return tw_test_run_case("cudart products", tcase);
 }
