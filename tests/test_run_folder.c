@@ -28,13 +28,26 @@ static bool there(const char *name) {
     return lstat(in_folder(3, name), &info) == 0;
 }
 
-static void save(int64_t epoch, int64_t step, bool best, int keep) {
+/* Saves a checkpoint that says which step was the best. */
+static void save_after(int64_t epoch, int64_t step, int64_t best_step, bool best, int keep) {
     float value = (float)step;
     const tw_checkpoint_tensor t = {"w", 0, {0}, &value, NULL, NULL};
     tw_checkpoint_meta meta;
     tw_checkpoint_meta_init(&meta);
-    meta.epoch = epoch, meta.step = step;
+    meta.epoch = epoch, meta.step = step, meta.best_step = best_step;
     TW_ASSERT_OK(tw_run_folder_save(folder, &meta, &t, 1, best, keep));
+}
+
+static void save(int64_t epoch, int64_t step, bool best, int keep) {
+    save_after(epoch, step, -1, best, keep);
+}
+
+/* What the link points to. */
+static const char *linked(const char *name) {
+    static char target[64];
+    memset(target, 0, sizeof target);
+    ck_assert_int_gt(readlink(in_folder(3, name), target, sizeof target - 1), 0);
+    return target;
 }
 
 static void touch(const char *name) {
@@ -83,9 +96,7 @@ START_TEST(keeps_the_newest_and_the_linked) {
     ck_assert(there("epoch_0_step_10.h5") && there("epoch_1_step_30.h5") && there("epoch_1_step_100.h5"));
     save(1, 110, true, 1);
     ck_assert(!there("epoch_0_step_10.h5") && !there("epoch_1_step_30.h5") && !there("epoch_1_step_100.h5"));
-    char target[64] = "";
-    ck_assert_int_gt(readlink(in_folder(0, "best"), target, sizeof target - 1), 0);
-    ck_assert_str_eq(target, "epoch_1_step_110.h5");
+    ck_assert_str_eq(linked("best"), "epoch_1_step_110.h5");
     save(1, 120, false, 0);
     save(1, 130, false, -1);
     ck_assert(there("epoch_1_step_110.h5") && there("epoch_1_step_120.h5"));
@@ -124,7 +135,35 @@ START_TEST(opens_latest_or_the_newest_that_is_whole) {
 }
 END_TEST
 
-START_TEST(removes_what_killed_writers_left) {
+static void mend(void) {
+    tw_checkpoint *c;
+    char *notes;
+    TW_ASSERT_OK(tw_run_folder_open(folder, &c, &notes));
+    TW_ASSERT_OK(tw_run_folder_mend(folder, c));
+    free(notes);
+    tw_checkpoint_close(c);
+}
+
+/* Killed after `latest` was moved and before `best` was. */
+START_TEST(mends_the_link_to_the_best) {
+    make_folder();
+    save_after(0, 1, 1, true, 0);
+    save_after(0, 2, 1, false, 0);
+    mend();
+    ck_assert_str_eq(linked("best"), "epoch_0_step_1.h5");
+    save_after(0, 3, 3, false, 0);
+    mend();
+    ck_assert_str_eq(linked("best"), "epoch_0_step_3.h5");
+    ck_assert_int_eq(rename(in_folder(0, "epoch_0_step_3.h5"), in_folder(1, "mine.h5")), 0);
+    TW_ASSERT_OK(tw_run_folder_link(folder, "latest", "mine.h5"));
+    TW_ASSERT_OK(tw_run_folder_link(folder, "best", "mine.h5"));
+    mend(); /* the user's own name for it stays */
+    ck_assert_str_eq(linked("best"), "mine.h5");
+    tw_remove_folder(folder);
+}
+END_TEST
+
+static void check_temporaries(bool at_start) {
     make_folder();
     /* A process that is surely gone: a child that has been waited for. */
     char *dead = NULL, *alive = NULL, *old = NULL;
@@ -147,7 +186,7 @@ START_TEST(removes_what_killed_writers_left) {
     const struct timespec long_ago[2] = {{1000, 0}, {1000, 0}};
     ck_assert_int_eq(utimensat(AT_FDCWD, old, long_ago, 0), 0);
     ck_assert_int_eq(access(dead, F_OK), 0);
-    TW_ASSERT_OK(tw_run_folder_prune(folder, 3));
+    TW_ASSERT_OK(at_start ? tw_run_folder_mend(folder, NULL) : tw_run_folder_prune(folder, 3));
     ck_assert_int_ne(access(dead, F_OK), 0);
     ck_assert_int_ne(access(old, F_OK), 0);
     ck_assert_int_eq(access(alive, F_OK), 0); /* ours: being written */
@@ -156,7 +195,17 @@ START_TEST(removes_what_killed_writers_left) {
     free(old);
     tw_remove_folder(folder);
 }
+
+START_TEST(a_save_removes_what_killed_writers_left) {
+    check_temporaries(false);
+}
+END_TEST
+
+START_TEST(a_start_removes_what_killed_writers_left) {
+    check_temporaries(true);
+}
 END_TEST
 
 TW_TEST_MAIN("run_folder", keeps_the_newest_and_the_linked, opens_latest_or_the_newest_that_is_whole,
-             removes_what_killed_writers_left)
+             mends_the_link_to_the_best, a_save_removes_what_killed_writers_left,
+             a_start_removes_what_killed_writers_left)

@@ -218,7 +218,12 @@ done
 [ $kills -ge 20 ] && ok || fail "only $kills kills"
 holds "resume after $kills kills" train "$work/k" --save_interval 1 --val_interval 3 --resume auto
 same "killed $kills times and resumed" "$work/a/latest" "$work/k/latest"
-if ls -A "$work/k" | grep -q tmp; then fail "temporaries are left behind"; else ok; fi
+if ls -A "$work/k" | grep -q tmp; then fail "temporaries are left behind: $(ls -A "$work/k")"; else ok; fi
+
+# Killed between its last links: nothing is left to save, but the folder is put right.
+ln -s nowhere "$work/k/.best.$(hostname | tr ./ --).$pid.tw-tmp"
+holds "resume a run that was over" train "$work/k" --save_interval 1 --val_interval 3 --resume auto
+if ls -A "$work/k" | grep -q tmp; then fail "a link's temporary is left behind: $(ls -A "$work/k")"; else ok; fi
 
 # Signals save the last completed step and tell by their exit code.
 for signal in INT:130 TERM:143 USR1:0; do

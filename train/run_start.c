@@ -43,7 +43,9 @@ static tw_status find_resumed(const tw_run *run, tw_run_start *out) {
     if (automatic || strcmp(from, "latest") == 0) from = config->output;
     if (!*from) return refuse_second_run(config);
     tw_status status = open_resumed(run, from, out);
-    return automatic && status == TW_ERR_NOT_FOUND ? TW_OK : status;
+    if (automatic && status == TW_ERR_NOT_FOUND) status = TW_OK;
+    bool own = strcmp(from, config->output) == 0;
+    return status == TW_OK && own ? tw_run_folder_mend(from, out->source.checkpoint) : status;
 }
 
 /* Rank 0 looks; the others open what it found, though `latest` may move or be another file to them. */

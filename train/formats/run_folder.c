@@ -117,6 +117,19 @@ tw_status tw_run_folder_save(const char *folder, const tw_checkpoint_meta *meta,
     return status == TW_OK ? tw_run_folder_prune(folder, keep) : status;
 }
 
+tw_status tw_run_folder_mend(const char *folder, const tw_checkpoint *last) {
+    item_list list;
+    tw_status status = read_folder(folder, &list, true);
+    free(list.items);
+    const tw_checkpoint_meta *meta = last ? tw_checkpoint_get_meta(last) : NULL;
+    if (status != TW_OK || !meta || meta->best_step != meta->step) return status;
+    char *path = tw_run_folder_path(folder, meta->epoch, meta->step); /* that of `last` may end in `latest` */
+    if (!path) return FAIL(TW_ERR_MEMORY, "%s: no memory for a file name", folder);
+    if (access(path, F_OK) == 0) status = tw_run_folder_link(folder, "best", path);
+    free(path);
+    return status;
+}
+
 /* Appends the current error as one more sentence. A note that finds no memory is lost, not the run. */
 static void add_note(char **notes, const char *what) {
     const char *why = tw_last_error();

@@ -27,6 +27,12 @@ tw_status tw_run_folder_link(const char *folder, const char *name, const char *f
  * (see tw_atomic_is_stale). */
 tw_status tw_run_folder_prune(const char *folder, int keep) TW_MUST_CHECK;
 
+/* Puts right what a killed run left unfinished in its folder: removes temporaries of writers that are gone
+ * (see tw_atomic_is_stale), and points `best` at `last`, the checkpoint of this folder to go on from (NULL:
+ * none), if that was the best: the kill may have come between the two links. For the one process that will
+ * write there, before it does. */
+tw_status tw_run_folder_mend(const char *folder, const tw_checkpoint *last) TW_MUST_CHECK;
+
 /* Opens the checkpoint to go on from: the one that `latest` points to or, if that is missing or damaged, the
  * newest one that is whole. *notes then says in a sentence or more what was wrong with those passed over, to
  * be shown to the user and freed by the caller; else it is NULL. TW_ERR_NOT_FOUND when the folder holds no
