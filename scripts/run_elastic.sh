@@ -135,7 +135,9 @@ for ((attempt = 0; ; attempt++)); do
     say "exit code $code: restart $((attempt + 1)) of $restarts from the last checkpoint in $delay s"
     sleep "$delay" &
     child=$!
-    wait $child || true
+    [ $stopped != no ] || wait $child || true
+    # Asked to stop, maybe before its number was known: it ends, and is waited for, so that nothing is left.
+    [ $stopped = no ] || { kill $child 2>/dev/null || true; wait $child || true; }
     child=""
     [ $stopped = no ] || exit $code
 done

@@ -16,6 +16,7 @@ code=${codes[i-1]}
 if [ "$code" = wait ]; then # for a signal
     trap 'echo USR1 >>"$WORK/signals"; exit 0' USR1
     trap 'echo TERM >>"$WORK/signals"; exit 143' TERM
+    touch "$WORK/ready"
     for ((i = 0; i < 600; i++)); do sleep 0.1; done
 fi
 exit "$code"
@@ -130,12 +131,12 @@ asked() { # SIGNAL GETS CODE ARGUMENTS...
     local signal=$1 gets=$2 want=$3 job code
     shift 3
     echo wait >"$work/codes"
-    rm -f "$work/starts" "$work/signals"
-    $elastic --delay 0 "$@" -- --output run >"$work/out" 2>"$work/err" &
+    rm -f "$work/starts" "$work/signals" "$work/ready"
+    # A shell cannot trap what was ignored when it began, as SIGHUP is under nohup.
+    env --default-signal=HUP $elastic --delay 0 "$@" -- --output run >"$work/out" 2>"$work/err" &
     job=$!
-    for _ in $(seq 600); do [ -s "$work/starts" ] && break; sleep 0.1; done
-    [ -s "$work/starts" ] && ok || fail "the job was not started within a minute"
-    sleep 0.2 # its traps are set
+    for _ in $(seq 600); do [ -e "$work/ready" ] && break; sleep 0.1; done
+    [ -e "$work/ready" ] && ok || fail "the job was not started within a minute"
     kill "-$signal" $job
     wait $job
     code=$?
@@ -153,8 +154,7 @@ rm -f "$work/starts"
 delay=$((1000000 + $$)) # no other test's
 $elastic --delay $delay -n 1 -- --output run >"$work/out" 2>"$work/err" &
 job=$!
-for _ in $(seq 600); do grep -q "restart 1 of 3" "$work/err" && break; sleep 0.1; done
-sleep 0.2
+for _ in $(seq 600); do grep -q "restart 1 of 3" "$work/err" && break; sleep 0.01; done
 kill -TERM $job
 wait $job
 code=$?
