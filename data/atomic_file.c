@@ -29,15 +29,40 @@ static size_t folder_length(const char *path) {
     return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
+/* When the process of that number began, in ticks since the system did; 0 if it cannot be told. Numbers are
+ * used again: in a container that is started anew, all of them and at once. */
+static unsigned long long start_of(long pid) {
+    char path[64], text[1024];
+    snprintf(path, sizeof path, "/proc/%ld/stat", pid);
+    FILE *file = fopen(path, "re");
+    if (!file) return 0;
+    size_t n = fread(text, 1, sizeof text - 1, file);
+    fclose(file);
+    text[n] = '\0';
+    const char *field = strrchr(text, ')'); /* a name before it may hold anything */
+    for (int k = 0; field && k < 20; k++) field = strchr(field + 1, ' ');
+    return field ? strtoull(field, NULL, 10) : 0;
+}
+
 static char *temporary_name(const char *path) {
     char host[65];
     host_label(host);
-    size_t folder = folder_length(path), size = strlen(path) + sizeof host + sizeof SUFFIX + 32;
+    size_t folder = folder_length(path), size = strlen(path) + sizeof host + sizeof SUFFIX + 64;
     char *temp = malloc(size);
     if (temp)
-        snprintf(temp, size, "%.*s.%s.%s.%ld%s", (int)folder, path, path + folder, host, (long)getpid(),
-                 SUFFIX);
+        snprintf(temp, size, "%.*s.%s.%s.%ld-%llu%s", (int)folder, path, path + folder, host, (long)getpid(),
+                 start_of((long)getpid()), SUFFIX);
     return temp;
+}
+
+/* Whether the writer that a name's last part ("pid" or "pid-start") tells of is gone. */
+static bool is_gone(const char *writer) {
+    char *end;
+    long pid = strtol(writer, &end, 10);
+    if (pid <= 0) return false;
+    if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
+    unsigned long long then = *end == '-' ? strtoull(end + 1, NULL, 10) : 0, now = start_of(pid);
+    return then && now && then != now;
 }
 
 tw_status tw_atomic_begin(const char *path, char **temp) {
@@ -92,7 +117,7 @@ tw_status tw_atomic_link(const char *folder, const char *name, const char *targe
         status = FAIL(TW_ERR_MEMORY, "%s/%s: no memory for a file name", folder, name);
         goto done;
     }
-    unlink(temp); /* of a killed process that had our pid */
+    unlink(temp); /* of a killed process that had our number, where its start cannot be told */
     if (symlink(target, temp) != 0 || rename(temp, path) != 0) {
         int error = errno;
         unlink(temp);
@@ -118,14 +143,13 @@ bool tw_atomic_is_stale(const char *folder, const char *name) {
     char head[256], host[65];
     if (n - suffix >= sizeof head) return false;
     memcpy(head, name, n - suffix), head[n - suffix] = '\0';
-    char *pid_text = strrchr(head, '.');
-    if (!pid_text || pid_text == head) return false;
-    *pid_text++ = '\0';
+    char *writer = strrchr(head, '.');
+    if (!writer || writer == head) return false;
+    *writer++ = '\0';
     char *host_text = strrchr(head, '.');
     host_label(host);
     if (!host_text || strcmp(host_text + 1, host) != 0) return false;
-    long pid = strtol(pid_text, NULL, 10);
-    return pid > 0 && kill((pid_t)pid, 0) != 0 && errno == ESRCH;
+    return is_gone(writer);
 }
 
 /* ---- streams ---- */

@@ -8,7 +8,8 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* Creates an empty temporary file "<folder of path>/.<name>.<host>.<pid>.tw-tmp" and stores its path, to be
+/* Creates an empty temporary file "<folder of path>/.<name>.<host>.<writer>.tw-tmp", the writer being
+ * "<pid>-<start>" (its start in ticks since the system's), and stores its path, to be
  * freed by the caller, in *temp. A leftover of the same name is emptied. TW_ERR_IO with the reason when the
  * folder is missing or not writable. */
 tw_status tw_atomic_begin(const char *path, char **temp) TW_MUST_CHECK;
@@ -26,7 +27,8 @@ void tw_atomic_discard(const char *temp);
 tw_status tw_atomic_link(const char *folder, const char *name, const char *target) TW_MUST_CHECK;
 
 /* True if folder/name is a temporary of tw_atomic_begin or tw_atomic_link whose writer is gone: a process of
- * this host that no longer lives, or a file that nobody has written to for 15 minutes. */
+ * this host that no longer lives, whether or not another has its number by now, or a file that nobody has
+ * written to for 15 minutes. */
 bool tw_atomic_is_stale(const char *folder, const char *name);
 
 /* ---- the same as a stream ---- */

@@ -182,12 +182,21 @@ static void check_temporaries(bool at_start) {
     dead = calloc(1, 512);
     ck_assert_int_gt(read(ends[0], dead, 511), 0);
     TW_ASSERT_OK(tw_atomic_begin(in_folder(0, "epoch_0_step_2.h5"), &alive));
+    /* A process that is gone, whose number another has by now: this one. Its start was another. */
+    char other[600], *start = strstr(alive, ".tw-tmp");
+    ck_assert_ptr_nonnull(start);
+    while (start > alive && *start != '-') start--;
+    snprintf(other, sizeof other, "%.*s-1.tw-tmp", (int)(start - alive), alive);
+    int fd = open(other, O_CREAT | O_WRONLY, 0600);
+    ck_assert_int_ge(fd, 0);
+    close(fd);
     TW_ASSERT_OK(tw_atomic_begin(in_folder(0, "epoch_0_step_3.h5"), &old));
     const struct timespec long_ago[2] = {{1000, 0}, {1000, 0}};
     ck_assert_int_eq(utimensat(AT_FDCWD, old, long_ago, 0), 0);
     ck_assert_int_eq(access(dead, F_OK), 0);
     TW_ASSERT_OK(at_start ? tw_run_folder_mend(folder, NULL) : tw_run_folder_prune(folder, 3));
     ck_assert_int_ne(access(dead, F_OK), 0);
+    ck_assert_int_ne(access(other, F_OK), 0);
     ck_assert_int_ne(access(old, F_OK), 0);
     ck_assert_int_eq(access(alive, F_OK), 0); /* ours: being written */
     free(dead);
