@@ -60,6 +60,7 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
     static int count;
     memset(id, 0, sizeof *id);
     snprintf(id->internal, sizeof id->internal, "/tw_nccl_shim_%d_%d", (int)getpid(), count++);
+    (void)shm_unlink(id->internal); /* of a killed process that had this number */
     int file = shm_open(id->internal, O_CREAT | O_EXCL | O_RDWR, 0600);
     if (file < 0 || ftruncate(file, (off_t)meeting_bytes(MOST_RANKS)) != 0) return ncclSystemError;
     close(file);
@@ -90,7 +91,9 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int ranks, ncclUniqueId id
     c->m->rank[rank].pid = getpid();
     c->m->rank[rank].gpu = tw_current_gpu();
     atomic_store(&c->state, ncclInProgress);
-    if (!nccl_shim_fault("init", rank, -1)) atomic_fetch_add(&c->m->arrived, 1);
+    /* When all have it open it needs no name any more, and no killed rank leaves it behind. */
+    if (!nccl_shim_fault("init", rank, -1) && atomic_fetch_add(&c->m->arrived, 1) + 1 == ranks)
+        (void)shm_unlink(c->name);
     *comm = c;
     return ncclInProgress;
 }
