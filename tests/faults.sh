@@ -18,15 +18,25 @@ launch() {
 }
 launch_on=() # what goes before mpirun: it begins in a network namespace
 
-# all_begun RANKS: waits until all ranks compute; fails if they do not within a minute.
+# all_begun RANKS: waits until all ranks compute; fails if they do not, or the job has ended before.
 all_begun() {
-    for _ in $(seq 600); do
+    for _ in $(seq 3000); do
         [ "$(find "$work/pids" -type f -size +0 | wc -l)" = "$1" ] && break
+        kill -0 $job 2>/dev/null || break
         sleep 0.1
     done
     [ "$(find "$work/pids" -type f -size +0 | wc -l)" = "$1" ] || return 1
     sleep 1
     began=$SECONDS
+}
+
+# halt PROCESS...: stops them, and waits until they are: on a loaded machine a signal takes its time to arrive.
+halt() {
+    local p
+    kill -STOP "$@"
+    for p in "$@"; do
+        for _ in $(seq 1000); do grep -q '^State:[[:space:]]*[Tt]' "/proc/$p/status" 2>/dev/null && break; sleep 0.01; done
+    done
 }
 
 # ends NAME MESSAGE: the job must end by itself, in time, with MESSAGE once ("": nobody is left to pass one on), and at
@@ -36,7 +46,7 @@ ends() {
     [ -n "$2" ] || ours=0
     wait_for $job $((timeout_s + slack))
     code=$?
-    for _ in $(seq 100); do [ "$(running)" = 0 ] && break; sleep 0.1; done
+    for _ in $(seq $((10 * slack))); do [ "$(running)" = 0 ] && break; sleep 0.1; done
     count=$(cat "$work/err" "$work/out" | grep -c -E "$2")
     if [ $code = 0 ]; then fail "$1: exit code 0"
     elif [ $((SECONDS - began)) -ge $((timeout_s + slack)) ]; then fail "$1: took $((SECONDS - began)) s"

@@ -14,7 +14,7 @@ holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train
 options=(--model micro --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --batch 18 --max_steps 60 --warmup 3 --lr 1e-3
     --save_interval 4 --log_interval 1 --threads 1 --num_workers 1 --text_dropout 0.1 --report false --rank_timeout 6)
 whole_s=$SECONDS
-holds "undisturbed" timeout 200 tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$work/whole" \
+holds "undisturbed" timeout 600 tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$work/whole" \
     --sample_log "$work/whole.samples"
 whole_s=$((SECONDS - whole_s + 1))
 if ! grep -q "$ranks ranks start from the same weights" "$work/whole/log.jsonl" "$work/out"; then
@@ -35,7 +35,7 @@ left() { pgrep -f "^$tuwen train .*--output $work" | wc -l; }
 # find_pids FOLDER: the process of each rank of the run there (pids), once all are there or the job has ended; fails if
 # neither comes.
 find_pids() {
-    local latest=$((SECONDS + 100)) p r
+    local latest=$((SECONDS + 300)) p r
     pids=()
     while [ ${#pids[@]} -lt "$ranks" ] && kill -0 $job 2>/dev/null; do
         [ $SECONDS -lt $latest ] || return 1
@@ -48,7 +48,7 @@ find_pids() {
 }
 # after_step FOLDER STEP: waits until it is logged or the job has ended; fails if neither comes.
 after_step() {
-    local latest=$((SECONDS + 100))
+    local latest=$((SECONDS + 300))
     until grep -qs "\"step\":$2," "$1/log.jsonl" || ! kill -0 $job 2>/dev/null; do
         [ $SECONDS -lt $latest ] || return 1
         sleep 0.01
@@ -84,7 +84,7 @@ strike() {
 }
 # ended NAME MESSAGE: the job ended in time and with MESSAGE once, and nothing is left of it.
 ended() {
-    for _ in $(seq 100); do [ "$(left)" = 0 ] && break; sleep 0.1; done
+    for _ in $(seq $((10 * slack))); do [ "$(left)" = 0 ] && break; sleep 0.1; done
     if [ $code = 0 ] || [ $took -gt $((6 + slack)) ]; then fail "$1: exit code $code after $took s"
     elif [ "$(grep -h -E "$2" "$work/out" "$work/err" | wc -l)" != 1 ]; then fail "$1: not one '$2'"
     elif [ "$(left)" != 0 ]; then fail "$1: processes are left"
@@ -96,6 +96,6 @@ same() { # NAME FOLDER: it ended as the undisturbed run did
     fail "$1: '$a' is not '$b'"
 }
 resumed() { # NAME FOLDER: on as many ranks
-    holds "$1, resumed" timeout 200 tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$2" --resume auto
+    holds "$1, resumed" timeout 600 tests/mpirun.sh "$ranks" "$tuwen" train "${options[@]}" --output "$2" --resume auto
     same "$1" "$2"
 }

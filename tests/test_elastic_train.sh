@@ -24,7 +24,11 @@ begin() { # FOLDER
     job=$!
 }
 over() { ! grep -q "run_elastic.sh: .*restart 1 of 3" "$work/err"; }
-kill_rank() { kill -9 "${pids[$1]}"; }
+# There is something to go on from: steps may be quicker than the thread that saves.
+kill_rank() {
+    until [ -e "$folder/latest" ] || ! kill -0 $job 2>/dev/null; do sleep 0.01; done
+    kill -9 "${pids[$1]}"
+}
 lose_gpu() { touch "$work/lost" && kill_rank 2; }
 undo=find_gpu
 find_gpu() { rm -f "$work/lost"; }

@@ -11,7 +11,7 @@ fi
 on() { # RANKS COMMAND...
     local ranks=$1
     shift
-    timeout 120 bash tests/mpirun.sh "$ranks" "$@"
+    timeout 600 bash tests/mpirun.sh "$ranks" "$@"
 }
 equal() { # NAME A B: files are
     if cmp "$2" "$3" >"$work/out" 2>"$work/err"; then ok; else fail "$1"; fi
@@ -77,7 +77,7 @@ interrupted() {
         until [ -n "$(find "$folder" -name '.many*.part' -size +99k)" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
         kill -9 $pid 2>/dev/null
         wait $pid 2>/dev/null
-        for _ in $(seq 100); do [ "$(left)" = 0 ] && break; sleep 0.1; done
+        for _ in $(seq 600); do [ "$(left)" = 0 ] && break; sleep 0.1; done
         [ -e "$folder/many_texts.txt_feat.h5" ] || break
     done
     [ "$(left)" = 0 ] && ok || fail "killed on $n ranks: processes are left"

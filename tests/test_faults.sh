@@ -39,11 +39,11 @@ start 3 differ 1; ends "ranks that do not agree" "rank 1 of 3 .* waits in broadc
 start 3 linger 1; ends "a rank that fails and does not get to close" "tool_ranks: rank 1 of 3 on .*: no space left on device"
 start 3 idle 0; ends "all ranks stuck outside collectives" "rank [0-2] of 3 .* has neither computed nor read or written for"
 start 3; kill -9 $job; ends "the launcher killed" ""
-start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "the launcher killed while a rank is stopped" ""
-start 3; kill -STOP "$(pid 0)" "$(pid 1)" "$(pid 2)"; kill -9 $job; ends "the launcher killed while all ranks are stopped" ""
+start 3; halt "$(pid 1)"; kill -9 $job; ends "the launcher killed while a rank is stopped" ""
+start 3; halt "$(pid 0)" "$(pid 1)" "$(pid 2)"; kill -9 $job; ends "the launcher killed while all ranks are stopped" ""
 # A launcher that starts ranks from threads, as Open MPI's does with many a host: the system does not end those ranks.
 export TW_MPIRUN_OPTIONS="--mca odls_base_num_threads 2"
-start 3; kill -STOP "$(pid 1)"; kill -9 $job; ends "a launcher with threads killed while a rank is stopped" ""
+start 3; halt "$(pid 1)"; kill -9 $job; ends "a launcher with threads killed while a rank is stopped" ""
 unset TW_MPIRUN_OPTIONS
 
 # A rank that was stopped for less than the time-out goes on.
