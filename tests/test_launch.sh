@@ -84,13 +84,13 @@ refuses "no host file" 2 "no such host file" with $launch/hosts.sh "$work/nowher
 # mpirun that stays when its ranks have gone, and one that is asked to stop.
 as_rank='[[ "$*" == *ppr:1:node* ]] && exit
 bash -c "exec -a \"$TUWEN train\" sleep 5" &'
-stand_in mpirun "$as_rank exec sleep 20"
+stand_in mpirun "$as_rank exec sleep 300"
 refuses "an mpirun that does not end" 137 "but mpirun has not" with env TW_MPIRUN_PATIENCE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
 stand_in mpirun "trap 'exit 5' USR1; $as_rank echo begun >$work/begun; wait; sleep 20 & wait"
 PATH="$work/bin:$PATH" $launch/hosts.sh "$work/hosts" -- --config a.yaml >"$work/out" 2>"$work/err" &
-for _ in $(seq 100); do [ -s "$work/begun" ] && break; sleep 0.1; done
+for _ in $(seq 1200); do [ -s "$work/begun" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done
 kill -USR1 $!
-wait_for $! 20
+wait_for $! 60
 code=$?
 [ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
 stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
@@ -160,7 +160,7 @@ NODES=1 SLURM_RESTART_COUNT=3 starts 9 1 9
 called "a node is gone again" "scontrol requeue 42"
 rm "$work/run/latest"
 refuses "no number of restarts" 2 "numbers are needed" env TW_RESTARTS=many SLURM_SUBMIT_DIR="$PWD" bash $launch/slurm.sbatch "$work/run" --config a.yaml
-stand_in srun 'touch '"$work/started"'; for i in $(seq 300); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
+stand_in srun 'touch '"$work/started"'; for i in $(seq 1200); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
 for code in 0 143 1; do # what the run ends with after it was asked to stop; 143: the ranks had a SIGTERM too
     rm -f "$work/started" "$work/run/stop"
     : >"$work/calls"

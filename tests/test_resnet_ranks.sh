@@ -14,7 +14,7 @@ holds "prepare" "$tuwen" prepare --data_dir "$data" --splits train
 train() { # RANKS FOLDER OPTIONS...
     local ranks=$1 folder=$2
     shift 2
-    timeout 300 bash tests/mpirun.sh "$ranks" "$tuwen" train --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --resolution 32 \
+    timeout 600 bash tests/mpirun.sh "$ranks" "$tuwen" train --train_data "$data/lmdb/train" --vocab "$data/vocab.txt" --resolution 32 \
         --warmup 1 --log_interval 1 --threads 1 --num_workers 1 --report false --output "$folder" --sample_log "$folder.samples" "$@"
 }
 losses() { sed -n 's/.*"event":"step","step":\([0-9]*\),.*"loss":\([0-9.e+-]*\),.*/\1 \2/p' "$1/log.jsonl"; }

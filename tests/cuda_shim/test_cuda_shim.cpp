@@ -248,7 +248,7 @@ END_TEST
 int main(void) {
     Suite *suite = suite_create("cuda_shim");
     TCase *tcase = tcase_create("cuda_shim");
-    tcase_set_timeout(tcase, 300);
+    tcase_set_timeout(tcase, 900);
     for (const TTest *test :
          {block_reductions, shuffles, wide_and_single_accesses, bf16_is_the_hosts,
           dropout_draws_the_hosts_words, a_missing_barrier_shows, an_empty_grid_launches_nothing})
