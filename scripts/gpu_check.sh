@@ -225,7 +225,9 @@ beside() {
     local cores
     cores=$(nproc)
     share=$((cores < 4 ? 1 : cores / 4)) turns=$((cores < 4 ? cores : 4))
-    taskset -c "0,$((share * turns - 1))" true 2>/dev/null || share=0 turns=1
+    for ((turn = 0; turn < turns; turn++)); do pinned true 2>/dev/null || share=0; done # cores that are not ours
+    turn=0
+    [ "$share" -gt 0 ] || turns=1
     export OMP_WAIT_POLICY=passive # threads that wait leave the core to the others
     "$@"
     finish

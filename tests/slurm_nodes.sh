@@ -4,7 +4,8 @@ slurm_installed() {
     local program
     for program in munged slurmctld slurmd sbatch srun scontrol squeue sinfo; do command -v $program >/dev/null || return 1; done
 }
-free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
+# free_ports COUNT: so many different ones, which nothing uses now.
+free_ports() { python3 -c 'import socket, sys; all = [socket.create_server(("", 0)) for _ in range(int(sys.argv[1]))]; print(*(s.getsockname()[1] for s in all))' "$1"; }
 node_state() { sinfo -h -N -n "$1" -o %T 2>/dev/null; }
 
 declare -A slurm_daemons
@@ -17,8 +18,9 @@ slurm_daemon() { # NAME COMMAND...: in the background
 # slurm_up: starts munged, slurmctld and the slurmd of tw1 and tw2; fails, with the reason in $work/err, where they do not come up
 # in half a minute. A node is taken for lost 5 s after it was heard of last.
 slurm_up() {
-    local home=$work/slurm name node
+    local home=$work/slurm name node ports
     name=$(hostname -s)
+    read -ra ports < <(free_ports 3)
     mkdir -p "$home/state" && mkdir "$home"/{spool,tmp}-tw{1,2} && chmod 700 "$home" || return 1
     (umask 077 && head -c 128 /dev/urandom >"$home/munge.key")
     slurm_daemon munged munged --foreground --force --key-file="$home/munge.key" --socket="$home/munge.socket" \
@@ -27,7 +29,7 @@ slurm_up() {
     cat >"$home/slurm.conf" <<END
 ClusterName=tuwen
 SlurmctldHost=$name(127.0.0.1)
-SlurmctldPort=$(free_port)
+SlurmctldPort=${ports[0]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -53,8 +55,8 @@ SlurmdTimeout=5
 SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:2
-NodeName=tw1 NodeHostname=$name NodeAddr=127.0.0.1 Port=$(free_port)
-NodeName=tw2 NodeHostname=$name NodeAddr=127.0.0.1 Port=$(free_port)
+NodeName=tw1 NodeHostname=$name NodeAddr=127.0.0.1 Port=${ports[1]}
+NodeName=tw2 NodeHostname=$name NodeAddr=127.0.0.1 Port=${ports[2]}
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 END
     # What Slurm takes for two GPUs: the ranks of these tests compute on cores.

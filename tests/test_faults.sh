@@ -73,7 +73,7 @@ cut_network() {
     ip -n $space-a addr add 10.213.7.1/24 dev ${space}a && ip -n $space-b addr add 10.213.7.2/24 dev ${space}b
     for side in a b; do ip -n $space-$side link set lo up; ip -n $space-$side link set $space$side up; done
     # When the ranks notice first, mpirun waits for what it has to send to the other host: 6 s, not a quarter of an hour.
-    ip netns exec $space-a sysctl -qw net.ipv4.tcp_retries2=4
+    ip netns exec $space-a sysctl -qw net.ipv4.tcp_retries2=4 || return 1
     printf '#!/bin/sh\nshift\nexec ip netns exec %s-b unshare --uts sh -c "hostname %s-b; $*"\n' $space $space >"$agent"
     chmod +x "$agent"
     export TW_MPIRUN_OPTIONS="--host 10.213.7.1:2,10.213.7.2:2 --mca plm_rsh_agent $agent --mca btl tcp,self --mca btl_tcp_if_include 10.213.7.0/24 --mca oob_tcp_if_include 10.213.7.0/24 --mca oob_tcp_keepalive_time 2 --mca oob_tcp_keepalive_intvl 1 --mca oob_tcp_keepalive_probes 2 --mca odls_base_sigkill_timeout 2"

@@ -86,7 +86,7 @@ says "quick" "passed  operations" "passed  memory_need" "passed  train_as_cpu" "
 for name in device.json operations.txt step_gpu.md step_gpu.jsonl run_f32/log.jsonl; do
     tar -tzf "$work/quick.tar.gz" "./$name" >/dev/null 2>&1 && ok || fail "$name is not in the pack"
 done
-check --stage bench --groups main,variants && ok || fail "the stage bench failed"
+check --stage bench --groups main,variants --budget 1800 --patience 9 && ok || fail "the stage bench failed"
 says "bench" "ViT-B-16 16 graphs=0" "| products | 90.000 | 69.0 |"
 check --stage bench --groups none && fail "a group that is none passed" || ok
 says "bench" "none is none of main, models, largest, variants"
@@ -110,10 +110,10 @@ says "failures" "FAILED  adamw" "        m differs" "FAILED  towers" "(cut after
 # ---- compute-sanitizer ----
 stand_in "$work/path/compute-sanitizer" <<<'while [[ $1 == -* ]]; do shift $(( $1 == --tool || 1 )); [[ $1 == [a-z]*check || $1 == 1 ]] && shift; done; exec "$@"'
 stand_in "$build/tests/test_adamw" <<<'echo "========= Invalid __global__ read of size 4"; exit 1'
-check --stage sanitize && fail "an invalid read passed" || ok
+check --stage sanitize --budget 1800 --patience 9 && fail "an invalid read passed" || ok
 says "sanitize" "passed  memcheck_linear" "passed  racecheck_top_k" "passed  memcheck_steps" "FAILED  memcheck_optimizer" "Invalid __global__ read"
 stand_in "$work/path/compute-sanitizer" <<<'echo "========= Error: Device not supported"; exit 1'
-check --stage sanitize && ok || fail "a sanitizer that does not serve the GPU is a failure"
+check --stage sanitize --budget 1800 --patience 9 && ok || fail "a sanitizer that does not serve the GPU is a failure"
 says "sanitize" "left out: compute-sanitizer: Error: Device not supported"
 
 # ---- a bundle: programs and tests have its library path, Python does not ----
@@ -128,7 +128,7 @@ stand_in "$build/tests/test_towers" <<<'true'
 cat "$build/scripts/bench/bench_step_gpu" >"$work/step"
 { echo '[[ $LD_LIBRARY_PATH == */lib:/before ]] || exit 1' && cat "$work/step"; } | stand_in "$build/scripts/bench/bench_step_gpu"
 stand_in "$work/path/python3" <<<"[ \"\$LD_LIBRARY_PATH\" = /before ] && exec $(command -v python3) \"\$@\""
-LD_LIBRARY_PATH=/before scripts/gpu_check.sh --stage quick --bundle "$work/carry" --out "$work/gpu" --groups main >"$work/out" 2>&1
+LD_LIBRARY_PATH=/before scripts/gpu_check.sh --stage quick --bundle "$work/carry" --out "$work/gpu" --groups main --budget 900 --patience 9 >"$work/out" 2>&1
 says "a bundle" "passed  adamw" "passed  step_gpu" "tuwen ViT-B-16 128: 1000.0 pairs/s" " passed, 1 failed, 0 left out"
 
 rm "$work/path/python3"
