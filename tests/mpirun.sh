@@ -19,5 +19,17 @@ export OMPI_MCA_btl_base_warn_component_unused=0 OMPI_MCA_btl_vader_single_copy_
 # Open MPI leaves memory behind in plug-ins that are unloaded by then, which no suppression can name: leaks of our own
 # code are looked for in the tests of one process.
 export ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}"
+# Now and then Open MPI 4's mpirun waits for itself for ever, in PMIx_server_finalize, when it has ended a job whose ranks went
+# while it did: of ten jobs that a rank left in MPI_Finalize, one, on a crowded machine. scripts/launch ends it too.
+end_late_mpirun() {
+    local seen=no alone=0
+    while kill -0 "$1" 2>/dev/null && [ $alone -lt 12 ]; do
+        if ps -o stat= --ppid "$1" | grep -qv '^Z'; then seen=yes alone=0; elif [ $seen = yes ]; then alone=$((alone + 1)); fi
+        sleep 1
+    done
+    [ $alone -lt 12 ] || kill -9 "$1"
+}
+export -f end_late_mpirun
+(setsid bash -c 'end_late_mpirun "$0"' $$ </dev/null >/dev/null 2>&1 &) # not a child of mpirun
 # shellcheck disable=SC2086
 exec mpirun --oversubscribe --bind-to none ${TW_MPIRUN_OPTIONS:-} -n "$ranks" "$@"

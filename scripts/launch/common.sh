@@ -47,12 +47,13 @@ notice_lost_hosts() {
 
 # run_watched PROGRAM COMMAND...: the command, an mpirun of PROGRAM. One whose ranks have ended because a host is lost may have a
 # message under way to that host, and waits as long as the system tries to deliver it: a quarter of an hour, whatever keep-alive
-# says. So when the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
+# says. Open MPI 4's may also wait for itself for ever when a rank ends while it ends the job (in PMIx_server_finalize). So when
+# the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
 run_watched() {
     local program=$1 child="" asked="" watcher code signal
     shift
     # shellcheck disable=SC2064 # the signal is this one
-    for signal in INT TERM USR1 USR2; do trap "pass_on $signal" $signal; done
+    for signal in INT TERM HUP USR1 USR2; do trap "pass_on $signal" $signal; done
     "$@" <&0 &
     child=$!
     [ -z "$asked" ] || pass_on "$asked" # before its number was known
@@ -64,11 +65,18 @@ run_watched() {
         [ -n "$asked" ] || break
     done
     kill $watcher 2>/dev/null || true
-    trap - INT TERM USR1 USR2
+    trap - INT TERM HUP USR1 USR2
     return $code
+}
+# Whether this script is what the terminal's keys are for.
+in_foreground() {
+    local group terminal
+    read -r _ _ _ _ group _ _ terminal _ <"/proc/$$/stat" && [ "$group" = "$terminal" ]
 }
 pass_on() { # SIGNAL
     asked=$1
+    # What the terminal sends reaches mpirun by itself: by a second one it ends at once, before the ranks have saved.
+    case $1 in INT | HUP) ! in_foreground || return 0 ;; esac
     [ -z "$child" ] || kill "-$1" "$child" 2>/dev/null || true
 }
 end_late_mpirun() { # PROCESS PROGRAM

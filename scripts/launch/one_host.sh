@@ -27,4 +27,5 @@ need_mpirun
 options=(--bind-to none) # rank.sh shares the cores out, the same way under every version of Open MPI
 [ "$ranks" -gt "$(nproc)" ] && options+=(--oversubscribe)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
-$run mpirun -n "$ranks" "${options[@]}" "$here/rank.sh" --share-cores "$program" train "$@"
+command=(mpirun -n "$ranks" "${options[@]}" "$here/rank.sh" --share-cores "$program" train "$@")
+if [ $run = show ]; then show "${command[@]}"; else run_watched "$program" "${command[@]}"; fi
