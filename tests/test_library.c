@@ -397,7 +397,6 @@ int main(void) {
                                   several_threads_load};
     TCase *tcase = tcase_create("library");
     tcase_add_checked_fixture(tcase, setup, teardown);
-    tcase_set_timeout(tcase, 900);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);
     return tw_test_run_case("library", tcase);
 }

@@ -278,7 +278,6 @@ END_TEST
 
 int main(void) {
     TCase *tcase = tcase_create("ops");
-    tcase_set_timeout(tcase, 600);
     if (!wanted("cuda")) {
         tcase_add_test(tcase, faults_are_found);
         tcase_add_test(tcase, faults_in_large_tensors_are_found);
