@@ -36,7 +36,7 @@ went_on() { # NAME FOLDER RANKS: after one restart, to the end, on so many ranks
     local from
     from=$(sed -n 's/.*resum.* step \([0-9]*\).*/\1/p' "$2/log.jsonl" | tail -n 1)
     if [ $code != 0 ]; then fail "$1: exit code $code"
-    elif [ "$(grep -c "run_elastic.sh: .*restart" "$work/err")" != 1 ]; then fail "$1: not one restart"
+    elif [ "$(grep -c "run_elastic.sh: .*restart" "$work/err")" != 1 ]; then fail "$1: not one restart: $(grep -E "^(run_elastic.sh|tuwen)|exited on" "$work/err")"
     elif [ "${from:-0}" -lt 4 ]; then fail "$1: it did not go on from a checkpoint, but from step ${from:-0}"
     elif ! "$tuwen" info "$2/latest" 2>/dev/null | grep -q "ranks: $3"; then fail "$1: not $3 ranks ended it"
     elif ! cmp -s "$work/whole.samples" "$2.samples"; then fail "$1: the samples are others"
