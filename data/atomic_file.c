@@ -44,25 +44,29 @@ static unsigned long long start_of(long pid) {
     return field ? strtoull(field, NULL, 10) : 0;
 }
 
-static char *temporary_name(const char *path) {
-    char host[65];
-    host_label(host);
-    size_t folder = folder_length(path), size = strlen(path) + sizeof host + sizeof SUFFIX + 64;
-    char *temp = malloc(size);
-    if (temp)
-        snprintf(temp, size, "%.*s.%s.%s.%ld-%llu%s", (int)folder, path, path + folder, host, (long)getpid(),
-                 start_of((long)getpid()), SUFFIX);
-    return temp;
+void tw_writer_label(char label[TW_WRITER_LABEL]) {
+    snprintf(label, TW_WRITER_LABEL, "%ld-%llu", (long)getpid(), start_of((long)getpid()));
 }
 
-/* Whether the writer that a name's last part ("pid" or "pid-start") tells of is gone. */
-static bool is_gone(const char *writer) {
+bool tw_writer_is_gone(const char *label) {
     char *end;
-    long pid = strtol(writer, &end, 10);
-    if (pid <= 0) return false;
+    long pid = strtol(label, &end, 10);
+    unsigned long long then = *end == '-' ? strtoull(end + 1, &end, 10) : 0;
+    if (pid <= 0 || *end) return false;
     if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
-    unsigned long long then = *end == '-' ? strtoull(end + 1, NULL, 10) : 0, now = start_of(pid);
+    unsigned long long now = start_of(pid);
     return then && now && then != now;
+}
+
+static char *temporary_name(const char *path) {
+    char host[65], writer[TW_WRITER_LABEL];
+    host_label(host);
+    tw_writer_label(writer);
+    size_t folder = folder_length(path),
+           size = strlen(path) + sizeof host + sizeof writer + sizeof SUFFIX + 8;
+    char *temp = malloc(size);
+    if (temp) snprintf(temp, size, "%.*s.%s.%s.%s%s", (int)folder, path, path + folder, host, writer, SUFFIX);
+    return temp;
 }
 
 tw_status tw_atomic_begin(const char *path, char **temp) {
@@ -149,7 +153,7 @@ bool tw_atomic_is_stale(const char *folder, const char *name) {
     char *host_text = strrchr(head, '.');
     host_label(host);
     if (!host_text || strcmp(host_text + 1, host) != 0) return false;
-    return is_gone(writer);
+    return tw_writer_is_gone(writer);
 }
 
 /* ---- streams ---- */

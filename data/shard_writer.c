@@ -1,5 +1,6 @@
 #include "data/shard_writer.h"
 
+#include "data/atomic_file.h"
 #include "data/base64.h"
 #include "data/files.h"
 #include "data/jsonl.h"
@@ -10,7 +11,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -184,16 +184,14 @@ static bool is_environment(const char *name) {
     return sscanf(name + n, "-%5d-of-%5d%n", &k, &of, &end) == 2 && name[n + (size_t)end] == '\0';
 }
 
-/* What a killed run left beside the target: "<name>.tmp-<pid>" of a process that is no more. */
+/* What a killed run left beside the target: ".<name>.tmp-<writer>" of a process that is no more. */
 static void remove_stale(const char *parent, const char *name) {
     DIR *folder = opendir(parent);
     char prefix[300], path[PATH_BYTES + 300];
     int n = snprintf(prefix, sizeof prefix, ".%s.tmp-", name);
     for (const struct dirent *e; folder && (e = readdir(folder));) {
         if (strncmp(e->d_name, prefix, (size_t)n) != 0) continue;
-        char *end;
-        long pid = strtol(e->d_name + n, &end, 10);
-        if (*end || pid <= 1 || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+        if (!tw_writer_is_gone(e->d_name + n)) continue;
         (void)snprintf(path, sizeof path, "%s/%s", parent, e->d_name);
         tw_remove_folder(path);
     }
@@ -232,7 +230,7 @@ static tw_status make_shards(tw_shard_writer *w, const char *kind, shard **out) 
 }
 
 static tw_status begin(tw_shard_writer *w, const char *split_dir) {
-    char parent[PATH_BYTES], name[PATH_BYTES];
+    char parent[PATH_BYTES], name[PATH_BYTES], writer[TW_WRITER_LABEL];
     TRY(tw_split_path(split_dir, parent, name, sizeof name));
     if (strlen(split_dir) > PATH_BYTES - 100 || strlen(name) > 200)
         return FAIL(TW_ERR_ARGUMENT, "path too long: %.100s…", split_dir);
@@ -244,7 +242,8 @@ static tw_status begin(tw_shard_writer *w, const char *split_dir) {
     remove_stale(parent, name);
     w->parent = strdup(parent);
     if (asprintf(&w->final, "%s/%s", parent, name) < 0) w->final = NULL;
-    if (asprintf(&w->temporary, "%s/.%s.tmp-%ld", parent, name, (long)getpid()) < 0) w->temporary = NULL;
+    tw_writer_label(writer);
+    if (asprintf(&w->temporary, "%s/.%s.tmp-%s", parent, name, writer) < 0) w->temporary = NULL;
     if (!w->final || !w->parent || !w->temporary) return FAIL(TW_ERR_MEMORY, "no memory for a path");
     if (!w->options.replace && each_environment(w->final, false) > 0)
         return FAIL(TW_ERR_CONFIG, "%s: holds a prepared split already: remove it, or ask to replace it",

@@ -554,6 +554,23 @@ START_TEST(keeps_or_replaces_an_old_split) {
 }
 END_TEST
 
+/* A killed process's number is this one's now, as in a container that is started anew. */
+START_TEST(removes_what_a_namesake_left) {
+    make_root();
+    char name[64];
+    snprintf(name, sizeof name, ".s.tmp-%ld-1", (long)getpid());
+    ck_assert_int_eq(mkdir(in_root(name), 0700), 0);
+    snprintf(name, sizeof name, ".s.tmp-%ld", (long)getppid()); /* it lives, and may have written this */
+    ck_assert_int_eq(mkdir(in_root(name), 0700), 0);
+    write_split("s", 1, TW_SHARDS_RAW);
+    check_split("s");
+    ck_assert_int_eq(access(in_root(name), F_OK), 0);
+    snprintf(name, sizeof name, ".s.tmp-%ld-1", (long)getpid());
+    ck_assert_int_ne(access(in_root(name), F_OK), 0);
+    remove_root();
+}
+END_TEST
+
 START_TEST(refuses_bad_targets) {
     make_root();
     tw_shard_writer *w;
@@ -629,5 +646,5 @@ END_TEST
 TW_TEST_MAIN("shards", reads_original_lmdb, writes_pickles_as_python, reads_what_it_writes, grows_its_map,
              many_threads_read, refuses_missing_and_half_sets, refuses_bad_records,
              refuses_unfinished_and_newer, refuses_truncated_files, survives_damaged_pages,
-             keeps_or_replaces_an_old_split, refuses_bad_targets, says_when_the_disk_is_full,
-             says_when_the_file_may_not_grow)
+             keeps_or_replaces_an_old_split, removes_what_a_namesake_left, refuses_bad_targets,
+             says_when_the_disk_is_full, says_when_the_file_may_not_grow)
