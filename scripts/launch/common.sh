@@ -54,6 +54,7 @@ run_watched() {
     shift
     # shellcheck disable=SC2064 # the signal is this one
     for signal in INT TERM HUP USR1 USR2; do trap "pass_on $signal" $signal; done
+    { : <&0; } 2>/dev/null || exec </dev/null # what a daemon starts may have no input
     "$@" <&0 &
     child=$!
     [ -z "$asked" ] || pass_on "$asked" # before its number was known
