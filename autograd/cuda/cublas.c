@@ -1,5 +1,6 @@
 /* Products by cuBLASLt. It thinks in columns: our row-major out (m,n) = a b is its column-major (n,m) = b'
  * a', so its A is our b and its B is our a, and its rows are our columns. */
+#include "autograd/arena.h"
 #include "autograd/cuda/cublas_plan.h"
 
 #include <stdio.h>
@@ -50,9 +51,11 @@ static tw_status open_cublas(tw_device *d, tw_cublas **out) {
     return TW_OK;
 }
 
-/* The largest power of two, up to 256, that the address is a multiple of. */
+/* The largest power of two, up to what the arena's buffers are aligned to, that the address is a multiple of.
+ * No kernel asks for more than 16 bytes; a buffer that happens to lie on 256 is not to be another plan, whose
+ * algorithms would be measured anew. */
 static int alignment_of(const void *p) {
-    uintptr_t bits = (uintptr_t)p | 256;
+    uintptr_t bits = (uintptr_t)p | TW_ARENA_ALIGN;
     return (int)(bits & (~bits + 1));
 }
 
