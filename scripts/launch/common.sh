@@ -48,13 +48,17 @@ notice_lost_hosts() {
 # run_watched PROGRAM COMMAND...: the command, an mpirun of PROGRAM. One whose ranks have ended because a host is lost may have a
 # message under way to that host, and waits as long as the system tries to deliver it: a quarter of an hour, whatever keep-alive
 # says. So when the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
+# It has a process group of its own (set -m): a terminal sends Ctrl-C to all of its foreground, and mpirun, which would have the
+# passed-on one beside it, takes a second as the demand to end without seeing to its ranks. A hang-up of the terminal is passed on for the same reason.
 run_watched() {
     local program=$1 child="" asked="" watcher code signal
     shift
     # shellcheck disable=SC2064 # the signal is this one
-    for signal in INT TERM USR1 USR2; do trap "pass_on $signal" $signal; done
+    for signal in INT TERM HUP USR1 USR2; do trap "pass_on $signal" $signal; done
+    set -m
     "$@" <&0 &
     child=$!
+    set +m
     [ -z "$asked" ] || pass_on "$asked" # before its number was known
     end_late_mpirun $child "$program" &
     watcher=$!
@@ -64,7 +68,7 @@ run_watched() {
         [ -n "$asked" ] || break
     done
     kill $watcher 2>/dev/null || true
-    trap - INT TERM USR1 USR2
+    trap - INT TERM HUP USR1 USR2
     return $code
 }
 pass_on() { # SIGNAL
