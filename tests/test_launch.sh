@@ -39,6 +39,9 @@ holds "more ranks than cores" with $launch/one_host.sh -n 1000 -- --config a.yam
 called "more ranks than cores" "--oversubscribe"
 refuses "no options" 2 "give the options of tuwen train" $launch/one_host.sh
 refuses "no number" 2 "-n x: a number" $launch/one_host.sh -n x -- --config a.yaml
+refuses "-n alone" 2 "one_host.sh: -n needs a number" $launch/one_host.sh -n
+refuses "--interface alone" 2 "hosts.sh: --interface needs a name" $launch/hosts.sh "$work/none" --interface
+refuses "a folder for a host file" 2 "hosts.sh: $work: no such host file" $launch/hosts.sh "$work" -- --config a.yaml
 refuses "no program" 2 "TUWEN=/nowhere is no program" env TUWEN=/nowhere $launch/one_host.sh -n 1 -- --config a.yaml
 MPIRUN_CODE=7 with $launch/one_host.sh -n 2 -- --config a.yaml >"$work/out" 2>"$work/err"
 code=$?

@@ -249,6 +249,21 @@ for signal in INT:130 TERM:143 USR1:0; do
     holds "SIG$name saved a checkpoint" "$hash" "$work/s$name/latest"
 done
 
+# So does a terminal that is closed, which nothing can be written to any more.
+if command -v script >/dev/null; then
+    SHELL=/bin/sh setsid script -qc "exec $tuwen train --model micro --train_data $data/lmdb/train --vocab $data/vocab.txt --output $work/hup \
+        --batch 20 --max_steps 100000 --log_interval 1 --threads 2" "$work/typescript" >/dev/null 2>&1 &
+    pid=$!
+    until grep -qs '"step":2,' "$work/hup/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill -KILL $pid
+    for _ in $(seq 300); do [ -e "$work/hup/latest" ] && break; sleep 0.1; done
+    holds "a closed terminal: saved" "$hash" "$work/hup/latest"
+    grep -q "asked to stop by SIGHUP" "$work/hup/log.jsonl" && ok || fail "a closed terminal is not said"
+    wait $pid 2>/dev/null
+else
+    echo "SKIP a closed terminal: there is no script (bsdutils)"
+fi
+
 # A ResNet: its running averages are saved; validation in between and a stop leave no trace in them.
 resnet=(--model tiny-rn --resolution 32 --micro_batch 10 --recompute block --max_steps 6)
 holds "train a ResNet" train "$work/rn" "${resnet[@]}" --val_interval 100

@@ -6,6 +6,8 @@ die_with() { # CODE MESSAGE
     exit "$code"
 }
 die() { die_with 2 "$@"; }
+# need_value WHAT ARGUMENTS...: the first of them is an option that another follows.
+need_value() { if [ $# -lt 3 ] || [ -z "$3" ]; then die "$2 needs $1"; fi; }
 show() { printf '%q ' "$@" && echo; }
 # The line $1 of a host file without its comment; sets name and slots, which are 1 where the line says nothing, as for Open
 # MPI. Both are empty on an empty line; fails for a line of another form.
@@ -16,6 +18,8 @@ read_host() {
     [[ ${1%%#*} =~ ^[[:space:]]*([^[:space:]=]+)([[:space:]]+slots=([1-9][0-9]*))?[[:space:]]*$ ]] || return
     name=${BASH_REMATCH[1]} slots=${BASH_REMATCH[3]:-1}
 }
+# A folder can be read too, but not by lines.
+check_hosts_file() { if [ ! -r "$1" ] || [ -d "$1" ]; then die "$1: no such host file"; fi; }
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 # TUWEN, the build beside this script, or the PATH's.
