@@ -9,11 +9,13 @@
 # cancelling their scale. What errors in all 20 steps do to the reference's own losses, largest relative difference:
 #
 #     error                                                    steps 1-10   11-20
-#     the last bit of one weight (what rounding does)          2.7e-7       1.8e-5
+#     none: the last bit of one weight (what rounding does)    2.7e-7       1.8e-5
+#     none: two threads instead of one                         1.4e-6       1.2e-5
 #     one layer's weight gradient, resblocks.5.mlp.c_fc: 1 %   9.3e-6       1.5e-5
 #     1 % of its root mean square added, signs at random       6.1e-7       2.2e-6
 #     the image tower's LayerNorm weights decayed              3.5e-4       1.2e-3
 #     the text tower's not decayed                             3.8e-5       3.3e-4
+#     epsilon 1 % too large                                    1.0e-3       1.8e-3
 #     no bias correction                                       8.3e-2       4.8e-1
 #
 # So gpu_train.sh allows 5e-6 in the first ten steps and 1e-4 in all. Gradients element by element: test_towers.
