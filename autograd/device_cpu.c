@@ -1,8 +1,8 @@
+#include "autograd/affinity.h"
 #include "autograd/device.h"
 #include "autograd/expected.h"
 
 #include <omp.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -124,8 +124,9 @@ static void cpu_destroy(tw_device *d) {
 }
 
 static int available_cores(void) {
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    tw_affinity cores;
+    tw_affinity_read(0, &cores);
+    return cores.end ? tw_affinity_count(&cores) : 1;
 }
 
 tw_status tw_device_cpu(int threads, tw_device **out) {

@@ -127,6 +127,27 @@ tw_status tw_open_stream(const char *path, FILE **out) {
     return status;
 }
 
+int tw_read_at(int fd, uint64_t at, void *to, size_t size) {
+    const size_t most = 1 << 30; /* the system's own limit a call is just below 2 GiB */
+    for (char *next = to; size > 0;) {
+        ssize_t n = pread(fd, next, size < most ? size : most, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return n < 0 ? errno : TW_READ_SHORT;
+        next += n, at += (uint64_t)n, size -= (size_t)n;
+    }
+    return 0;
+}
+
+int tw_write_at(int fd, uint64_t at, const void *from, size_t size) {
+    for (const char *next = from; size > 0;) {
+        ssize_t n = pwrite(fd, next, size, (off_t)at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) return n < 0 ? errno : ENOSPC;
+        next += n, at += (uint64_t)n, size -= (size_t)n;
+    }
+    return 0;
+}
+
 tw_status tw_read_file(const char *path, uint8_t **data, size_t *size) {
     *data = NULL;
     FILE *file;

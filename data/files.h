@@ -28,6 +28,12 @@ TW_MUST_CHECK tw_status tw_open_file(const char *path, int *fd);
 /* The same as a stream. Here the path may also name what the program was started with, of any kind:
  * /dev/stdin, /dev/fd/N or /proc/self/fd/N, as the shell's <(command) does. */
 TW_MUST_CHECK tw_status tw_open_stream(const char *path, FILE **out);
+/* Reads exactly the `size` bytes of an open file that begin at byte `at`, however the system cuts them: 0, an
+ * errno, or TW_READ_SHORT where the file ends before. What that means is the caller's to say. */
+enum { TW_READ_SHORT = -1 };
+TW_MUST_CHECK int tw_read_at(int fd, uint64_t at, void *to, size_t size);
+/* Writes all of them: 0 or an errno. */
+TW_MUST_CHECK int tw_write_at(int fd, uint64_t at, const void *from, size_t size);
 /* A whole file, opened as by tw_open_stream, into memory, freed with free(). */
 TW_MUST_CHECK tw_status tw_read_file(const char *path, uint8_t **data, size_t *size);
 

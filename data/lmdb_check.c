@@ -44,15 +44,9 @@ static tw_status truncated(const tree *t, uint64_t wanted) {
 }
 
 static tw_status read_at(const tree *t, uint64_t offset, unsigned char *out, size_t size) {
-    size_t done = 0;
-    while (done < size) {
-        ssize_t n = pread(t->fd, out + done, size - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return FAIL(TW_ERR_IO, "%s: %s", t->file, strerror(errno));
-        if (n == 0) return truncated(t, offset + size);
-        done += (size_t)n;
-    }
-    return TW_OK;
+    int error = tw_read_at(t->fd, offset, out, size);
+    if (error == TW_READ_SHORT) return truncated(t, offset + size);
+    return error ? FAIL(TW_ERR_IO, "%s: %s", t->file, strerror(error)) : TW_OK;
 }
 
 /* Takes the newer of the two meta pages, as LMDB does. */

@@ -86,7 +86,7 @@ enum {
 /* Always set with tuwen_options_init first. */
 typedef struct tuwen_options {
     size_t size;       /* of the struct the caller was compiled with; set by tuwen_options_init */
-    int32_t threads;   /* that compute and decode; 0: one a core */
+    int32_t threads;   /* that compute and decode; 0: one a core, or what a CPU quota allows */
     int32_t precision; /* of products and activations: TUWEN_F32 or TUWEN_BF16. Features are f32 either way */
     const char *device; /* "cpu"; "cuda": the first GPU; "auto": a GPU if there is one. NULL: "cpu". Read by
                            tuwen_load only, as all strings here */

@@ -7,7 +7,7 @@
 #
 #   quick     six minutes of all: the device's properties, operations, graphs, golden values and training side by side, as
 #             nothing of that is timed; then ViT-B-16 at batch 128 beside PyTorch, eager and compiled, and what else
-#             there is time for
+#             there is time for; with a longer --budget the other checks that train and bench's other groups too
 #   tests     what machine and libraries are; the device's properties as cuDNN tells them; every operation against its f64
 #             reference; the models' graphs by cuDNN; towers' golden values, their gradients, 20 AdamW steps, queued and
 #             captured ones; training (scripts/gpu_train.sh): against the CPU, 20 steps of ViT-B-16 against the reference,
@@ -54,16 +54,19 @@ case $stage in
 esac
 mkdir -p "$out" || exit 1
 
+# What is there so far, so that it is there too when the last check takes the machine with it.
+pack_up() {
+    [ -n "$pack" ] || return 0
+    (cd "$out" && find . -type f -size -1024k \( -name '*.txt' -o -name '*.json' -o -name '*.jsonl' -o -name '*.md' -o -name '*.log' \) \
+        ! -path './*/data/*' ! -path './data/*' ! -path './demo/*' -print0) | tar -C "$out" --null -T - -czf "$pack.part" && mv "$pack.part" "$pack"
+}
 # At the end, however it comes: ends what still runs, packs, removes the unpacked bundle.
 place=
 leave() {
     local job
     trap - EXIT
     for job in $(jobs -rp); do pkill -TERM -P "$job"; done
-    if [ -n "$pack" ]; then
-        (cd "$out" && find . -type f -size -1024k \( -name '*.txt' -o -name '*.json' -o -name '*.jsonl' -o -name '*.md' -o -name '*.log' \) \
-            ! -path './*/data/*' ! -path './data/*' ! -path './demo/*' -print0) | tar -C "$out" --null -T - -czf "$pack"
-    fi
+    pack_up
     [ -z "$place" ] || rm -rf "$place"
 }
 trap leave EXIT
@@ -98,7 +101,7 @@ elif [ ! -x "$build/tuwen" ]; then
 fi
 tuwen=$build/tuwen
 # The report is read whole: a reader that stops early would end its writer with SIGPIPE.
-"$tuwen" doctor >"$out/doctor.txt" 2>&1
+timeout -k 5 60 "$tuwen" doctor >"$out/doctor.txt" 2>&1
 if ! grep -q '^  GPU [0-9]' "$out/doctor.txt"; then
     cat "$out/doctor.txt" >&2
     echo "gpu_check.sh: no GPU is seen" >&2
@@ -110,6 +113,7 @@ failed=0
 left_out=0
 side_by_side=6
 started=()
+declare -A commands # of each check, to run it again
 # Of the cores, `share` for each command, `turns` times; 0: all for each.
 share=0
 turns=1
@@ -122,6 +126,7 @@ start() {
     local name=$1 left most=$((${MOST:-240} * patience))
     shift
     started+=("$name")
+    commands[$name]=$(printf '%q ' "$@")
     rm -f "$out/$name.end"
     while [ "$(jobs -rp | wc -l)" -ge $side_by_side ]; do wait -n; done
     left=$((budget - SECONDS))
@@ -133,6 +138,20 @@ start() {
         pinned timeout -k 5 "$most" "$@" >"$out/$name.txt" 2>&1 || status=$?
         echo "$status $((SECONDS - from)) $most" >"$out/$name.end"
     } &
+}
+# Which access it was, where a check failed by one that the GPU tells after the fact and of no kernel: once more under
+# compute-sanitizer. Of the first two, where there is time; step_gpu.py looks for itself.
+closer_looks=2
+look_closer() {
+    local name=$1 left=$((budget - SECONDS))
+    case $name in step_gpu | more) return ;; esac
+    grep -qE 'cudaError(IllegalAddress|MisalignedAddress|LaunchFailure|IllegalInstruction|InvalidAddressSpace|HardwareStackError)' "$out/$name.txt" || return 0
+    [ "$stage" != sanitize ] && [ $closer_looks -gt 0 ] && [ $left -ge 30 ] && command -v compute-sanitizer >/dev/null || return 0
+    closer_looks=$((closer_looks - 1))
+    CK_FORK=no timeout -k 5 $((left - 10 < 60 ? left - 10 : 60)) compute-sanitizer --tool memcheck --target-processes all \
+        bash -c "${commands[$name]}" >"$out/$name.memcheck.txt" 2>&1
+    echo "        once more under compute-sanitizer: $out/$name.memcheck.txt"
+    grep -m 6 -A 2 -E '^=+ +(Invalid|Misaligned)' "$out/$name.memcheck.txt" | cut -c 1-300 | sed 's/^/        /'
 }
 # Waits for all that were started, and says in their order how they ended; fails where one did.
 finish() {
@@ -154,8 +173,10 @@ finish() {
         failed=$((failed + 1)) bad=1
         echo "FAILED  $name  $took s: $out/$name.txt$([ "$status" -ne 124 ] || echo "  (cut after $most s)")"
         tail -n 5 "$out/$name.txt" | cut -c 1-400 | sed 's/^/        /'
+        look_closer "$name"
     done
     started=()
+    pack_up
     return $bad
 }
 # check NAME COMMAND...: by itself.
@@ -192,17 +213,18 @@ python() {
 }
 export -f python
 export bundle library_path library_path_was_set
-# peers NAMES RESERVE: step_gpu.py's groups, RESERVE seconds before the end at the latest.
+# peers NAMES RESERVE [NAME]: step_gpu.py's groups, RESERVE seconds before the end at the latest; under another name than
+# step_gpu into a folder of that name.
 peers() {
-    local most=$((budget - SECONDS - $2))
+    local most=$((budget - SECONDS - $2)) name=${3:-step_gpu}
     if [ $most -lt 30 ]; then
         left_out=$((left_out + 1))
-        echo "left out, no time  step_gpu"
+        echo "left out, no time  $name"
         return 0
     fi
-    MOST=$((most + 5)) check step_gpu bash -c 'python "$@"' - scripts/bench/step_gpu.py --program "$build/scripts/bench/bench_step_gpu" \
-        --launcher "${bundle:+env LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}}" --out "$out" --groups "$1" --budget "$most"
-    cat "$out/step_gpu.txt"
+    MOST=$((most + 5)) check "$name" bash -c 'python "$@"' - scripts/bench/step_gpu.py --program "$build/scripts/bench/bench_step_gpu" \
+        --launcher "${bundle:+env LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}}" --out "$out${3:+/$3}" --groups "$1" --budget "$most"
+    cat "$out/$name.txt"
 }
 # figures NAME...: what these checks measured
 figures() {
@@ -218,7 +240,8 @@ programs() {
     MOST=20 start machine bash -c machine
     MOST=150 start cudnn bash -c read_device
     MOST=150 start operations bash -c 'on_gpu ops'
-    for name in model_graphs step towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
+    MOST=150 start model_graphs bash -c 'on_gpu model_graphs' # cuDNN compiles some fifty graphs for it, half a second each
+    for name in step towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
 }
 # beside COMMAND...: what it starts runs side by side, each on a quarter of the cores. Nothing of it may be timed.
 beside() {
@@ -240,6 +263,13 @@ alone() {
     figures large_loss large_batch
 }
 
+# They compare with what train_as_cpu left.
+later_tests() {
+    local name
+    MOST=120 train graphs_and_resuming graphs_change_nothing resumed
+    for name in recomputed in_full in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
+}
+
 quick() {
     quick_checks() {
         # What torch.compile makes lies in its cache when it is timed below. No check: if it fails, that does.
@@ -252,6 +282,9 @@ quick() {
     beside quick_checks
     peers "${groups:-main,models}" 70
     alone
+    # Of a longer budget, for a machine that may not come a second time.
+    [ $((budget - SECONDS)) -lt 90 ] || beside later_tests
+    [ $((budget - SECONDS)) -lt 60 ] || peers largest,variants 0 more
 }
 
 tests() {
@@ -260,12 +293,6 @@ tests() {
         programs
         MOST=120 train vit_b16 vit_b16
         MOST=120 train train_as_cpu make_data against_cpu
-    }
-    # They compare with what train_as_cpu left.
-    later_tests() {
-        local name
-        MOST=120 train graphs_and_resuming graphs_change_nothing resumed
-        for name in recomputed in_full in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
     }
     beside first_tests
     beside later_tests

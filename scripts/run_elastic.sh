@@ -16,12 +16,12 @@ here=$(cd "$(dirname "$0")" && pwd)
 restarts=3 ranks="" hostfile="" interface=() least=1 delay=10
 while [ $# -gt 0 ]; do
     case $1 in
-    -k) restarts=${2:?-k needs a number} && shift 2 ;;
-    -n) ranks=${2:?-n needs a number} && shift 2 ;;
-    --hosts) hostfile=${2:?--hosts needs a file} && shift 2 ;;
-    --interface) interface=(--interface "${2:?--interface needs a name}") && shift 2 ;;
-    --min-ranks) least=${2:?--min-ranks needs a number} && shift 2 ;;
-    --delay) delay=${2:?--delay needs seconds} && shift 2 ;;
+    -k) need_value "a number" "$@" && restarts=$2 && shift 2 ;;
+    -n) need_value "a number" "$@" && ranks=$2 && shift 2 ;;
+    --hosts) need_value "a file" "$@" && hostfile=$2 && shift 2 ;;
+    --interface) need_value "a name" "$@" && interface=(--interface "$2") && shift 2 ;;
+    --min-ranks) need_value "a number" "$@" && least=$2 && shift 2 ;;
+    --delay) need_value "seconds" "$@" && delay=$2 && shift 2 ;;
     --) shift && break ;;
     *) break ;;
     esac
@@ -30,7 +30,7 @@ done
 [[ $restarts =~ ^[0-9]+$ && $delay =~ ^[0-9]+$ ]] || die "-k and --delay are numbers"
 [ -z "$ranks" ] || is_number "$ranks" || die "-n $ranks: a number of at least 1 is needed"
 is_number "$least" || die "--min-ranks $least: a number of at least 1 is needed"
-[ -z "$hostfile" ] || [ -r "$hostfile" ] || die "$hostfile: no such host file"
+[ -z "$hostfile" ] || check_hosts_file "$hostfile"
 for option in "$@"; do
     case $option in --resume | --resume=*) die "--resume is set here: a first start finds no checkpoint, later ones the last" ;; esac
 done
@@ -38,6 +38,16 @@ done
 program=""
 [ -z "$hostfile" ] || program=$(find_program)
 notice_lost_hosts
+
+# What was never there is not waited for.
+most=0
+while [ -n "$hostfile" ] && { IFS= read -r line || [ -n "$line" ]; }; do
+    read_host "$line" || die "$hostfile: '$line' is not of the form 'name slots=8'"
+    most=$((most + ${slots:-0}))
+done <"${hostfile:-/dev/null}"
+[ -n "$hostfile" ] || most=${ranks:-$least}
+[ "$most" -gt 0 ] || die "$hostfile names no host"
+[ "$most" -ge "$least" ] || die "--min-ranks $least: there are only $most ranks"
 
 say() { echo "run_elastic.sh: $*" >&2; }
 work=$(mktemp -d)

@@ -44,11 +44,18 @@ static void fill_with(float *p, int64_t n, float value) {
     free(host);
 }
 
+/* In registers: hundreds of millions of elements are made and compared. */
+typedef union float_bits {
+    float f;
+    uint32_t u;
+} float_bits;
+
 /* Element i of rank r's data: of very different sizes, so that another order of a sum gives other bits. */
-static float value(int r, int64_t i) {
+static inline float value(int r, int64_t i) {
     uint32_t h = (uint32_t)(r * 7919) ^ (uint32_t)(i * 2654435761u);
     h ^= h >> 15, h *= 2246822519u, h ^= h >> 13;
-    return ldexpf((float)(int32_t)h, -31 + (int)(h % 23));
+    float_bits power = {.u = (127 - 31 + h % 23) << 23}; /* of 2 */
+    return (float)(int32_t)h * power.f;
 }
 
 static float *values(int r, int64_t n) {
@@ -64,8 +71,9 @@ static float sum_in_order(int64_t i) {
 }
 
 /* Check writes a line for each assertion, also for those that hold. */
-static void same_bits(float a, float b, const char *what, int64_t i) {
-    if (memcmp(&a, &b, sizeof a) != 0)
+static inline void same_bits(float a, float b, const char *what, int64_t i) {
+    float_bits x = {.f = a}, y = {.f = b};
+    if (x.u != y.u)
         ck_abort_msg("rank %d: %s[%lld] is %.9g, not %.9g", comm->rank, what, (long long)i, (double)a,
                      (double)b);
 }
@@ -89,9 +97,8 @@ static void is_sum(float x, const char *what, int64_t i) {
 static void is_everywhere(const float *x, int64_t n) {
     uint64_t hash = 14695981039346656037u, all[MAX_RANKS];
     for (int64_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, x + i, sizeof bits);
-        hash = (hash ^ bits) * 1099511628211u;
+        float_bits one = {.f = x[i]};
+        hash = (hash ^ one.u) * 1099511628211u;
     }
     TW_ASSERT_OK(comm->gather_all(comm, &hash, sizeof hash, all));
     for (int r = 0; r < comm->ranks; r++) ck_assert_msg(all[r] == hash, "rank %d has other sums", r);

@@ -76,6 +76,14 @@ refuses "resume" 2 "--resume is set here" $elastic -n 1 -- --output run --resume
 refuses "no options" 2 "give the options" $elastic -k 2
 refuses "no host file" 2 "no such host file" $elastic --hosts "$work/none" -- --output run
 refuses "bad number" 2 "are numbers" $elastic -k many -- --output run
+for option in -k -n --hosts --interface --min-ranks --delay; do refuses "$option alone" 2 "run_elastic.sh: $option needs" $elastic $option; done
+refuses "a folder for a host file" 2 "run_elastic.sh: $work: no such host file" $elastic --hosts "$work" -- --output run
+# What was never there is no host that is lost: nothing is tried again.
+echo '# none' >"$work/nobody"
+refuses "no host in the file" 2 "names no host" $elastic --delay 0 --hosts "$work/nobody" -- --output run
+echo 'a slots=4' >"$work/four"
+refuses "more ranks than the hosts have" 2 "--min-ranks 5: there are only 4 ranks" $elastic --delay 0 --hosts "$work/four" --min-ranks 5 -- --output run
+refuses "more ranks than asked for" 2 "--min-ranks 3: there are only 2 ranks" $elastic --delay 0 -n 2 --min-ranks 3 -- --output run
 
 # ---- hosts that come to be missing ----
 printf '# two hosts\na slots=4\nb slots=2\n' >"$work/hosts"

@@ -63,6 +63,10 @@ says() {
     for text in "$@"; do grep -qF -- "$text" "$work/out" && ok || fail "$name does not say: $text"; done
 }
 
+# The bench itself, for which a stand-in is there below.
+TW_DEVICE=cpu "$real/scripts/bench/bench_step_gpu" model=micro batch=4 steps=2 precision=f32 profile=1 >"$work/out" 2>&1 && ok || fail "bench_step_gpu fails on the CPU: $(tail -n 1 "$work/out")"
+says "bench_step_gpu" '"program": "tuwen"' '"operations"'
+
 refuses "no stage" 2 "usage:" scripts/gpu_check.sh
 refuses "an unknown stage" 2 "usage:" scripts/gpu_check.sh --stage all
 refuses "an option without its value" 2 "usage:" scripts/gpu_check.sh --stage tests --out
@@ -77,12 +81,13 @@ for name in machine cudnn operations memory_need train_as_cpu graphs_and_resumin
 done
 says "tests" "FAILED  vit_b16 " "FAILED  demonstration " "left out: comm_nccl: this build has no MPI" "2 failed, 1 left out" "large_loss: 1005 MB beyond the features: less than 2 GB" \
     "large_batch: 12800 pairs: 12.80 s a step, 900 MB taken"
-[ "$(grep -cE '^[0-9.]+	1\.[0-9]+$' "$work/gpu/vit_b16.txt")" = 20 ] && ok || fail "vit_b16 does not show its losses beside the golden ones"
+[ "$(grep -cE '^[0-9.]+	[0-9.]+$' "$work/gpu/vit_b16.txt")" = 20 ] && ok || fail "vit_b16 does not show its losses beside the golden ones"
 grep -q 'R@1, mean of 3 seeds: f32' "$work/gpu/demonstration.txt" && ok || fail "demonstration does not say its scores"
 check --stage quick --pack "$work/quick.tar.gz" --budget 900 --patience 9 && fail "a wrong ViT-B-16 passed" || ok
 says "quick" "passed  operations" "passed  memory_need" "passed  train_as_cpu" "FAILED  vit_b16" "passed  step_gpu" "passed  large_batch" \
     "tuwen ViT-B-16 128: 1000.0 pairs/s" "FAILED pytorch ViT-B-16 128" "ViT-B-16, batch 128: no peer ran; 16.7 % of the limit: SHORT OF 60 %" \
     "- linear (1,2) to 3, GELU: by a cuDNN graph" " passed, 1 failed, 0 left out"
+[ ! -e "$work/quick.tar.gz.part" ] && ok || fail "a part of a pack is left"
 for name in device.json operations.txt step_gpu.md step_gpu.jsonl run_f32/log.jsonl; do
     tar -tzf "$work/quick.tar.gz" "./$name" >/dev/null 2>&1 && ok || fail "$name is not in the pack"
 done
@@ -112,6 +117,14 @@ stand_in "$work/path/compute-sanitizer" <<<'while [[ $1 == -* ]]; do shift $(( $
 stand_in "$build/tests/test_adamw" <<<'echo "========= Invalid __global__ read of size 4"; exit 1'
 check --stage sanitize --budget 1800 --patience 9 && fail "an invalid read passed" || ok
 says "sanitize" "passed  memcheck_linear" "passed  racecheck_top_k" "passed  memcheck_steps" "FAILED  memcheck_optimizer" "Invalid __global__ read"
+# What a check failed by is looked for, where the GPU says that it was an access.
+cp "$build/scripts/bench/bench_contrastive_loss" "$work/loss"
+stand_in "$build/scripts/bench/bench_contrastive_loss" <<<'echo "run: CUDA says an illegal memory access was encountered (cudaErrorIllegalAddress)"; exit 1'
+stand_in "$work/path/compute-sanitizer" <<<'shift 4; "$@"; echo "========= Invalid __global__ read of size 4"'
+check --stage bench --groups none && fail "an illegal access passed" || ok
+says "an illegal access" "FAILED  large_loss" "once more under compute-sanitizer: $work/gpu/large_loss.memcheck.txt" "        ========= Invalid __global__ read of size 4"
+grep -q cudaErrorIllegalAddress "$work/gpu/large_loss.memcheck.txt" && ok || fail "it was not run once more"
+mv "$work/loss" "$build/scripts/bench/bench_contrastive_loss"
 stand_in "$work/path/compute-sanitizer" <<<'echo "========= Error: Device not supported"; exit 1'
 check --stage sanitize --budget 1800 --patience 9 && ok || fail "a sanitizer that does not serve the GPU is a failure"
 says "sanitize" "left out: compute-sanitizer: Error: Device not supported"
@@ -155,5 +168,18 @@ assert step_gpu.verdicts([vit], args) == ["ViT-B-16, batch 128: no peer ran; 61.
 assert "| RN50 | 128 | pytorch compile | 1.00 | 400.0 |" in step_gpu.table([compiled], args, None)
 refused = dict(vit, graphs=False, refused="a graph was refused")
 assert step_gpu.verdicts([refused], args)[1] == "ViT-B-16, batch 128, no graphs: a graph was refused"
+END_OF_FILE
+# A run that fails is looked at once more, one that hangs is cut; both are in the lines.
+holds "failing runs" python3 - "$work/runs" <<'END_OF_FILE'
+import sys
+import types
+
+sys.path.insert(0, "scripts/bench")
+import step_gpu
+
+r = step_gpu.Runner(types.SimpleNamespace(out=sys.argv[1], budget=60, launcher="", program="/bin/false", check=True, limit=790, aim=60))
+assert r.tuwen("ViT-B-16", 128) is None and r.run("a hanging one", ["sleep", "60"], most=0) is None and not r.rows
+lines = open(sys.argv[1] + "/step_gpu.jsonl").read()
+assert lines.count('"failed"') == 3 and "tuwen ViT-B-16 128, every launch waited for" in lines and "cut after 5 s" in lines, lines
 END_OF_FILE
 finish

@@ -39,6 +39,9 @@ holds "more ranks than cores" with $launch/one_host.sh -n 1000 -- --config a.yam
 called "more ranks than cores" "--oversubscribe"
 refuses "no options" 2 "give the options of tuwen train" $launch/one_host.sh
 refuses "no number" 2 "-n x: a number" $launch/one_host.sh -n x -- --config a.yaml
+refuses "-n alone" 2 "one_host.sh: -n needs a number" $launch/one_host.sh -n
+refuses "--interface alone" 2 "hosts.sh: --interface needs a name" $launch/hosts.sh "$work/none" --interface
+refuses "a folder for a host file" 2 "hosts.sh: $work: no such host file" $launch/hosts.sh "$work" -- --config a.yaml
 refuses "no program" 2 "TUWEN=/nowhere is no program" env TUWEN=/nowhere $launch/one_host.sh -n 1 -- --config a.yaml
 MPIRUN_CODE=7 with $launch/one_host.sh -n 2 -- --config a.yaml >"$work/out" 2>"$work/err"
 code=$?
@@ -94,6 +97,38 @@ kill -USR1 $!
 wait_for $! 60
 code=$?
 [ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
+# Ctrl-C on a terminal goes to every process of the foreground: mpirun, for which a second one is a demand to leave everything
+# as it is, must have it once. It sets its own handlers, whatever it was started with, as the stand-in does.
+if command -v script >/dev/null && command -v perl >/dev/null; then
+    # Counts each as it comes; a shell's traps count those that come together as one.
+    cat >"$work/counter" <<'END'
+my ($work, $count, $file) = ($ARGV[0], 0);
+$SIG{INT} = sub { $count++ };
+sub tell_file { open($file, '>', "$work/$_[0]"); print $file "$_[1]\n"; close $file }
+tell_file('begun', 'begun');
+for (1 .. 600) { last if $count; select(undef, undef, undef, 0.1) }
+my $end = time + 2;
+select(undef, undef, undef, 0.1) while time < $end; # for the second one
+tell_file('interrupts', $count);
+exit 6;
+END
+    stand_in mpirun '[[ "$*" == *ppr:1:node* ]] && exit; PERL_SIGNALS=unsafe exec perl '"$work/counter $work"
+    rm -f "$work/begun" "$work/interrupts"
+    mkfifo "$work/keys"
+    # Perl undoes what & does, which is to ignore SIGINT.
+    PATH="$work/bin:$PATH" perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' script -qec "$launch/hosts.sh $work/hosts -- --config a.yaml" /dev/null \
+        <"$work/keys" >"$work/out" 2>"$work/err" &
+    exec 4>"$work/keys"
+    for _ in $(seq 600); do [ -s "$work/begun" ] && break; sleep 0.1; done
+    printf '\003' >&4
+    wait_for $! 90
+    code=$?
+    exec 4>&-
+    [ $code = 6 ] && ok || fail "after Ctrl-C: exit code $code, not mpirun's"
+    [ "$(cat "$work/interrupts" 2>/dev/null)" = 1 ] && ok || fail "Ctrl-C reached mpirun $(cat "$work/interrupts" 2>/dev/null) times, not once"
+else
+    echo "SKIP Ctrl-C on a terminal: it needs script and perl"
+fi
 stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
 

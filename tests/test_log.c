@@ -116,6 +116,23 @@ START_TEST(a_full_disk_is_reported) {
 }
 END_TEST
 
+START_TEST(a_full_console_is_named) {
+    make_folder();
+    FILE *console = fopen("/dev/full", "w");
+    ck_assert_ptr_nonnull(console);
+    tw_log *log = NULL;
+    const tw_log_options options = {.run_dir = folder, .console = console};
+    TW_ASSERT_OK(tw_log_open(&options, &log));
+    tw_log_line(log, "a line");
+    json_t *record = json_pack("{s:i}", "step", 1);
+    TW_ASSERT_FAILS(tw_log_record(log, record), TW_ERR_IO, "the console: cannot be written: No space left");
+    json_decref(record);
+    TW_ASSERT_FAILS(tw_log_close(log), TW_ERR_IO, "the console");
+    fclose(console);
+    remove_folder();
+}
+END_TEST
+
 START_TEST(bad_records_are_refused) {
     make_folder();
     tw_log *log = NULL;
@@ -187,6 +204,31 @@ static size_t columns_of(const char *line) {
 }
 
 #define WIDE "图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文图文"
+
+/* What is trained behind it goes on, and the file tells of it. */
+START_TEST(a_terminal_may_be_closed) {
+    make_folder();
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    if (master < 0 || grantpt(master) != 0 || unlockpt(master) != 0) TW_SKIP("no pseudo-terminal here");
+    int end = open(ptsname(master), O_RDWR | O_NOCTTY);
+    FILE *console = fdopen(end, "w");
+    ck_assert_ptr_nonnull(console);
+    tw_log *log = NULL;
+    const tw_log_options options = {.run_dir = folder, .console = console};
+    TW_ASSERT_OK(tw_log_open(&options, &log));
+    tw_log_progress(log, 1, 4, "loss %.2f", 3.5);
+    close(master);
+    ck_assert_int_eq(write(end, "x", 1), -1);
+    tw_log_line(log, "a line");
+    tw_log_progress(log, 4, 4, "loss %.2f", 2.5);
+    json_t *record = json_pack("{s:i}", "step", 1);
+    TW_ASSERT_OK(tw_log_record(log, record));
+    json_decref(record);
+    TW_ASSERT_OK(tw_log_close(log));
+    fclose(console);
+    remove_folder();
+}
+END_TEST
 
 START_TEST(a_terminal_gets_a_bar) {
     int master = posix_openpt(O_RDWR | O_NOCTTY);
@@ -262,6 +304,6 @@ START_TEST(durations_read_as_clock_times) {
 END_TEST
 
 TW_TEST_MAIN("log", records_are_appended_as_json_lines, an_unfinished_last_line_is_cut_off,
-             an_unwritable_folder_is_refused, a_full_disk_is_reported, bad_records_are_refused,
-             plain_console_gets_lines_and_no_bar, a_terminal_gets_a_bar, lines_of_several_threads_stay_whole,
-             durations_read_as_clock_times)
+             an_unwritable_folder_is_refused, a_full_disk_is_reported, a_full_console_is_named,
+             a_terminal_may_be_closed, bad_records_are_refused, plain_console_gets_lines_and_no_bar,
+             a_terminal_gets_a_bar, lines_of_several_threads_stay_whole, durations_read_as_clock_times)

@@ -36,6 +36,20 @@ START_TEST(sigusr1_asks_to_stop) {
 }
 END_TEST
 
+START_TEST(sighup_asks_to_stop) {
+    signal(SIGHUP, SIG_DFL); /* the tests may run under nohup */
+    check_signal(SIGHUP, 129, "SIGHUP");
+}
+END_TEST
+
+START_TEST(sighup_is_ignored_under_nohup) {
+    signal(SIGHUP, SIG_IGN);
+    TW_ASSERT_OK(tw_signals_install());
+    raise(SIGHUP);
+    ck_assert(!tw_stop_requested(NULL));
+}
+END_TEST
+
 START_TEST(the_first_signal_decides) {
     TW_ASSERT_OK(tw_signals_install());
     raise(SIGUSR1);
@@ -81,5 +95,6 @@ START_TEST(a_file_asks_to_stop) {
 }
 END_TEST
 
-TW_TEST_MAIN("signals", sigint_asks_to_stop, sigterm_asks_to_stop, sigusr1_asks_to_stop,
-             the_first_signal_decides, a_second_sigint_kills, a_file_asks_to_stop)
+TW_TEST_MAIN("signals", sigint_asks_to_stop, sigterm_asks_to_stop, sigusr1_asks_to_stop, sighup_asks_to_stop,
+             sighup_is_ignored_under_nohup, the_first_signal_decides, a_second_sigint_kills,
+             a_file_asks_to_stop)

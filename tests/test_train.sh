@@ -249,6 +249,21 @@ for signal in INT:130 TERM:143 USR1:0; do
     holds "SIG$name saved a checkpoint" "$hash" "$work/s$name/latest"
 done
 
+# So does a terminal that is closed, which nothing can be written to any more.
+if command -v script >/dev/null; then
+    SHELL=/bin/sh setsid script -qc "exec $tuwen train --model micro --train_data $data/lmdb/train --vocab $data/vocab.txt --output $work/hup \
+        --batch 20 --max_steps 100000 --log_interval 1 --threads 2" "$work/typescript" >/dev/null 2>&1 &
+    pid=$!
+    until grep -qs '"step":2,' "$work/hup/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.02; done
+    kill -KILL $pid
+    for _ in $(seq 300); do [ -e "$work/hup/latest" ] && break; sleep 0.1; done
+    holds "a closed terminal: saved" "$hash" "$work/hup/latest"
+    grep -q "asked to stop by SIGHUP" "$work/hup/log.jsonl" && ok || fail "a closed terminal is not said"
+    wait $pid 2>/dev/null
+else
+    echo "SKIP a closed terminal: there is no script (bsdutils)"
+fi
+
 # A ResNet: its running averages are saved; validation in between and a stop leave no trace in them.
 resnet=(--model tiny-rn --resolution 32 --micro_batch 10 --recompute block --max_steps 6)
 holds "train a ResNet" train "$work/rn" "${resnet[@]}" --val_interval 100
@@ -259,6 +274,42 @@ refuses "masked ResNet" 2 "mask_ratio 0.5: only a vision transformer's patches" 
 holds "frozen statistics" train "$work/rnfrozen" "${resnet[@]}" --batch_norm frozen --init "$work/rn/latest"
 "$tuwen" info "$work/rn/latest" >"$work/out" 2>&1
 grep -q "running_statistics: [1-9]" "$work/out" && ok || fail "info does not count running statistics"
+
+# Gone on with in another way. Epochs are passes over the data, whatever batch the ones before had: 96 pairs are 3 steps of 40.
+goes_on() { # NAME FOLDER OPTIONS...: a copy of $work/ep, two epochs of batch 40, goes on
+    local name=$1 folder=$2
+    shift 2
+    cp -r "$work/ep" "$folder" && cp "$work/ep.samples" "$folder.samples"
+    holds "$name" train "$folder" --max_steps 0 --epochs 3 --save_interval 0 --sample_log "$folder.samples" --resume latest "$@"
+}
+epochs() { # NAME FOLDER STEPS: so many steps in all, and three times each pair
+    [ "$(wc -l <"$2.samples")" = "$3" ] && tr ' ' '\n' <"$2.samples" | sort -n | uniq -c | awk '$1 != 3 { bad = 1 } END { exit bad || NR != 96 }' && ok ||
+        fail "$1: $(wc -l <"$2.samples") steps"
+}
+holds "two epochs" train "$work/ep" --max_steps 0 --epochs 2 --batch 40 --save_interval 0 --sample_log "$work/ep.samples"
+goes_on "another epoch" "$work/ep3" --batch 40
+epochs "another epoch" "$work/ep3" 9
+goes_on "another epoch in larger batches" "$work/eplarge" --batch 96
+epochs "another epoch in larger batches" "$work/eplarge" 7
+goes_on "another epoch in smaller batches" "$work/epsmall" --batch 7
+epochs "another epoch in smaller batches" "$work/epsmall" 20
+goes_on "no epoch more" "$work/epnone" --batch 40 --epochs 2
+grep -q "nothing is left to train: 2 epochs are done, and epochs is 2" "$work/out" && ok || fail "a run that is over says nothing"
+goes_on "no step more" "$work/epless" --batch 40 --max_steps 4
+grep -q "nothing is left to train: step 6 is done, and max_steps is 4" "$work/out" && ok || fail "a run beyond max_steps says nothing"
+holds "the middle of an epoch" train "$work/half" --max_steps 2 --batch 40
+holds "an epoch whose rest is dropped" train "$work/half" --max_steps 3 --batch 60 --last_batch drop --sample_log "$work/half.samples" --resume latest
+[ "$(wc -w <"$work/half.samples")" = 60 ] && ok || fail "the rest of an epoch is not dropped: $(wc -w <"$work/half.samples") samples"
+holds "fewer shapes" "$tuwen" shapes "$work/fewer" --train 60 --valid 4 --size 32
+holds "prepare fewer" "$tuwen" prepare --data_dir "$work/fewer" --splits train
+refuses "a smaller data set" 2 "is 80 pairs into an epoch, but $work/fewer/lmdb/train has only 60" train "$work/fewer1" \
+    --resume "$(echo "$work/half"/epoch_*_step_2.h5)" --train_data "$work/fewer/lmdb/train"
+refuses "another model to go on with" 2 "it is another architecture" train "$work/a" --resume latest --model tiny
+refuses "another resolution to go on with" 2 "resolution is 64, and the run to go on with has 32" train "$work/a" --resume latest --resolution 64
+cp configs/models/micro.yaml "$work/gone.yaml"
+holds "a model's file" train "$work/gone" --model "$work/gone.yaml" --max_steps 2
+rm "$work/gone.yaml"
+holds "a model's file that is gone" train "$work/gone" --model "$work/gone.yaml" --max_steps 3 --resume latest
 
 # Starting points.
 holds "--init" train "$work/i" --init "$work/a/latest" --max_steps 2

@@ -70,7 +70,8 @@ static inline FILE *tw_golden_open(const char *name) {
     char path[512];
     snprintf(path, sizeof path, TW_SOURCE_DIR "/tests/golden/%s", name);
     FILE *f = fopen(path, "r");
-    ck_assert_msg(f != NULL, "%s cannot be opened: run scripts/make_golden_images.py", path);
+    ck_assert_msg(f != NULL,
+                  "%s cannot be opened: run scripts/make_golden_images.py or make_golden_augment.py", path);
     return f;
 }
 

@@ -11,6 +11,17 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Check sends itself a message for each assertion, also for those that hold, and moves 8 KB for each it
+ * reads: of what holds millions of times not all are sent. They tell where a test was when it crashed. */
+static inline void tw_test_passed(const char *file, int line) {
+    static __thread long passed;
+    if (passed++ < 1000 || passed % 1000 == 0) _mark_point(file, line);
+}
+#undef ck_assert_msg
+#define ck_assert_msg(condition, ...)                                                                        \
+    ((condition) ? tw_test_passed(__FILE__, __LINE__)                                                        \
+                 : _ck_assert_failed(__FILE__, __LINE__, "Assertion '" #condition "' failed", __VA_ARGS__))
+
 #define TW_ASSERT_OK(call)                                                                                   \
     do {                                                                                                     \
         tw_status status_ = (call);                                                                          \

@@ -3,10 +3,10 @@
 #ifdef TW_WITH_NCCL
 
 #include "train/clock.h"
+#include "train/machine.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct introduction {
     int32_t version;
@@ -33,7 +33,7 @@ static tw_status check_all(const introduction *all, int ranks) {
 /* Every rank says what it has. Also: all are here, so that a rank which is not has been named by then. */
 static tw_status introduce(tw_nccl_comm *c) {
     introduction mine = {.version = tw_nccl_version_code()};
-    if (gethostname(mine.host, sizeof mine.host - 1) != 0) strcpy(mine.host, "unknown host");
+    tw_host_name(mine.host, sizeof mine.host);
     TRY(tw_nccl_gpu(c->base.device, mine.gpu));
     introduction *all = calloc((size_t)c->base.ranks, sizeof *all);
     if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");

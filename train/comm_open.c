@@ -4,11 +4,11 @@
 #include "train/comm_nccl.h"
 #include "train/device_open.h"
 #include "train/launch.h"
+#include "train/machine.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static bool opened; /* once a process, see tw_comm_open */
 
@@ -97,8 +97,8 @@ tw_status tw_comm_agree(tw_comm *c, tw_status status) {
 
 tw_status tw_comm_fail(tw_comm *c, tw_status status) {
     if (status == TW_OK || status == TW_ERR_INTERRUPTED || c->ranks == 1) return status;
-    char host[256] = "unknown host";
-    (void)gethostname(host, sizeof host - 1);
+    char host[256];
+    tw_host_name(host, sizeof host);
     tw_fail_context(status, "rank %d of %d on %s", c->rank, c->ranks, host);
     char message[1024];
     snprintf(message, sizeof message, "%s", tw_last_error());

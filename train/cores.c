@@ -3,6 +3,7 @@
 #include "autograd/parallel.h"
 #include "train/launch.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,11 +24,11 @@ static int topology(int cpu, const char *what) {
 }
 
 /* Binding to a core leaves its hardware threads: one, two, or up to eight. */
-static bool is_one_core(const cpu_set_t *set) {
+static bool is_one_core(const tw_affinity *set) {
     int first = -1, core = -1, package = -1;
-    if (CPU_COUNT(set) > 8) return false;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-        if (!CPU_ISSET((size_t)cpu, set)) continue;
+    if (tw_affinity_count(set) > 8) return false;
+    for (int cpu = 0; cpu < set->end; cpu++) {
+        if (!tw_affinity_has(set, cpu)) continue;
         if (first < 0) {
             first = cpu, core = topology(cpu, "core_id"), package = topology(cpu, "physical_package_id");
             continue;
@@ -38,25 +39,17 @@ static bool is_one_core(const cpu_set_t *set) {
     return first >= 0;
 }
 
-static void name_machine(tw_cores *mine) {
-    if (gethostname(mine->host, sizeof mine->host - 1) != 0) strcpy(mine->host, "unknown host");
-    snprintf(mine->machine, sizeof mine->machine, "%.39s", mine->host);
-    FILE *file = fopen("/proc/sys/kernel/random/boot_id", "r");
-    if (!file) return;
-    if (fscanf(file, "%39s", mine->machine) != 1)
-        snprintf(mine->machine, sizeof mine->machine, "%.39s", mine->host);
-    fclose(file);
-}
-
 static void look_around(int threads, tw_cores *mine) {
-    cpu_set_t launcher;
-    memset(mine, 0, sizeof *mine);
+    memset(mine, 0, sizeof *mine); /* all of it travels */
     mine->threads = threads;
-    name_machine(mine);
-    if (sched_getaffinity(0, sizeof mine->mine, &mine->mine) != 0) CPU_ZERO(&mine->mine);
-    if (tw_launch_is_mpirun() && is_one_core(&mine->mine) &&
-        sched_getaffinity(getppid(), sizeof launcher, &launcher) == 0)
-        mine->launchers = CPU_COUNT(&launcher);
+    tw_machine_here(&mine->machine);
+    tw_affinity_read(0, &mine->mine);
+    mine->quota = tw_cgroup_cpus("");
+    if (tw_launch_is_mpirun() && is_one_core(&mine->mine)) {
+        tw_affinity launcher;
+        tw_affinity_read(getppid(), &launcher);
+        mine->launchers = tw_affinity_count(&launcher);
+    }
 }
 
 static tw_status gather(tw_comm *c, int threads, tw_cores **out) {
@@ -74,49 +67,80 @@ static tw_status gather(tw_comm *c, int threads, tw_cores **out) {
 /* ---- all ranks ---- */
 
 /* users[cpu]: how many ranks of rank r's machine may run there. */
-static void count_users(const tw_cores *all, int ranks, int r, int32_t users[CPU_SETSIZE]) {
-    memset(users, 0, CPU_SETSIZE * sizeof *users);
+static void count_users(const tw_cores *all, int ranks, int r, int32_t users[TW_AFFINITY_MOST]) {
+    memset(users, 0, TW_AFFINITY_MOST * sizeof *users);
     for (int other = 0; other < ranks; other++) {
-        if (strcmp(all[other].machine, all[r].machine) != 0) continue;
-        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-            users[cpu] += CPU_ISSET((size_t)cpu, &all[other].mine) != 0;
+        if (!tw_machine_same(&all[other].machine, &all[r].machine)) continue;
+        for (int cpu = 0; cpu < all[other].mine.end; cpu++)
+            users[cpu] += tw_affinity_has(&all[other].mine, cpu);
     }
 }
 
-static int32_t share_of(const tw_cores *all, int ranks, int r) {
-    int32_t users[CPU_SETSIZE];
-    double share = 0;
-    count_users(all, ranks, r, users);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, &all[r].mine)) share += 1.0 / users[cpu];
-    return share < 1 ? 1 : (int32_t)(share + 1e-6); /* six sixths are a little less than 1 */
+/* Whole cores of rank r's quota, INT32_MAX where none is set; *sharers: the ranks that have them together. */
+static int32_t quota_of(const tw_cores *all, int ranks, int r, int32_t *sharers) {
+    const tw_cores *own = &all[r];
+    *sharers = 0;
+    for (int other = 0; other < ranks; other++)
+        *sharers += tw_machine_same(&all[other].machine, &own->machine) &&
+                    tw_cgroup_shared(&all[other].quota, &own->quota);
+    bool limited = *sharers > 0 && own->quota.amount < INT32_MAX;
+    return limited ? (int32_t)ceil(own->quota.amount - 1e-6) : INT32_MAX;
 }
 
-int32_t tw_cores_share(const tw_cores *all, int ranks) {
+/* Threads for rank r, and whether it is the quota that allows no more. */
+static int32_t share_of(const tw_cores *all, int ranks, int r, bool *by_quota) {
+    int32_t users[TW_AFFINITY_MOST], sharers;
+    double share = 0;
+    count_users(all, ranks, r, users);
+    for (int cpu = 0; cpu < all[r].mine.end; cpu++)
+        if (tw_affinity_has(&all[r].mine, cpu)) share += 1.0 / users[cpu];
+    int32_t cores = (int32_t)(share + 1e-6); /* six sixths are a little less than 1 */
+    int32_t quota = quota_of(all, ranks, r, &sharers);
+    *by_quota = sharers > 0 && quota / sharers < cores;
+    if (*by_quota) cores = quota / sharers;
+    return cores < 1 ? 1 : cores;
+}
+
+/* The least of all ranks, or of those alone whose number is left open. */
+static int32_t least_share(const tw_cores *all, int ranks, bool open, bool *by_quota) {
     int32_t least = 0;
+    *by_quota = false;
     for (int r = 0; r < ranks; r++) {
-        if (all[r].threads != 0) continue;
-        int32_t share = share_of(all, ranks, r);
-        if (least == 0 || share < least) least = share;
+        bool quota;
+        if (open && all[r].threads != 0) continue;
+        int32_t share = share_of(all, ranks, r, &quota);
+        if (least == 0 || share < least) least = share, *by_quota = quota;
     }
     return least ? least : 1;
 }
 
+int32_t tw_cores_share(const tw_cores *all, int ranks) {
+    bool by_quota;
+    return least_share(all, ranks, true, &by_quota);
+}
+
 int tw_cores_find_bound(const tw_cores *all, int ranks, int32_t *idle) {
     for (int r = 0; r < ranks; r++) {
-        int32_t users[CPU_SETSIZE], used = 0;
+        int32_t users[TW_AFFINITY_MOST], used = 0, sharers;
         if (all[r].launchers == 0) continue;
         count_users(all, ranks, r, users);
-        for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) used += users[cpu] > 0;
+        for (int cpu = 0; cpu < TW_AFFINITY_MOST; cpu++) used += users[cpu] > 0;
         *idle = all[r].launchers - used;
+        int32_t left = quota_of(all, ranks, r, &sharers) - sharers; /* each has a core's time, where bound */
+        if (left < *idle) *idle = left;
         if (*idle > 0) return r;
     }
     return -1;
 }
 
+int32_t tw_cores_here(void) {
+    tw_cores mine;
+    look_around(0, &mine);
+    return tw_cores_share(&mine, 1);
+}
+
 tw_status tw_cores_agree(tw_comm *host, int *threads) {
     tw_cores *all;
-    if (host->ranks == 1) return TW_OK;
     TRY(gather(host, *threads, &all));
     if (*threads == 0) *threads = tw_cores_share(all, host->ranks);
     free(all);
@@ -129,13 +153,20 @@ static void say_threads(const tw_cores *all, int ranks, bool automatic, tw_log *
         if (all[r].threads < least) least = all[r].threads;
         if (all[r].threads > most) most = all[r].threads;
     }
+    bool by_quota;
+    (void)least_share(all, ranks, false, &by_quota);
     if (least != most)
         tw_log_line(log, "compute threads: %d to %d, by rank", (int)least, (int)most);
     else if (ranks > 1)
         tw_log_line(log, "compute threads: %d on each of %d ranks%s", (int)most, ranks,
-                    automatic ? " (threads 0: an equal share of their host's cores)" : "");
+                    !automatic ? ""
+                    : by_quota ? " (threads 0: an equal share of their control group's CPU quota)"
+                               : " (threads 0: an equal share of their host's cores)");
     else
-        tw_log_line(log, "compute threads: %d%s", (int)most, automatic ? " (threads 0: one a core)" : "");
+        tw_log_line(log, "compute threads: %d%s", (int)most,
+                    !automatic ? ""
+                    : by_quota ? " (threads 0: what the control group's CPU quota allows)"
+                               : " (threads 0: one a core)");
 }
 
 tw_status tw_cores_report(tw_comm *c, bool automatic, tw_log *log) {
@@ -149,7 +180,7 @@ tw_status tw_cores_report(tw_comm *c, bool automatic, tw_log *log) {
                        "mpirun has bound rank %d on %s to one core, its threads wait for each other there "
                        "while %d cores of that host are idle: start with mpirun --bind-to none, or through "
                        "scripts/launch/one_host.sh",
-                       bound, all[bound].host, (int)idle);
+                       bound, all[bound].machine.host, (int)idle);
     free(all);
     return TW_OK;
 }

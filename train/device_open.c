@@ -7,7 +7,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static tw_status open_cuda(int threads, int index, tw_device **out) {
     /* The host's own work (decoding, ranking) uses as many threads as on the CPU. */
@@ -31,14 +30,14 @@ enum { MOST = 16 }; /* GPUs that a process is taken to see */
 typedef struct sight {
     int32_t gpus, taken; /* how many this rank sees; which of them it gets, -1: none is left */
     unsigned char id[MOST][TW_CUDA_ID];
-    char host[64];
+    tw_machine machine;
 } sight;
 
 static tw_status look_around(sight *mine) {
     TRY(tw_cuda_check_driver());
     int n = tw_cuda_devices();
     *mine = (sight){.gpus = n < MOST ? n : MOST, .taken = -1};
-    if (gethostname(mine->host, sizeof mine->host - 1) != 0) strcpy(mine->host, "unknown host");
+    tw_machine_here(&mine->machine);
     for (int i = 0; i < mine->gpus; i++) TRY(tw_cuda_id(i, mine->id[i]));
     return TW_OK;
 }
@@ -64,17 +63,18 @@ static int without(const sight *all, int ranks) {
 
 static tw_status refuse(const sight *all, int ranks, int rank) {
     int processes = 0, gpus = all[rank].gpus;
-    for (int r = 0; r < ranks; r++) processes += strcmp(all[r].host, all[rank].host) == 0;
+    const char *host = all[rank].machine.host;
+    for (int r = 0; r < ranks; r++) processes += tw_machine_same(&all[r].machine, &all[rank].machine);
     if (gpus == 0)
         return FAIL(TW_ERR_CONFIG,
                     "rank %d on %s sees no GPU (CUDA_VISIBLE_DEVICES counts): leave its host out, or use "
                     "--device cpu",
-                    rank, all[rank].host);
+                    rank, host);
     return FAIL(TW_ERR_CONFIG,
                 "%d processes were started on %s, but for rank %d none of the %d GPUs that it sees "
                 "(CUDA_VISIBLE_DEVICES counts) is left: NCCL serves one rank a GPU. Start fewer there "
                 "(mpirun --map-by ppr:%d:node, srun --ntasks-per-node=%d), or use --device cpu",
-                processes, all[rank].host, rank, gpus, gpus, gpus);
+                processes, host, rank, gpus, gpus, gpus);
 }
 
 /* *index -1: all ranks compute on CPUs. */
@@ -120,7 +120,8 @@ bool tw_device_choice(tw_device *device, int i, char *text, size_t size) {
 const char *tw_device_trouble(tw_device *device) {
     if (tw_on_cpu(device)) return NULL;
     const char *graphs = tw_cuda_refusals(device);
-    return graphs ? graphs : tw_cuda_product_refusals(device); /* one at a time: the next call tells the other */
+    return graphs ? graphs
+                  : tw_cuda_product_refusals(device); /* one at a time: the next call tells the other */
 }
 #else
 static tw_status open_cuda(int threads, int index, tw_device **out) {
@@ -168,6 +169,7 @@ const char *tw_device_trouble(tw_device *device) {
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) {
     bool found = choice == TW_CONFIG_DEVICE_CUDA;
     *out = NULL;
+    if (threads == 0) threads = tw_cores_here();
     if (choice == TW_CONFIG_DEVICE_AUTO) {
         tw_status status = look_for_gpu(index, &found);
         if (status != TW_OK) return tw_fail_context(status, "device auto (cpu leaves the GPU alone)");

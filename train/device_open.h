@@ -11,7 +11,7 @@
 
 /* cpu: the CPU. cuda: GPU `index`, an error where there is none. auto: GPU `index` where build and machine
  * have it, else the CPU; an error where the driver is too old for the build, which would be slow in silence.
- * `threads` compute threads of the host (0: one a core), with either. The caller frees *out with
+ * `threads` compute threads of the host (0: as tw_cores_here says), with either. The caller frees *out with
  * tw_device_free. */
 tw_status tw_device_open(enum tw_config_device choice, int threads, int index, tw_device **out) TW_MUST_CHECK;
 

@@ -1,5 +1,6 @@
 #include "train/feature_part.h"
 
+#include "data/files.h"
 #include "train/formats/xxhash64.h"
 
 #include <errno.h>
@@ -49,30 +50,16 @@ static uint64_t check_of(const tw_feature_part *part, int64_t index) {
     return tw_xxh64((const char *)part->record + skip, part->bytes - skip, (uint64_t)index);
 }
 
-/* Whole reads and writes at a place; false with errno, or with errno 0 at the end of the file. */
-static bool transfer(int fd, void *data, size_t size, off_t at, bool write) {
-    char *p = data;
-    while (size > 0) {
-        ssize_t n = write ? pwrite(fd, p, size, at) : pread(fd, p, size, at);
-        if (n < 0 && errno == EINTR) continue;
-        if (n == 0) errno = 0;
-        if (n <= 0) return false;
-        p += n, size -= (size_t)n, at += n;
-    }
-    return true;
+static uint64_t place_of(const tw_feature_part *part, int64_t index) {
+    return sizeof(header) + (size_t)index * part->bytes;
 }
 
-static off_t place_of(const tw_feature_part *part, int64_t index) {
-    return (off_t)(sizeof(header) + (size_t)index * part->bytes);
-}
-
-static tw_status cannot(const tw_feature_part *part, const char *what) {
-    return FAIL(TW_ERR_IO, "%s: cannot be %s: %s", part->path, what,
-                errno ? strerror(errno) : "it ends too early");
+static tw_status cannot(const tw_feature_part *part, const char *what, int error) {
+    return FAIL(TW_ERR_IO, "%s: cannot be %s: %s", part->path, what, strerror(error));
 }
 
 static bool record_is_whole(tw_feature_part *part, int64_t index) {
-    if (!transfer(part->fd, part->record, part->bytes, place_of(part, index), false)) return false;
+    if (tw_read_at(part->fd, place_of(part, index), part->record, part->bytes) != 0) return false;
     int64_t left = part->job.items - index * part->job.batch;
     int64_t expected = left < part->job.batch ? left : part->job.batch;
     return part->record->check == check_of(part, index) && part->record->n == expected;
@@ -84,15 +71,14 @@ static tw_status begin(tw_feature_part *part) {
     memcpy(h.magic, MAGIC, sizeof h.magic);
     h.job = part->job;
     h.check = tw_xxh64(&h, offsetof(header, check), 0);
-    if (ftruncate(part->fd, 0) != 0 || !transfer(part->fd, &h, sizeof h, 0, true))
-        return cannot(part, "written");
-    return TW_OK;
+    int error = ftruncate(part->fd, 0) != 0 ? errno : tw_write_at(part->fd, 0, &h, sizeof h);
+    return error ? cannot(part, "written", error) : TW_OK;
 }
 
 /* Whether the file's header is this job's. */
 static bool is_ours(const tw_feature_part *part) {
     header h;
-    return transfer(part->fd, &h, sizeof h, 0, false) && memcmp(h.magic, MAGIC, sizeof MAGIC) == 0 &&
+    return tw_read_at(part->fd, 0, &h, sizeof h) == 0 && memcmp(h.magic, MAGIC, sizeof MAGIC) == 0 &&
            h.check == tw_xxh64(&h, offsetof(header, check), 0) &&
            memcmp(&h.job, &part->job, sizeof h.job) == 0;
 }
@@ -100,10 +86,10 @@ static bool is_ours(const tw_feature_part *part) {
 static tw_status load(tw_feature_part *part, bool *dropped) {
     struct stat info;
     part->fd = open(part->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (part->fd < 0) return cannot(part, "opened");
+    if (part->fd < 0) return cannot(part, "opened", errno);
     if (flock(part->fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
         return FAIL(TW_ERR_IO, "%s is in use: another extraction writes these features", part->path);
-    if (fstat(part->fd, &info) != 0) return cannot(part, "read");
+    if (fstat(part->fd, &info) != 0) return cannot(part, "read", errno);
     if (!is_ours(part)) {
         *dropped = info.st_size > 0;
         return begin(part);
@@ -112,7 +98,7 @@ static tw_status load(tw_feature_part *part, bool *dropped) {
         part->items += part->record->n;
         part->records++;
     }
-    if (ftruncate(part->fd, place_of(part, part->records)) != 0) return cannot(part, "written");
+    if (ftruncate(part->fd, (off_t)place_of(part, part->records)) != 0) return cannot(part, "written", errno);
     return TW_OK;
 }
 
@@ -153,8 +139,8 @@ tw_status tw_feature_part_append(tw_feature_part *part, const float *rows, const
     for (int64_t i = 0; i < n; i++) flags_of(part)[i] = ok ? ok[i] : true;
     memcpy(rows_of(part), rows, (size_t)(n * part->job.dim) * sizeof *rows);
     part->record->check = check_of(part, part->records);
-    if (!transfer(part->fd, part->record, part->bytes, place_of(part, part->records), true))
-        return cannot(part, "written");
+    int error = tw_write_at(part->fd, place_of(part, part->records), part->record, part->bytes);
+    if (error) return cannot(part, "written", error);
     part->records++;
     part->items += n;
     return TW_OK;

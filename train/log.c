@@ -32,7 +32,8 @@ struct tw_log {
     double progress_seconds;
     progress bar;
     char path[PATH_BYTES], prefix[64];
-    int write_errno; /* of the first failed write */
+    int write_errno; /* of the first failed write, to `broken` */
+    const char *broken;
 };
 
 static double seconds(clockid_t clock) {
@@ -96,8 +97,14 @@ tw_status tw_log_open(const tw_log_options *options, tw_log **log) {
 
 static tw_status write_status(const tw_log *log) {
     if (!log->write_errno) return TW_OK;
-    return FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->path[0] ? log->path : "the console",
-                strerror(log->write_errno));
+    return FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->broken, strerror(log->write_errno));
+}
+
+/* The first failure is the one to tell. */
+static void note_failure(tw_log *log, const char *broken, int code) {
+    if (log->write_errno) return;
+    log->write_errno = code ? code : EIO;
+    log->broken = broken;
 }
 
 /* The console's bar
@@ -173,7 +180,11 @@ static void print_console(tw_log *log, const char *text) {
     strftime(stamp, sizeof stamp, "%Y-%m-%d %H:%M:%S", &local);
     bool redraw = log->terminal && log->bar.active;
     int n = fprintf(log->console, "%s%s | %s%s\n", redraw ? "\r\033[K" : "", stamp, log->prefix, text);
-    if ((n < 0 || fflush(log->console) != 0) && !log->write_errno) log->write_errno = errno;
+    if (n < 0 || fflush(log->console) != 0) {
+        /* A terminal that was closed is no reason to end what the file goes on telling. */
+        if (!log->terminal || errno != EIO) note_failure(log, "the console", errno);
+        return;
+    }
     if (redraw) draw_bar(log, seconds(CLOCK_MONOTONIC));
 }
 
@@ -226,7 +237,7 @@ void tw_log_progress(tw_log *log, int64_t done, int64_t total, const char *forma
 /* Writes one line; the lock is held. */
 static void write_line(tw_log *log, const char *text) {
     if (fprintf(log->file, "%s\n", text) >= 0 && fflush(log->file) == 0) return;
-    if (!log->write_errno) log->write_errno = errno ? errno : EIO;
+    note_failure(log, log->path, errno);
 }
 
 static tw_status append_record(tw_log *log, const json_t *record) {
@@ -274,7 +285,7 @@ static void log_text(tw_log *log, const char *event, const char *prefix, const c
     print_console(log, text);
     replace_invalid_utf8(text);
     json_t *record = json_pack("{s:s, s:s}", "event", event, "text", text + n);
-    if ((!record || append_record(log, record) != TW_OK) && !log->write_errno) log->write_errno = ENOMEM;
+    if (!record || append_record(log, record) != TW_OK) note_failure(log, "the log", ENOMEM);
     json_decref(record);
     pthread_mutex_unlock(&log->lock);
 }
@@ -301,7 +312,7 @@ tw_status tw_log_close(tw_log *log) {
         fputc('\n', log->console);
         fflush(log->console);
     }
-    if (log->file && fclose(log->file) != 0 && !log->write_errno) log->write_errno = errno;
+    if (log->file && fclose(log->file) != 0) note_failure(log, log->path, errno);
     tw_status status = write_status(log);
     pthread_mutex_destroy(&log->lock);
     free(log);

@@ -40,7 +40,7 @@ static void print_help(FILE *out) {
           "  tuwen --version             the version\n"
           "  tuwen --configuration-markdown  docs/configuration.md\n"
           "  --debug, with any command   errors also name the source line that raised them\n\n"
-          "exit codes: 0 done, 1 failed, 2 usage, 130 and 143 stopped by SIGINT and SIGTERM\n",
+          "exit codes: 0 done, 1 failed, 2 usage, 129, 130 and 143 stopped by SIGHUP, SIGINT and SIGTERM\n",
           out);
 }
 

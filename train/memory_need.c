@@ -3,9 +3,7 @@
 #include "train/model_io.h"
 #include "train/towers.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 
 /* A CPU device whose memory is addresses without pages behind them: nothing may be read or written. */
@@ -119,34 +117,4 @@ tw_status tw_memory_of_step(const tw_dual_encoder *model, const tw_device *devic
     planner p;
     planner_make(&p, device);
     return arena_bytes(&p, model, TW_TOWERS_TRAIN, batch, recompute, bytes);
-}
-
-/* ---- what is free ---- */
-
-/* The number after `key` (NULL: the first word) in a file of the system; false if there is none. */
-static bool read_number(const char *path, const char *key, double *out) {
-    char line[256];
-    bool found = false;
-    FILE *f = fopen(path, "r");
-    if (!f) return false;
-    while (!found && fgets(line, sizeof line, f)) {
-        size_t n = key ? strlen(key) : 0;
-        if (key && strncmp(line, key, n) != 0) continue;
-        char *end;
-        *out = strtod(line + n, &end);
-        found = end != line + n;
-        if (!key) break;
-    }
-    fclose(f);
-    return found;
-}
-
-size_t tw_memory_free(void) {
-    double available, limit, used;
-    if (!read_number("/proc/meminfo", "MemAvailable:", &available)) return 0;
-    available *= 1024;
-    if (read_number("/sys/fs/cgroup/memory.max", NULL, &limit) &&
-        read_number("/sys/fs/cgroup/memory.current", NULL, &used) && limit - used < available)
-        available = limit - used;
-    return available > 0 ? (size_t)available : 0;
 }

@@ -25,8 +25,4 @@ tw_status tw_memory_needed(const tw_model_config *config, tw_dtype compute_type,
 tw_status tw_memory_of_step(const tw_dual_encoder *model, const tw_device *device, tw_recompute recompute,
                             int64_t batch, size_t *bytes) TW_MUST_CHECK;
 
-/* Host memory in bytes that this process could still take: what the system has to give without swapping,
- * within its control groups' limits. 0: not known. */
-size_t tw_memory_free(void);
-
 #endif

@@ -1,6 +1,6 @@
 #include "autograd/parallel.h"
 #include "train/formats/run_folder.h"
-#include "train/memory_need.h"
+#include "train/host_memory.h"
 #include "train/model_file.h"
 #include "train/run.h"
 
@@ -158,9 +158,10 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
 
 /* Room for the copy, once a run: it is taken when a step has taken all else. Without, training waits. */
 static void take_room(tw_run *run) {
-    double bytes = tw_run_copy_bytes(run), left = (double)tw_memory_free();
+    double bytes = tw_run_copy_bytes(run), left;
     if (run->saving.room || bytes == 0 || run->save_in_line) return;
-    bool fits = left == 0 || bytes * 1.05 + 64e6 < left; /* the rest is for what the file's pages take */
+    bool fits =
+        !tw_memory_free(&left) || bytes * 1.05 + 64e6 < left; /* the rest is for what the file's pages take */
     /* Pinned, as a GPU's memory comes down several times as fast into that. */
     tw_device *d = run->device;
     run->save_in_line = !fits || d->pinned_alloc(d, (size_t)bytes, (void **)&run->saving.room) != TW_OK;

@@ -1,10 +1,10 @@
 /* What a step takes, and the micro-batch that fits. */
+#include "train/host_memory.h"
 #include "train/memory_need.h"
 #include "train/run.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 int64_t tw_run_largest_part(const tw_run *run) {
     return (run->config->batch + run->comm->ranks - 1) / run->comm->ranks;
@@ -15,20 +15,6 @@ tw_recompute tw_run_recompute(const tw_run *run) {
                                       [TW_CONFIG_RECOMPUTE_LIGHT] = TW_RECOMPUTE_LIGHT,
                                       [TW_CONFIG_RECOMPUTE_BLOCK] = TW_RECOMPUTE_BLOCK};
     return of[run->config->recompute];
-}
-
-/* How many ranks share this machine's memory. */
-static tw_status count_neighbours(const tw_run *run, int *out) {
-    char host[64] = "";
-    tw_comm *c = run->comm;
-    (void)gethostname(host, sizeof host - 1);
-    char(*all)[sizeof host] = calloc((size_t)c->ranks, sizeof *all);
-    if (!all) return FAIL(TW_ERR_MEMORY, "out of memory");
-    tw_status status = c->gather_all(c, host, sizeof host, all);
-    *out = 0;
-    for (int r = 0; r < c->ranks; r++) *out += memcmp(all[r], host, sizeof host) == 0;
-    free(all);
-    return status;
 }
 
 double tw_run_copy_bytes(const tw_run *run) {
@@ -61,19 +47,31 @@ typedef struct budgets {
     double anew, again;
 } budgets;
 
+/* Bytes that this rank may take of its device's memory, or of what ranks share of a host's. */
+static tw_status find_room(const tw_run *run, double *out) {
+    double room = 0;
+    bool known = true;
+    if (tw_on_cpu(run->device)) {
+        TRY(tw_host_memory_agree(run->comm, &known, &room));
+    } else {
+        room = (double)run->device->room(run->device);
+        known = room > 0;
+    }
+    *out = room;
+    return known ? TW_OK
+                 : FAIL(TW_ERR_UNSUPPORTED,
+                        "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, "
+                        "or micro_batch to a number");
+}
+
 static tw_status find_budget(const tw_run *run, budgets *out) {
-    int neighbours;
-    TRY(count_neighbours(run, &neighbours));
+    bool own = !tw_on_cpu(run->device); /* memory, for which no other rank competes */
+    double each;
     out->anew = out->again = (double)run->config->memory_mb * 1e6;
     if (run->config->memory_mb) return TW_OK;
-    bool own = !tw_on_cpu(run->device); /* memory, for which no other rank competes */
-    size_t left = own ? run->device->room(run->device) : tw_memory_free();
-    if (left == 0)
-        return FAIL(TW_ERR_UNSUPPORTED,
-                    "micro_batch auto: how much memory is free cannot be found out here; set memory_mb, or "
-                    "micro_batch to a number");
+    TRY(find_room(run, &each));
     /* The rest is the system's and the libraries'. */
-    double each = (double)left / (own ? 1 : neighbours), others = loss_bytes(run);
+    double others = loss_bytes(run);
     out->anew = (own ? 0.92 : 0.8) * each - others;
     out->again = (own ? 0.96 : 0.9) * each - others;
     return TW_OK;

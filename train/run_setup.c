@@ -59,6 +59,12 @@ static tw_status describe_model(tw_run *run, const tw_run_start *start, tw_model
                     "the vocabulary %s has %d entries, model %s needs %d: give the model's own with --vocab",
                     tw_vocab_origin(run->vocab), entries, out->name, out->text.vocabulary);
     out->text.padding_id = tw_vocab_pad(run->vocab);
+    if (start->resume && config->resolution && config->resolution != out->image.resolution)
+        return FAIL(
+            TW_ERR_CONFIG,
+            "resolution is %lld, and the run to go on with has %d: a run goes on with its own; --init "
+            "starts another one from its weights",
+            (long long)config->resolution, out->image.resolution);
     if (config->resolution) out->image.resolution = (int)config->resolution;
     if (config->origin[TW_CONFIG_KEY_context_length]) out->context = (int)config->context_length;
     out->image.mask_ratio = config->mask_ratio;
@@ -181,6 +187,45 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
     return tw_stepper_capture(run->stepper, config->cuda_graphs && !config->profile);
 }
 
+/* The position that a resumed run goes on from, in epochs as the configuration cuts them now. */
+static tw_status settle_position(tw_run *run) {
+    int64_t pairs = tw_dataset_pairs(run->train);
+    if (run->position >= pairs)
+        return FAIL(
+            TW_ERR_CONFIG,
+            "the run to go on with is %lld pairs into an epoch, but %s has only %lld: a run goes on with "
+            "its own train_data; --init starts another one from its weights",
+            (long long)run->position, run->config->train_data, (long long)pairs);
+    if (run->position >= tw_sampler_epoch_samples(run->sampler)) /* last_batch drop leaves the rest out */
+        run->position = 0, run->epoch++;
+    return TW_OK;
+}
+
+/* A resumed run keeps its steps, which may have been of another batch: what is left counts in epochs. */
+static int64_t find_total_steps(const tw_run *run) {
+    const tw_config *c = run->config;
+    int64_t left = c->epochs - run->epoch, rest = tw_sampler_epoch_samples(run->sampler) - run->position;
+    if (c->max_steps) return c->max_steps > run->step ? c->max_steps : run->step;
+    if (left <= 0) return run->step;
+    return run->step + (rest + c->batch - 1) / c->batch + (left - 1) * tw_sampler_epoch_batches(run->sampler);
+}
+
+/* Of a resumed run, which would otherwise end without a word. */
+static void warn_of_end(const tw_run *run) {
+    const tw_config *c = run->config;
+    if (run->step < run->total_steps) return;
+    if (c->max_steps)
+        tw_log_warning(
+            run->log,
+            "nothing is left to train: step %lld is done, and max_steps is %lld; give more to go on",
+            (long long)run->step, (long long)c->max_steps);
+    else
+        tw_log_warning(
+            run->log,
+            "nothing is left to train: %lld epochs are done, and epochs is %lld; give more to go on",
+            (long long)run->epoch, (long long)c->epochs);
+}
+
 static tw_status make_schedule(tw_run *run) {
     static const tw_schedule_kind kinds[] = {[TW_CONFIG_SCHEDULE_COSINE] = TW_SCHEDULE_COSINE,
                                              [TW_CONFIG_SCHEDULE_CONSTANT] = TW_SCHEDULE_CONSTANT,
@@ -194,10 +239,12 @@ static tw_status make_schedule(tw_run *run) {
         return FAIL(TW_ERR_CONFIG, "batch is %lld, but %s has only %lld pairs: use a batch of at most that",
                     (long long)c->batch, c->train_data, (long long)pairs);
     TRY(tw_sampler_create(pairs, c->batch, last[c->last_batch], (uint64_t)c->seed, &run->sampler));
-    run->total_steps = c->max_steps ? c->max_steps : c->epochs * tw_sampler_epoch_batches(run->sampler);
+    TRY(settle_position(run));
+    run->total_steps = find_total_steps(run);
+    warn_of_end(run);
     run->schedule = (tw_schedule){
         .kind = kinds[c->schedule], .peak = c->lr, .warmup = c->warmup, .total = run->total_steps};
-    if (c->warmup >= run->total_steps)
+    if (c->warmup >= run->total_steps && run->step < run->total_steps)
         tw_log_warning(
             run->log,
             "warmup (%lld steps) is not shorter than the run (%lld steps): the peak rate is never reached",

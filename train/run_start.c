@@ -107,8 +107,13 @@ static tw_status config_of_parts(const tw_run_start *start, const tw_config *con
 }
 
 tw_status tw_run_start_config(const tw_run_start *start, const tw_config *config, tw_model_config *out) {
-    if (start->whole)
-        return tw_model_source_config(&start->source, start->resume ? NULL : config->model, out);
+    if (start->whole) {
+        tw_model_config other;
+        const char *model = config->model;
+        /* What a run goes on with describes itself: its recipe's file need not be there any more. */
+        if (start->resume && *model && tw_model_config_load(model, &other) != TW_OK) model = NULL;
+        return tw_model_source_config(&start->source, model, out);
+    }
     if (start->has_image || start->has_text) return config_of_parts(start, config, out);
     if (!*config->model)
         return FAIL(TW_ERR_CONFIG,

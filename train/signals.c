@@ -17,8 +17,12 @@ static void note_signal(int number) {
 }
 
 tw_status tw_signals_install(void) {
-    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGUSR1, SIGHUP};
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        struct sigaction before;
+        /* nohup: the run is to outlive its terminal. */
+        if (numbers[i] == SIGHUP && sigaction(SIGHUP, NULL, &before) == 0 && before.sa_handler == SIG_IGN)
+            continue;
         struct sigaction action = {.sa_handler = note_signal, .sa_flags = SA_RESTART};
         /* The system puts SIGINT's default back on the first one: the second ends the process. */
         if (numbers[i] == SIGINT) action.sa_flags |= (int)SA_RESETHAND;
@@ -70,6 +74,8 @@ const char *tw_stop_reason(void) {
         return "SIGTERM";
     case SIGUSR1:
         return "SIGUSR1";
+    case SIGHUP:
+        return "SIGHUP";
     default:
         return atomic_load(&file_seen) ? "the stop file" : "nothing";
     }
@@ -77,7 +83,7 @@ const char *tw_stop_reason(void) {
 
 int tw_stop_exit_code(void) {
     int number = tw_stop_signal();
-    return number == SIGINT || number == SIGTERM ? 128 + number : 0;
+    return number == SIGINT || number == SIGTERM || number == SIGHUP ? 128 + number : 0;
 }
 
 tw_status tw_stop_file_remove(const char *stop_file) {

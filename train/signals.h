@@ -1,5 +1,5 @@
 /* Requests to stop, noticed between steps, between the micro-batches of a step and between the batches of a
- * validation: SIGINT, SIGTERM, SIGUSR1, or a file that appears. */
+ * validation: SIGINT, SIGTERM, SIGUSR1, SIGHUP, or a file that appears. */
 #ifndef TW_TRAIN_SIGNALS_H
 #define TW_TRAIN_SIGNALS_H
 
@@ -8,7 +8,7 @@
 #include <stdbool.h>
 
 /* Installs the handlers, for the whole process. The first signal only leaves a note; a second SIGINT ends the
- * process at once. System calls are restarted. Errors: TW_ERR_IO. */
+ * process at once. SIGHUP stays ignored where it is (nohup). System calls are restarted. Errors: TW_ERR_IO. */
 tw_status tw_signals_install(void) TW_MUST_CHECK;
 
 /* True once a signal came, or once `stop_file` exists (NULL or "": no file is looked for). Costs one system
@@ -23,7 +23,8 @@ void tw_stop_note(int signal_number);
 tw_status tw_stop_agree(tw_comm *c, bool asked, bool *stop) TW_MUST_CHECK;
 /* "SIGTERM", "the stop file" or, when nothing asked, "nothing". */
 const char *tw_stop_reason(void);
-/* The exit code of a command that returned TW_ERR_INTERRUPTED: 130 for SIGINT, 143 for SIGTERM, else 0. */
+/* The exit code of a command that returned TW_ERR_INTERRUPTED: 129 for SIGHUP, 130 for SIGINT, 143 for
+ * SIGTERM, else 0. */
 int tw_stop_exit_code(void);
 /* Removes a stop file that has done its work, so that the resumed run does not stop at once. A file that is
  * not there is no error. Errors: TW_ERR_IO. */

@@ -1,39 +1,10 @@
-#include "train/step.h"
+#include "train/step_private.h"
 
-#include "layers/contrastive.h"
-#include "train/buckets.h"
 #include "train/clock.h"
 #include "train/comm_open.h"
-#include "train/inputs.h"
 #include "train/signals.h"
 
 #include <stdlib.h>
-
-struct tw_stepper {
-    tw_dual_encoder *model;
-    tw_towers *towers;
-    tw_device *device;
-    tw_comm *comm;
-    int64_t micro_batch;
-    tw_step host, *record; /* host: what all parts of a step share */
-    tw_inputs *inputs;     /* NULL: the host can write the device's memory, so that inputs need no way */
-    int64_t sent;          /* forwards of this step whose inputs are on their way */
-    bool ready;            /* the first of them are there */
-    tw_graphs *graphs;
-    tw_step_results *results; /* the caller's, or NULL */
-    tw_contrastive *loss;
-    tw_contrastive_result result; /* of the last global batch */
-    tw_buckets *buckets;
-    tw_stepper_times times;
-    bool profile;
-    double image_end;  /* when the last forward's image tower was done */
-    int64_t *counts;   /* samples of each rank */
-    int64_t *gathered; /* (ranks, 2) samples and micro-batches */
-    bool (*should_stop)(void *context);
-    void *stop_context;
-    bool heeds; /* in this step should_stop is asked, by every rank */
-    bool asked; /* it said true */
-};
 
 static tw_status create_parts(tw_stepper *s, const tw_partition *partition) {
     if (!tw_on_cpu(s->device)) TRY(tw_inputs_create(s->device, &s->inputs));
@@ -125,13 +96,6 @@ size_t tw_stepper_bytes(const tw_stepper *s) {
     return tw_contrastive_bytes(s->loss) + (s->inputs ? tw_inputs_bytes(s->inputs) : 0);
 }
 
-/* This rank's share of the global batch, and how it is cut. */
-typedef struct cut {
-    const tw_samples *samples;
-    int64_t first, global; /* samples of the ranks before, and of all */
-    int64_t micro, parts;
-} cut;
-
 /* Whether the towers themselves communicate: then all ranks have as many micro-batches, some of them empty,
  * and what they do cannot be captured. */
 static bool is_synchronised(const tw_stepper *s) {
@@ -139,9 +103,10 @@ static bool is_synchronised(const tw_stepper *s) {
 }
 
 /* Every rank's number of samples, into s->counts. */
-static tw_status agree(tw_stepper *s, const tw_samples *samples, cut *c) {
+static tw_status agree(tw_stepper *s, const tw_samples *samples, tw_step_cut *c) {
     int64_t n = samples->size, *all = s->gathered, most = 0;
-    *c = (cut){.samples = samples, .micro = s->micro_batch > 0 && s->micro_batch < n ? s->micro_batch : n};
+    *c = (tw_step_cut){.samples = samples,
+                       .micro = s->micro_batch > 0 && s->micro_batch < n ? s->micro_batch : n};
     c->parts = n ? (n + c->micro - 1) / c->micro : 0;
     TRY(s->comm->gather_all(s->comm, (int64_t[]){n, c->parts}, 2 * sizeof n, all));
     for (int r = 0; r < s->comm->ranks; r++) {
@@ -154,11 +119,6 @@ static tw_status agree(tw_stepper *s, const tw_samples *samples, cut *c) {
     s->heeds = s->should_stop && (s->comm->ranks == 1 || most > 1);
     s->asked = false;
     return TW_OK;
-}
-
-static int64_t part_size(const cut *c, int64_t part) {
-    int64_t left = c->samples->size - part * c->micro;
-    return left < 0 ? 0 : left < c->micro ? left : c->micro;
 }
 
 /* ---- asked to stop ---- */
@@ -193,61 +153,6 @@ static tw_status look(tw_stepper *s, double *at) {
 static tw_status end_of_image(void *context) {
     tw_stepper *s = context;
     return look(s, &s->image_end);
-}
-
-/* ---- inputs ---- */
-
-enum { PIXELS, IDS, LENGTHS, INPUTS };
-
-/* Where a part's inputs lie, and the step's record of it. */
-static tw_step inputs_of(const tw_stepper *s, const cut *c, int64_t part, tw_input_copy copies[INPUTS]) {
-    int64_t at = part * c->micro, n = part_size(c, part), context = s->model->config.context;
-    size_t image = tw_towers_image_bytes(s->towers);
-    memset(copies, 0, INPUTS * sizeof *copies);
-    if (n > 0) {
-        copies[PIXELS] = (tw_input_copy){.host = (const char *)c->samples->pixels + (size_t)at * image,
-                                         .bytes = (size_t)n * image};
-        copies[IDS] = (tw_input_copy){.host = c->samples->ids + at * context,
-                                      .bytes = (size_t)(n * context) * sizeof(int32_t)};
-        copies[LENGTHS] =
-            (tw_input_copy){.host = c->samples->lengths + at, .bytes = (size_t)n * sizeof(int32_t)};
-    }
-    tw_step record = s->host;
-    record.sample = (uint32_t)(c->first + at);
-    record.share = (float)((double)n / (double)c->global);
-    return record;
-}
-
-/* The part whose features the i-th forward of a step computes: all in order, then, but for the last, all once
- * more and back. */
-static int64_t part_of(const cut *c, int64_t i) {
-    return i < c->parts ? i : 2 * c->parts - 2 - i;
-}
-
-/* Puts the next forward's inputs on their way, if the step has one more. */
-static tw_status send_next(tw_stepper *s, const cut *c) {
-    tw_input_copy copies[INPUTS];
-    if (!s->inputs || s->sent >= 2 * c->parts - 1) return TW_OK;
-    tw_step record = inputs_of(s, c, part_of(c, s->sent), copies);
-    TRY(tw_inputs_send(s->inputs, copies, INPUTS, &record, sizeof record));
-    s->sent++;
-    return TW_OK;
-}
-
-static tw_status bring_inputs(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
-    tw_device *d = s->device;
-    tw_input_copy copies[INPUTS];
-    tw_tensor *const to[INPUTS] = {t->pixels, t->ids, t->lengths};
-    tw_step record = inputs_of(s, c, part, copies);
-    for (int i = 0; i < INPUTS; i++) copies[i].device = to[i]->data;
-    if (s->inputs) {
-        TRY(tw_inputs_take(s->inputs, copies, INPUTS, s->record));
-        return send_next(s, c);
-    }
-    TRY(d->upload(d, TW_QUEUE_COMPUTE, s->record, &record, sizeof record));
-    for (int i = 0; i < INPUTS; i++)
-        TRY(d->upload(d, TW_QUEUE_COMPUTE, copies[i].device, copies[i].host, copies[i].bytes));
-    return TW_OK;
 }
 
 /* ---- a step's parts ---- */
@@ -302,19 +207,19 @@ static tw_status begin_work(tw_stepper *s) {
 }
 
 /* Its draws belong to the samples: repeated, it gives the same features. */
-static tw_status run_forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
+static tw_status run_forward(tw_stepper *s, const tw_step_cut *c, int64_t part, const tw_tower_tape **out) {
     const tw_tower_tape *t;
-    int64_t n = part_size(c, part);
+    int64_t n = tw_step_part_size(c, part);
     const int32_t *lengths = n > 0 ? c->samples->lengths + part * c->micro : NULL;
     TRY(tw_towers_get_texts(s->towers, TW_TOWERS_TRAIN, n, lengths, &t));
-    TRY(bring_inputs(s, c, part, t));
+    TRY(tw_step_bring_inputs(s, c, part, t));
     TRY(begin_work(s));
     *out = t;
     if (s->profile) return tw_tape_forward_probed(t->tape, s->record, t->image, end_of_image, s);
     return run_tape(s, t, TW_GRAPH_FORWARD, queue_forward);
 }
 
-static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape **out) {
+static tw_status forward(tw_stepper *s, const tw_step_cut *c, int64_t part, const tw_tower_tape **out) {
     double start, end;
     TRY(look(s, &start));
     /* Taking a further part's inputs may wait for the device, so for what the towers have exchanged. */
@@ -326,7 +231,7 @@ static tw_status forward(tw_stepper *s, const cut *c, int64_t part, const tw_tow
     return TW_OK;
 }
 
-static tw_status keep_features(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
+static tw_status keep_features(tw_stepper *s, const tw_step_cut *c, int64_t part, const tw_tower_tape *t) {
     int64_t to = part * c->micro * s->model->config.embed;
     tw_device *d = s->device;
     if (t->batch == 0) return TW_OK;
@@ -336,7 +241,7 @@ static tw_status keep_features(tw_stepper *s, const cut *c, int64_t part, const 
                    tw_tensor_bytes(t->text));
 }
 
-static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_tower_tape *t) {
+static tw_status backward(tw_stepper *s, const tw_step_cut *c, int64_t part, const tw_tower_tape *t) {
     const tw_tensor *roots[2] = {t->image, t->text};
     const float *gradients[2] = {tw_contrastive_image_gradient(s->loss),
                                  tw_contrastive_text_gradient(s->loss)};
@@ -356,7 +261,7 @@ static tw_status backward(tw_stepper *s, const cut *c, int64_t part, const tw_to
 }
 
 /* From the last part, whose forward is still there, back to the first, in which ranks meet. */
-static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) {
+static tw_status walk_back(tw_stepper *s, const tw_step_cut *c, const tw_tower_tape *t) {
     int64_t last = c->parts - 1;
     for (int64_t part = last; part > 0 && !leaves(s); part--) {
         if (part < last) TRY(forward(s, c, part, &t));
@@ -367,7 +272,7 @@ static tw_status walk_back(tw_stepper *s, const cut *c, const tw_tower_tape *t) 
     return last < 0 ? TW_OK : backward(s, c, 0, t);
 }
 
-static tw_status make_features(tw_stepper *s, const cut *c, const tw_tower_tape **t) {
+static tw_status make_features(tw_stepper *s, const tw_step_cut *c, const tw_tower_tape **t) {
     for (int64_t part = 0; part < c->parts && !leaves(s); part++) {
         TRY(forward(s, c, part, t));
         TRY(keep_features(s, c, part, *t));
@@ -388,7 +293,7 @@ static tw_status find_loss(tw_stepper *s) {
     return TW_OK;
 }
 
-static tw_status find_gradients(tw_stepper *s, const cut *c, const tw_tower_tape *t) {
+static tw_status find_gradients(tw_stepper *s, const tw_step_cut *c, const tw_tower_tape *t) {
     double start, end, again = s->times.forward, busy = tw_comm_times_of(s->comm).busy;
     TRY(look(s, &start));
     TRY(walk_back(s, c, t));
@@ -401,10 +306,10 @@ static tw_status find_gradients(tw_stepper *s, const cut *c, const tw_tower_tape
     return TW_OK;
 }
 
-static tw_status run(tw_stepper *s, const cut *c, double *loss) {
+static tw_status run(tw_stepper *s, const tw_step_cut *c, double *loss) {
     const tw_tower_tape *t = NULL;
     if (s->results) TRY(tw_step_results_begin(s->results));
-    TRY(send_next(s, c));
+    TRY(tw_step_send_next(s, c));
     TRY(tw_contrastive_begin(s->loss, s->counts));
     TRY(make_features(s, c, &t));
     TRY(agree_to_go_on(s));
@@ -420,7 +325,7 @@ static tw_status run(tw_stepper *s, const cut *c, double *loss) {
 
 tw_status tw_stepper_run(tw_stepper *s, const tw_samples *samples, uint64_t seed, int64_t step, double *loss,
                          int64_t *size) {
-    cut c;
+    tw_step_cut c;
     TRY(agree(s, samples, &c));
     *size = c.global;
     if (loss) *loss = 0;

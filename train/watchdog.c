@@ -2,6 +2,7 @@
 
 #include "autograd/progress.h"
 #include "train/clock.h"
+#include "train/machine.h"
 #include "train/siblings.h"
 #include "train/signals.h"
 #include "train/watchdog_activity.h"
@@ -40,6 +41,8 @@ struct tw_watchdog {
 
 /* ---- the end ---- */
 
+/* By name, where shares of a machine go by tw_machine: whose process ids mean something here is asked, and
+ * containers of one machine have their own. */
 static bool on_my_host(const tw_watchdog *w, int rank) {
     return strcmp(w->peers[rank].host, w->peers[w->rank].host) == 0;
 }
@@ -189,7 +192,7 @@ static void *watch(void *argument) {
 
 tw_peer tw_peer_self(void) {
     tw_peer p = {.pid = (int32_t)getpid()};
-    if (gethostname(p.host, sizeof p.host - 1) != 0) snprintf(p.host, sizeof p.host, "unknown host");
+    tw_host_name(p.host, sizeof p.host);
     return p;
 }
 

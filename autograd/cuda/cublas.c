@@ -1,5 +1,6 @@
 /* Products by cuBLASLt. It thinks in columns: our row-major out (m,n) = a b is its column-major (n,m) = b'
  * a', so its A is our b and its B is our a, and its rows are our columns. */
+#include "autograd/arena.h"
 #include "autograd/cuda/cublas_plan.h"
 
 #include <stdio.h>
@@ -50,9 +51,11 @@ static tw_status open_cublas(tw_device *d, tw_cublas **out) {
     return TW_OK;
 }
 
-/* The largest power of two, up to 256, that the address is a multiple of. */
+/* The largest power of two, up to what the arena's buffers are aligned to, that the address is a multiple of.
+ * No kernel asks for more than 16 bytes; a buffer that happens to lie on 256 is not to be another plan, whose
+ * algorithms would be measured anew. */
 static int alignment_of(const void *p) {
-    uintptr_t bits = (uintptr_t)p | 256;
+    uintptr_t bits = (uintptr_t)p | TW_ARENA_ALIGN;
     return (int)(bits & (~bits + 1));
 }
 
@@ -177,6 +180,21 @@ static void note_refusal(tw_cublas *l, tw_cublas_plan *p) {
     if (l->refused++ == l->told) tw_cublas_tell(&p->key, l->reason, sizeof l->reason);
 }
 
+/* Few kernels can take sums along, and those need not be the fast ones: where the product alone and a pass of
+ * our own take less time, the plan is given up. */
+static tw_status weigh(tw_device *d, tw_cublas *l, tw_cublas_plan *p, const tw_cuda_product_args *args) {
+    tw_cublas_plan *plain;
+    bool sums = p->key.fused == TW_FUSED_SUM_A || p->key.fused == TW_FUSED_SUM_B, longer;
+    if (!sums || p->weighed || p->seconds <= 0) return TW_OK;
+    p->weighed = true;
+    tw_cublas_key key = key_of(d, args, TW_FUSED_NOTHING);
+    TRY(find_plan(l, &key, NULL, &plain));
+    TRY(tw_cublas_measure(d, l, plain, args));
+    TRY(tw_cublas_weigh(d, p, plain, &longer));
+    if (longer) p->count = 0, p->noted = true; /* it was not refused */
+    return TW_OK;
+}
+
 /* What its heuristic has proposed the library may still refuse when it is to run: it is not asked again.
  * *done is false where nothing is left. */
 static tw_status run(tw_device *d, tw_cublas *l, const tw_cublas_key *key, const tw_cuda_product_args *args,
@@ -186,6 +204,7 @@ static tw_status run(tw_device *d, tw_cublas *l, const tw_cublas_key *key, const
     TRY(find_plan(l, key, args->vector, &p));
     if (key->fused) TRY(name_vector(p, args->vector));
     TRY(tw_cublas_measure(d, l, p, args));
+    TRY(weigh(d, l, p, args));
     while (p->count > 0) {
         int i = tw_cuda_deterministic(d) ? 0 : p->fastest;
         cublasStatus_t s = tw_cublas_multiply(d, l, p, args, i, args->out);

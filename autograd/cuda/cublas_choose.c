@@ -11,6 +11,8 @@ enum { ROUNDS = 2, RUNS = 2 };
 static const double least_flops = 1e9;    /* of a product that is measured: some 2 us of a fast GPU */
 static const double most_of_a_plan = 0.1; /* seconds on the device */
 static const double most_of_all = 5.0;
+/* What a pass of our own over a factor takes, about: its launches, and what it reads in a second. */
+static const double least_of_a_pass = 5e-6, bytes_of_a_pass = 2e12;
 
 bool tw_cublas_is_large(const tw_cublas_key *key) {
     return 2.0 * (double)key->m * (double)key->n * (double)key->k >= least_flops;
@@ -117,7 +119,7 @@ static tw_status note(const timing *t, int fastest) {
 tw_status tw_cublas_measure(tw_device *d, tw_cublas *l, tw_cublas_plan *p, const tw_cuda_product_args *args) {
     if (p->settled || tw_cuda_deterministic(d) || tw_cuda_capturing(d)) return TW_OK;
     p->settled = true;
-    if (p->count < 2 || !tw_cublas_is_large(&p->key) || l->spent > most_of_all) return TW_OK;
+    if (p->count == 0 || !tw_cublas_is_large(&p->key) || l->spent > most_of_all) return TW_OK;
     timing t = {.d = d, .l = l, .p = p, .args = args};
     TRY(make_place(&t));
     if (!t.out) return TW_OK;
@@ -128,5 +130,22 @@ tw_status tw_cublas_measure(tw_device *d, tw_cublas *l, tw_cublas_plan *p, const
     TRY(status);
     for (int i = 1; i < p->count; i++)
         if (t.seconds[i] < t.seconds[p->fastest]) p->fastest = i;
-    return isfinite(t.seconds[p->fastest]) ? note(&t, p->fastest) : TW_OK;
+    if (!isfinite(t.seconds[p->fastest])) return TW_OK;
+    p->seconds = t.seconds[p->fastest];
+    return note(&t, p->fastest);
+}
+
+tw_status tw_cublas_weigh(tw_device *d, const tw_cublas_plan *sums, const tw_cublas_plan *plain,
+                          bool *longer) {
+    const tw_cublas_key *k = &sums->key;
+    double factor = (double)(k->fused == TW_FUSED_SUM_A ? k->m : k->n) * (double)k->k,
+           pass = least_of_a_pass + factor * (double)tw_dtype_size((tw_dtype)k->type) / bytes_of_a_pass;
+    char what[128], text[TW_CHOICE_LINE];
+    *longer = sums->seconds > 0 && plain->seconds > 0 && plain->seconds + pass < sums->seconds;
+    if (!*longer) return TW_OK;
+    tw_cublas_tell(k, what, sizeof what);
+    snprintf(text, sizeof text,
+             "product %s: its sums by a pass of our own (%.4f ms with it; by cuBLASLt %.4f ms)", what,
+             1e3 * (plain->seconds + pass), 1e3 * sums->seconds);
+    return tw_cuda_note_choice(d, text);
 }

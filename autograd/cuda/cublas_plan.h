@@ -28,7 +28,9 @@ typedef struct tw_cublas_plan {
     cublasLtMatmulAlgo_t algorithm[TW_CUBLAS_ALGORITHMS]; /* the library's first choice first */
     int count;                                            /* 0: it has no such product */
     int fastest;                                          /* as measured */
+    double seconds;                                       /* that it took; 0: not measured */
     bool settled;                                         /* nothing is left to be measured */
+    bool weighed;                                         /* against the product without its sums */
     bool noted;                                           /* that it was refused */
 } tw_cublas_plan;
 
@@ -63,5 +65,9 @@ bool tw_cublas_is_large(const tw_cublas_key *key);
  * of small products, of deterministic devices, or once measuring has taken long enough. */
 tw_status tw_cublas_measure(tw_device *d, tw_cublas *l, tw_cublas_plan *p,
                             const tw_cuda_product_args *args) TW_MUST_CHECK;
+/* Whether a product with sums takes longer, as measured, than `plain`, the same one without them, and a pass
+ * of our own; says so in tw_cuda_choice_text. */
+tw_status tw_cublas_weigh(tw_device *d, const tw_cublas_plan *sums, const tw_cublas_plan *plain,
+                          bool *longer) TW_MUST_CHECK;
 
 #endif

@@ -267,12 +267,14 @@ TW_DEVICE void tw_dropout_part(const tw_draw &draw, uint32_t threshold, float sc
         for (int i = 0; i < 4; i++) v[k + i] = words[i] >= threshold ? v[k + i] * scale : 0.0f;
     }
 }
-/* One element, wherever it is. */
+/* One element, wherever it is. (Indexed by a variable, the words would lie in memory.) */
 TW_DEVICE float tw_dropout_one(const tw_draw &draw, uint32_t threshold, float scale, int64_t element,
                                float v) {
     uint32_t words[4];
     tw_random4(&draw, (uint32_t)(element / 4), words);
-    return words[element % 4] >= threshold ? v * scale : 0.0f;
+    int at = (int)(element % 4);
+    uint32_t word = at == 0 ? words[0] : at == 1 ? words[1] : at == 2 ? words[2] : words[3];
+    return word >= threshold ? v * scale : 0.0f;
 }
 
 #endif

@@ -40,10 +40,10 @@ typedef struct tw_cuda_product_args {
 } tw_cuda_product_args;
 
 /* Queues the product behind the compute queue. *fused says whether what args->fused asks for was done with it
- * (not where the library has no such kernel, nor where a size is 0): otherwise the caller does it. TF32 as
- * tw_cuda_tf32 says. Of large products the library's algorithms are timed when the shape first comes, outside
- * of captures, and the fastest one is kept (its line is in tw_cuda_choice_text); of small ones, and on a
- * deterministic device, its first choice runs. */
+ * (not where the library has no such kernel, or only slow ones, nor where a size is 0): otherwise the caller
+ * does it. TF32 as tw_cuda_tf32 says. Of large products the library's algorithms are timed when the shape
+ * first comes, outside of captures, and the fastest one is kept (its line is in tw_cuda_choice_text); of
+ * small ones, and on a deterministic device, its first choice runs. */
 tw_status tw_cuda_product(tw_device *d, const tw_cuda_product_args *args, bool *fused) TW_MUST_CHECK;
 
 /* ---- for implementations ---- */

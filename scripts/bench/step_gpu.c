@@ -192,7 +192,7 @@ static tw_status one_step(bench *b) {
     TRY(tw_stepper_wait_inputs(b->stepper));
     tw_stepper_set_rate(b->stepper, 1e-5);
     TRY(tw_stepper_run(b->stepper, &samples, 1, b->step, NULL, &size));
-    TRY(tw_graphs_run(tw_stepper_graphs(b->stepper), 0, 100, queue_adamw, b));
+    TRY(tw_graphs_run(tw_stepper_graphs(b->stepper), 0, TW_GRAPH_OPTIMIZER, queue_adamw, b));
     TRY(tw_step_results_end(b->results, b->step++, size, tw_stepper_tallies(b->stepper),
                             tw_adamw_found(b->adamw)));
     return take(b, false);

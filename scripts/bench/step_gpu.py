@@ -70,38 +70,47 @@ def parse():
 class Runner:
     def __init__(self, args):
         self.args, self.start, self.rows, self.measured = args, time.monotonic(), [], None
+        self.again = 2  # runs that failed and are looked at more closely
         os.makedirs(args.out, exist_ok=True)
         self.lines = open(os.path.join(args.out, "step_gpu.jsonl"), "a")
 
     def left(self):
         return self.args.budget - (time.monotonic() - self.start)
 
-    def run(self, name, command, env=None, need=25.0):
+    def run(self, name, command, env=None, need=25.0, most=100.0, aside=False):
+        """A row, or None. No single run gets more than `most` seconds, so that one which hangs leaves the others time; aside: a
+        run that looks for an error, no figure."""
         if self.left() < need:
             print(f"left out, no time: {name}", flush=True)
             return None
-        began = time.monotonic()
+        began, limit = time.monotonic(), max(min(self.left(), most), 5)
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=max(self.left(), 5),
-                                  env={**os.environ, **(env or {})})
+            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, env={**os.environ, **(env or {})})
             out, err, code = done.stdout, done.stderr, done.returncode
-        except subprocess.TimeoutExpired:
-            out, err, code = "", "ran out of time", 124
+        except subprocess.TimeoutExpired as cut:
+            out, err, code = "", (cut.stderr or b"").decode(errors="replace") + f"\ncut after {limit:.0f} s", 124
         row = None
         for line in out.splitlines():
             if line.startswith("{"):
                 row = json.loads(line)
         if code or row is None or "error" in row:
             print(f"FAILED {name}: {(err or out).strip().splitlines()[-1:] or code}", flush=True)
-            self.lines.write(json.dumps({"failed": name, "code": code, "error": err[-2000:]}) + "\n")
+            self.write({"failed": name, "code": code, "error": err[-2000:]})
             return None
         row["wall_s"] = round(time.monotonic() - began, 1)
-        self.lines.write(json.dumps(row) + "\n")
-        self.lines.flush()
+        if aside:
+            print(f"{name}: it runs so", flush=True)
+            self.write({"aside": name, **row})
+            return row
+        self.write(row)
         self.rows.append(row)
         self.save()
         print(f"{name}: {row['pairs_per_s']:.1f} pairs/s, {row['step_ms']:.2f} ms a step ({row['wall_s']} s)", flush=True)
         return row
+
+    def write(self, line):
+        self.lines.write(json.dumps(line) + "\n")
+        self.lines.flush()
 
     def save(self):
         text = table(self.rows, self.args, self.measured)
@@ -111,13 +120,24 @@ class Runner:
 
     def tuwen(self, model, batch, **more):
         settings = {"model": model, "batch": batch, "steps": 20, **more}
-        command = self.args.launcher.split() + [self.args.program] + [f"{k}={v}" for k, v in settings.items()]
+        env = {"TW_DEVICE": "cpu" if self.args.check else "cuda"}
         said = " ".join(f"{k}={v}" for k, v in more.items() if k not in ("profile", "steps"))
-        return self.run(f"tuwen {model} {batch or 'largest'} {said}".strip(), command, {"TW_DEVICE": "cpu" if self.args.check else "cuda"})
+        name = f"tuwen {model} {batch or 'largest'} {said}".strip()
+        row = self.run(name, self.command(settings), env, most=100.0 if batch else 150.0)
+        if row is None and self.again > 0 and self.left() > 30:
+            # Without graphs and with every launch waited for, an error is told by the kernel that made it.
+            self.again -= 1
+            self.run(name + ", every launch waited for", self.command({**settings, "steps": 2, "graphs": 0, "profile": 0}),
+                     {**env, "CUDA_LAUNCH_BLOCKING": "1"}, most=45.0, aside=True)
+        return row
+
+    def command(self, settings):
+        return self.args.launcher.split() + [self.args.program] + [f"{k}={v}" for k, v in settings.items()]
 
     def peer(self, model, batch, *more, need=25.0):
         command = [sys.executable, os.path.join(HERE, "step_gpu_peer.py"), "--model", model, "--batch", str(batch), *more]
-        return self.run(f"pytorch {model} {batch or 'largest'} {' '.join(more)}".strip(), command, need=need)
+        most = 150.0 if "--compile" in more or not batch else 75.0
+        return self.run(f"pytorch {model} {batch or 'largest'} {' '.join(more)}".strip(), command, need=need, most=most)
 
     def limit(self):
         """TFLOP/s of a bf16 product of 8192 x 8192 x 8192 here; None where it cannot be had."""

@@ -6,6 +6,8 @@ die_with() { # CODE MESSAGE
     exit "$code"
 }
 die() { die_with 2 "$@"; }
+# need_value WHAT ARGUMENTS...: the first of them is an option that another follows.
+need_value() { if [ $# -lt 3 ] || [ -z "$3" ]; then die "$2 needs $1"; fi; }
 show() { printf '%q ' "$@" && echo; }
 # The line $1 of a host file without its comment; sets name and slots, which are 1 where the line says nothing, as for Open
 # MPI. Both are empty on an empty line; fails for a line of another form.
@@ -16,6 +18,8 @@ read_host() {
     [[ ${1%%#*} =~ ^[[:space:]]*([^[:space:]=]+)([[:space:]]+slots=([1-9][0-9]*))?[[:space:]]*$ ]] || return
     name=${BASH_REMATCH[1]} slots=${BASH_REMATCH[3]:-1}
 }
+# A folder can be read too, but not by lines.
+check_hosts_file() { if [ ! -r "$1" ] || [ -d "$1" ]; then die "$1: no such host file"; fi; }
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 # TUWEN, the build beside this script, or the PATH's.
@@ -49,14 +53,19 @@ notice_lost_hosts() {
 # message under way to that host, and waits as long as the system tries to deliver it: a quarter of an hour, whatever keep-alive
 # says. Open MPI 4's may also wait for itself for ever when a rank ends while it ends the job (in PMIx_server_finalize). So when
 # the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended. Signals are passed on.
+# It has a process group of its own (set -m): a terminal sends Ctrl-C to all of its foreground, and mpirun, which would have the
+# passed-on one beside it, takes a second as the demand to end without seeing to its ranks. A hang-up of the terminal is passed on
+# for the same reason.
 run_watched() {
     local program=$1 child="" asked="" watcher code signal
     shift
     # shellcheck disable=SC2064 # the signal is this one
     for signal in INT TERM HUP USR1 USR2; do trap "pass_on $signal" $signal; done
     { : <&0; } 2>/dev/null || exec </dev/null # what a daemon starts may have no input
+    set -m
     "$@" <&0 &
     child=$!
+    set +m
     [ -z "$asked" ] || pass_on "$asked" # before its number was known
     end_late_mpirun $child "$program" &
     watcher=$!
@@ -69,15 +78,8 @@ run_watched() {
     trap - INT TERM HUP USR1 USR2
     return $code
 }
-# Whether this script is what the terminal's keys are for.
-in_foreground() {
-    local group terminal
-    read -r _ _ _ _ group _ _ terminal _ <"/proc/$$/stat" && [ "$group" = "$terminal" ]
-}
 pass_on() { # SIGNAL
     asked=$1
-    # What the terminal sends reaches mpirun by itself: by a second one it ends at once, before the ranks have saved.
-    case $1 in INT | HUP) ! in_foreground || return 0 ;; esac
     [ -z "$child" ] || kill "-$1" "$child" 2>/dev/null || true
 }
 end_late_mpirun() { # PROCESS PROGRAM

@@ -16,14 +16,14 @@ hostfile=$1 interface="" run=run_watched
 shift
 while [ $# -gt 0 ]; do
     case $1 in
-    --interface) interface=${2:?--interface needs a name} && shift 2 ;;
+    --interface) need_value "a name" "$@" && interface=$2 && shift 2 ;;
     --print) run=print && shift ;;
     --) shift && break ;;
     *) break ;;
     esac
 done
 [ $# -gt 0 ] || die "give the options of tuwen train after --, for example: -- --config recipe.yaml --output runs/first"
-[ -r "$hostfile" ] || die "$hostfile: no such host file"
+check_hosts_file "$hostfile"
 
 # Every line is checked here, where the line can be named.
 ranks=0 hosts=0 number=0

@@ -12,7 +12,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 ranks="" run=exec
 while [ $# -gt 0 ]; do
     case $1 in
-    -n) ranks=${2:?-n needs a number} && shift 2 ;;
+    -n) need_value "a number" "$@" && ranks=$2 && shift 2 ;;
     --print) run=show && shift ;;
     --) shift && break ;;
     *) break ;;

@@ -58,7 +58,7 @@ static void prepare_stack(stack_point *point, char *stack, size_t size, void (*e
 
 namespace {
 
-const size_t STACK = 64 << 10, PAGE = 4096;
+const size_t STACK = 64 << 10, PAGE = 4096, MOST_FIBERS = 1024;
 
 struct barrier {
     unsigned generation = 0, arrived = 0;
@@ -66,9 +66,8 @@ struct barrier {
 
 struct fiber {
     stack_point point;
-    char *stack;
-    void *fake; /* AddressSanitizer's */
     int thread;
+    uint3 index;           /* the thread's */
     bool done;             /* no thread is left for it */
     const unsigned *waits; /* for a generation other than `seen`; NULL: it can run */
     unsigned seen;
@@ -86,8 +85,9 @@ struct warp {
 };
 
 struct machine {
-    fiber fibers[1024]; /* made when first needed, kept from launch to launch */
+    fiber fibers[MOST_FIBERS]; /* made when first needed, kept from launch to launch */
     size_t made;
+    char *stacks; /* of all fibers, a page that cannot be touched below each */
     std::vector<warp> warps;
     std::vector<unsigned char> shared;
     barrier block;
@@ -99,10 +99,8 @@ struct machine {
     int n, started, used; /* threads of the block, of them begun; fibers in use */
     int current, holder;  /* the thread that runs and its fiber */
     bool descending, active;
-    stack_point scheduler;
-    void *fake;
-    const void *bottom;
-    size_t bottom_size;
+    stack_point caller;
+    void *fake; /* AddressSanitizer's, of the fibers */
 } m;
 
 [[noreturn]] void die(const char *what) {
@@ -121,91 +119,109 @@ fiber &me() {
     return m.fibers[m.holder];
 }
 
-void leave(stack_point *from, void **fake, stack_point *to, const void *bottom, size_t size) {
-#ifdef SHIM_ASAN
-    __sanitizer_start_switch_fiber(fake, bottom, size);
-#else
-    (void)fake, (void)bottom, (void)size;
-#endif
-    switch_stack(from, to);
-#ifdef SHIM_ASAN
-    __sanitizer_finish_switch_fiber(*fake, nullptr, nullptr);
-#endif
+/* The fiber that goes on: one more while threads are left to begin, then the next in turn whose barrier has
+ * opened; -1: all have ended. */
+int next_fiber() {
+    if (m.started < m.n) {
+        m.fibers[m.used].done = false, m.fibers[m.used].waits = nullptr;
+        return m.used++;
+    }
+    bool waiting = false;
+    for (int k = 0, i = m.holder; k < m.used; k++) {
+        i = i + 1 < m.used ? i + 1 : 0;
+        const fiber &f = m.fibers[i];
+        if (f.done) continue;
+        if (*f.waits != f.seen) return i;
+        waiting = true;
+    }
+    if (waiting) die("the other threads of a barrier or shuffle have ended or wait elsewhere");
+    return -1;
 }
 
-void to_scheduler() {
-    fiber &f = me();
-    leave(&f.point, &f.fake, &m.scheduler, m.bottom, m.bottom_size);
+/* From one fiber to the next without a way over the caller's stack. */
+void switch_on(stack_point *from) {
+    int i = next_fiber();
+    if (i < 0) {
+        switch_stack(from, &m.caller);
+        return;
+    }
+    fiber &f = m.fibers[i];
+    m.holder = i;
+    if (f.waits) m.current = f.thread, threadIdx = f.index;
+    f.waits = nullptr;
+    switch_stack(from, &f.point);
 }
 
-void place(int holder, int thread) {
+void begin(int thread) {
     unsigned t = (unsigned)thread;
-    m.holder = holder, m.current = thread;
-    m.fibers[holder].thread = thread;
-    threadIdx = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
+    m.current = me().thread = thread;
+    threadIdx = me().index = {t % blockDim.x, t / blockDim.x % blockDim.y, t / blockDim.x / blockDim.y};
 }
 
 /* A fiber runs thread after thread; one that waits keeps its fiber, and another fiber takes the rest. */
 void entry() {
-#ifdef SHIM_ASAN
-    __sanitizer_finish_switch_fiber(nullptr, &m.bottom, &m.bottom_size);
-#endif
     for (;;) { /* once a block */
         while (m.started < m.n) {
             int thread = m.descending ? m.n - 1 - m.started : m.started;
             m.started++;
-            place(m.holder, thread);
+            begin(thread);
             m.body(m.context);
         }
         me().done = true;
-        to_scheduler();
+        switch_on(&me().point);
     }
 }
 
 void wait(barrier &b, const char *where, int line) {
     fiber &f = me();
     f.waits = &b.generation, f.seen = b.generation, f.where = where, f.line = line;
-    to_scheduler();
+    switch_on(&f.point);
 }
 
 void add_fibers(size_t n) {
-    for (; m.made < n; m.made++) {
-        fiber &f = m.fibers[m.made];
-        void *p = mmap(nullptr, STACK + PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (p == MAP_FAILED || mprotect(p, PAGE, PROT_NONE) != 0) die("no memory for a fiber's stack");
-        f.stack = static_cast<char *>(p) + PAGE;
-        prepare_stack(&f.point, f.stack, STACK, entry);
+    const size_t each = PAGE + STACK;
+    if (!m.stacks) {
+        void *p =
+            mmap(nullptr, MOST_FIBERS * each, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED) die("no address space for the fibers' stacks");
+        m.stacks = static_cast<char *>(p);
     }
-}
-
-void run_fiber(int i) {
-    fiber &f = m.fibers[i];
-    m.holder = i;
-    if (f.waits) place(i, f.thread);
-    f.waits = nullptr;
-    leave(&m.scheduler, &m.fake, &f.point, f.stack, STACK);
+    for (; m.made < n; m.made++) {
+        char *stack = m.stacks + m.made * each + PAGE;
+        if (mprotect(stack, STACK, PROT_READ | PROT_WRITE) != 0) die("no memory for a fiber's stack");
+        /* Not all at the same place of a page: the cache holds only a few of those. */
+        prepare_stack(&m.fibers[m.made].point, stack, STACK - m.made % 16 * 256, entry);
+    }
 }
 
 void run_block() {
     m.block = barrier();
     m.warps.assign((size_t)(m.n + 31) / 32, warp());
     if (!m.shared.empty()) memset(m.shared.data(), 0xff, m.shared.size());
-    for (m.started = m.used = 0; m.started < m.n;) {
-        m.fibers[m.used].done = false, m.fibers[m.used].waits = nullptr;
-        run_fiber(m.used++);
+    m.started = m.used = 0;
+    switch_on(&m.caller);
+}
+
+/* To AddressSanitizer the fibers' stacks are one, which it is told of at a launch's begin and end: word of
+ * each switch would take longer than the kernels. */
+void run_blocks(dim3 grid) {
+#ifdef SHIM_ASAN
+    void *fake;
+    const void *bottom;
+    size_t size;
+    __sanitizer_start_switch_fiber(&fake, m.stacks, m.made * (PAGE + STACK));
+    __sanitizer_finish_switch_fiber(m.fake, &bottom, &size);
+#endif
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    for (uint64_t i = 0; i < blocks; i++) {
+        uint64_t b = m.descending ? blocks - 1 - i : i;
+        blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+        run_block();
     }
-    for (bool moved = true, waiting = true; waiting;) {
-        if (!moved) die("the other threads of a barrier or shuffle have ended or wait elsewhere");
-        moved = waiting = false;
-        for (int i = 0; i < m.used; i++) {
-            const fiber &f = m.fibers[i];
-            if (f.done) continue;
-            waiting = true;
-            if (*f.waits == f.seen) continue;
-            moved = true;
-            run_fiber(i);
-        }
-    }
+#ifdef SHIM_ASAN
+    __sanitizer_start_switch_fiber(&m.fake, bottom, size);
+    __sanitizer_finish_switch_fiber(fake, nullptr, nullptr);
+#endif
 }
 
 unsigned lanes_of(int first) {
@@ -290,11 +306,6 @@ void tw_shim_run(const char *name, dim3 grid, dim3 block, size_t shared, void (*
     blockDim = block, gridDim = grid;
     add_fibers(threads);
     m.active = true;
-    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
-    for (uint64_t i = 0; i < blocks; i++) {
-        uint64_t b = m.descending ? blocks - 1 - i : i;
-        blockIdx = {(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-        run_block();
-    }
+    run_blocks(grid);
     m.active = false;
 }

@@ -10,6 +10,22 @@ static double element(tw_cuda_matrix m, tw_dtype type, int64_t row, int64_t col)
                           : (double)tw_from_bf16(((const uint16_t *)m.data)[at]);
 }
 
+/* The sum over r of op(a)(row, r) op(b)(r, col). */
+static double dot(const tw_cuda_product_args *p, int64_t row, int64_t col) {
+    int64_t a = p->a.transposed ? row : row * p->a.stride, a_step = p->a.transposed ? p->a.stride : 1,
+            b = p->b.transposed ? col * p->b.stride : col, b_step = p->b.transposed ? 1 : p->b.stride;
+    double s = 0;
+    if (p->type == TW_F32) {
+        const float *x = (const float *)p->a.data + a, *y = (const float *)p->b.data + b;
+        for (int64_t r = 0; r < p->k; r++) s += (double)x[r * a_step] * (double)y[r * b_step];
+    } else {
+        const uint16_t *x = (const uint16_t *)p->a.data + a, *y = (const uint16_t *)p->b.data + b;
+        for (int64_t r = 0; r < p->k; r++)
+            s += (double)tw_from_bf16(x[r * a_step]) * (double)tw_from_bf16(y[r * b_step]);
+    }
+    return s;
+}
+
 static double value(const void *p, tw_dtype type, int64_t at) {
     return element((tw_cuda_matrix){p, 0, false}, type, 0, at);
 }
@@ -35,9 +51,7 @@ static void run(void *context) {
     const tw_cuda_product_args *p = &w->args;
     for (int64_t i = 0; i < p->m; i++)
         for (int64_t j = 0; j < p->n; j++) {
-            double s = 0;
-            for (int64_t r = 0; r < p->k; r++)
-                s += element(p->a, p->type, i, r) * element(p->b, p->type, r, j);
+            double s = dot(p, i, j);
             if (p->c) s += value(p->c, p->out_type, i * p->c_stride + j);
             if (w->fused && p->fused == TW_FUSED_BIAS) s += value(p->vector, p->out_type, j);
             int64_t at = i * p->out_stride + j;

@@ -290,6 +290,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t opaq
         !is_aligned(b, algorithm->alignment) || !is_aligned(c, algorithm->alignment) ||
         !is_aligned(d, algorithm->alignment))
         return CUBLAS_STATUS_NOT_SUPPORTED;
-    cudaError_t error = cudart_queue(stream, multiply, &w, sizeof w, algorithm->seconds);
+    bool sums = w.desc.epilogue == CUBLASLT_EPILOGUE_BGRADA || w.desc.epilogue == CUBLASLT_EPILOGUE_BGRADB;
+    double seconds = algorithm->seconds + (sums ? library.sums_seconds : 0);
+    cudaError_t error = cudart_queue(stream, multiply, &w, sizeof w, seconds);
     return error == cudaSuccess ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }

@@ -21,6 +21,7 @@ typedef struct cublaslt_algorithm {
 typedef struct cublaslt_library {
     cublaslt_algorithm algorithm[SHIM_ALGORITHMS]; /* in the order of its preference */
     int refused_epilogues;                         /* bits of cublasLtEpilogue_t for which there is nothing */
+    double sums_seconds;         /* more that every algorithm takes with BGRADA and BGRADB */
     bool counts;                 /* nothing is multiplied: the first element becomes 1, and beta C is added */
     int proposals, device;       /* calls of the heuristic; the current device at the last one */
     int opened_on, alive;        /* the current device when the handle was made; descriptors and handles */

@@ -48,24 +48,57 @@ START_TEST(the_fastest_algorithm_is_found_once) {
     TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
     ck_assert(fused);
     ck_assert_float_eq(value_of(d, &l), adds ? 11.0f : 1.0f);
-    ck_assert_int_eq(library.algorithm[0].runs, 6); /* twice, each with one run that is not timed */
-    ck_assert_int_eq(library.algorithm[3].runs, 7);
+    ck_assert_int_eq(library.algorithm[0].runs,
+                     12); /* twice, each with one run that is not timed; with the */
+    ck_assert_int_eq(library.algorithm[3].runs, 13); /* sums and without */
     ck_assert_int_eq(library.algorithm[9].runs, 0);
-    ck_assert(tw_cuda_choice_text(d, 0, text, sizeof text));
-    ck_assert_str_eq(
-        text, adds ? "product (1024,1024)' by (1024,1024) of bf16 to f32, a's sums, added: by cuBLASLt's "
-                     "algorithm 4 of 8 (0.5000 ms; by its first choice 1.0000 ms)"
-                   : "product (1024,1024)' by (1024,1024) of bf16 to f32, a's sums: by cuBLASLt's "
-                     "algorithm 4 of 8 (0.5000 ms; by its first choice 1.0000 ms)");
-    ck_assert(!tw_cuda_choice_text(d, 1, text, sizeof text));
+    for (int i = 0; i < 2; i++) {
+        char expected[TW_CHOICE_LINE];
+        snprintf(expected, sizeof expected,
+                 "product (1024,1024)' by (1024,1024) of bf16 to f32%s%s: by cuBLASLt's algorithm 4 of 8 "
+                 "(0.5000 ms; "
+                 "by its first choice 1.0000 ms)",
+                 i ? "" : ", a's sums", adds ? ", added" : "");
+        ck_assert(tw_cuda_choice_text(d, i, text, sizeof text));
+        ck_assert_str_eq(text, expected);
+    }
+    ck_assert(!tw_cuda_choice_text(d, 2, text, sizeof text));
     int before = all_runs();
     TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
+    ck_assert(fused);
     ck_assert_int_eq(all_runs(), before + 1);
-    ck_assert_int_eq(library.algorithm[3].runs, 8);
+    ck_assert_int_eq(library.algorithm[3].runs, 14);
     ck_assert_float_eq(value_of(d, &l), adds ? 12.0f : 1.0f);
     tw_cuda_set_deterministic(d, true); /* which keeps to the first one, whatever was measured */
     TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
-    ck_assert_int_eq(library.algorithm[0].runs, 7);
+    ck_assert_int_eq(library.algorithm[0].runs, 13);
+    release_large(d, &l);
+    close_device(d);
+}
+END_TEST
+
+/* Sums that cost more than the pass of our own that they save are left to it. */
+START_TEST(dear_sums_are_not_taken_along) {
+    tw_device *d = open_device();
+    large l = make_large(d, false);
+    char text[TW_CHOICE_LINE];
+    bool fused;
+    l.args.fused = TW_FUSED_SUM_B;
+    library.sums_seconds = 1e-6; /* a pass takes 6 */
+    TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
+    ck_assert(fused);
+    l.args.n--, library.sums_seconds = 1e-4;
+    for (int i = 0; i < 2; i++) {
+        int before = all_runs();
+        TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
+        ck_assert(!fused);
+        if (i) ck_assert_int_eq(all_runs(), before + 1);
+    }
+    ck_assert(tw_cuda_choice_text(d, 4, text, sizeof text));
+    ck_assert_str_eq(
+        text, "product (1024,1024)' by (1024,1023) of bf16 to f32, b's sums: its sums by a pass of our "
+              "own (1.0060 ms with it; by cuBLASLt 1.1000 ms)");
+    ck_assert_ptr_null(tw_cuda_product_refusals(d)); /* it is a choice */
     release_large(d, &l);
     close_device(d);
 }
@@ -201,9 +234,12 @@ START_TEST(refused_epilogues_are_told_once) {
 END_TEST
 
 int main(void) {
-    const TTest *const tests[] = {the_fastest_algorithm_stays_when_others_go,
-                                  nothing_is_measured_where_it_must_not_be, without_room_nothing_is_measured,
-                                  measuring_takes_no_longer_than_it_may, refused_epilogues_are_told_once};
+    const TTest *const tests[] = {dear_sums_are_not_taken_along,
+                                  the_fastest_algorithm_stays_when_others_go,
+                                  nothing_is_measured_where_it_must_not_be,
+                                  without_room_nothing_is_measured,
+                                  measuring_takes_no_longer_than_it_may,
+                                  refused_epilogues_are_told_once};
     TCase *tcase = tcase_create("cudart algorithms");
     tcase_add_loop_test(tcase, the_fastest_algorithm_is_found_once, 0, 2);
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) tcase_add_test(tcase, tests[i]);

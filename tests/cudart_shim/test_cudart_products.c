@@ -161,6 +161,12 @@ START_TEST(plans_are_kept_by_what_they_depend_on) {
     tw_cuda_product_args *a = &p.args, first = p.args;
     const void **pointers[5] = {&a->a.data, &a->b.data, (const void **)&a->out, (const void **)&a->vector,
                                 &a->c};
+    for (int i = 0; i < 4; i++) { /* as the arena places them */
+        p.args = first;
+        *pointers[i] = (const char *)*pointers[i] + 64;
+        TW_ASSERT_OK(tw_cuda_product(d, a, &fused));
+        ck_assert_int_eq(library.proposals, 1);
+    }
     for (int i = 0; i < 5; i++) {
         p.args = first;
         *pointers[i] = (const char *)(i < 4 ? *pointers[i] : p.c.p) + 8;

@@ -3,12 +3,20 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* The log-sum-exp of count logits that lie `step` apart. */
-static double lse(const double *logit, int64_t count, int64_t step) {
-    double most = -INFINITY, sum = 0;
-    for (int64_t j = 0; j < count; j++) most = fmax(most, logit[j * step]);
-    for (int64_t j = 0; j < count; j++) sum += exp(logit[j * step] - most);
-    return most + log(sum);
+/* The log-sum-exp of each row and each column; one exponential a logit, as there are a million: in f64 the
+ * largest of all serves every row. */
+static void log_sums(const double *logit, int64_t rows, int64_t n, double *of_rows, double *of_columns) {
+    double most = rows > 0 && n > 0 ? logit[0] : 0;
+    for (int64_t i = 0; i < rows * n; i++) most = logit[i] > most ? logit[i] : most;
+    for (int64_t i = 0; i < rows; i++) of_rows[i] = 0;
+    for (int64_t j = 0; j < n; j++) of_columns[j] = 0;
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < n; j++) {
+            double e = exp(logit[i * n + j] - most);
+            of_rows[i] += e, of_columns[j] += e;
+        }
+    for (int64_t i = 0; i < rows; i++) of_rows[i] = most + log(of_rows[i]);
+    for (int64_t j = 0; j < n; j++) of_columns[j] = most + log(of_columns[j]);
 }
 
 /* The place of the first of the largest. */
@@ -30,16 +38,13 @@ static void reference(const op_config *config, op_value *in, op_value *out) {
         for (int64_t j = 0; j < n; j++)
             for (int64_t c = 0; c < d; c++)
                 logit[i * n + j] += scale * in[0].v[i * d + c] * in[1].v[j * d + c];
+    log_sums(logit, rows, n, out[0].v, out[1].v);
     for (int64_t i = 0; i < rows; i++) {
-        out[0].v[i] = lse(logit + i * n, n, 1);
         out[2].v[i] = logit[i * n + first + i];
         out[4].v[i] = first_largest(logit + i * n, n, 1) == first + i;
         out[4].v[rows + i] = first_largest(logit + first + i, rows, n) == i;
     }
-    for (int64_t j = 0; j < n; j++) {
-        out[1].v[j] = lse(logit + j, rows, n);
-        out[3].v[j] = logit[first_largest(logit + j, rows, n) * n + j];
-    }
+    for (int64_t j = 0; j < n; j++) out[3].v[j] = logit[first_largest(logit + j, rows, n) * n + j];
     free(logit);
 }
 

@@ -4,6 +4,8 @@
 #include "autograd/cuda/cuda.h"
 #endif
 #include "train/commands/commands.h"
+#include "train/cores.h"
+#include "train/host_memory.h"
 #include "train/mpi_calls.h"
 #include "train/nccl_calls.h"
 #include "train/options.h"
@@ -12,7 +14,6 @@
 #include <hdf5.h>
 #include <jansson.h>
 #include <lmdb.h>
-#include <sched.h>
 #include <spng.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,33 +82,8 @@ static bool lists(const json_t *array, const char *word) {
     return false;
 }
 
-/* Cores this process may run on: its affinity mask, cut to the control group's share of time. */
-static json_int_t usable_cores(void) {
-    cpu_set_t mask;
-    json_int_t cores = sysconf(_SC_NPROCESSORS_ONLN);
-    if (sched_getaffinity(0, sizeof mask, &mask) == 0) cores = CPU_COUNT(&mask);
-    long long quota = 0, period = 0;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (!file) return cores;
-    if (fscanf(file, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0) {
-        json_int_t share = (quota + period - 1) / period;
-        if (share < cores) cores = share;
-    }
-    fclose(file);
-    return cores;
-}
-
-/* MiB: what the system has free for programs, cut to the control group's limit. */
-static json_int_t memory_mib(const char *name) {
-    char text[64];
-    long long kib = 0, limit = 0;
-    if (proc_value("/proc/meminfo", name, text, sizeof text)) kib = atoll(text);
-    FILE *file = fopen("/sys/fs/cgroup/memory.max", "r");
-    if (file) {
-        if (fscanf(file, "%lld", &limit) == 1 && limit > 0 && limit / 1024 < kib) kib = limit / 1024;
-        fclose(file);
-    }
-    return kib / 1024;
+static json_int_t mib(double bytes) {
+    return (json_int_t)(bytes / 0x1p20);
 }
 
 /* The most capable set that oneDNN's contains: newer versions know sets that older headers do not name. */
@@ -131,7 +107,8 @@ static const char *isa_name(unsigned isa) {
 }
 
 static json_t *machine(void) {
-    char cpu[256] = "unknown", flags[8192] = "", os[256] = "unknown";
+    char cpu[256] = "unknown", flags[8192] = "", os[256] = "unknown", total[64];
+    double memory = 0, available = 0;
     if (!proc_value("/proc/cpuinfo", "model name", cpu, sizeof cpu))
         proc_value("/proc/cpuinfo", "Model", cpu, sizeof cpu);
     if (!proc_value("/proc/cpuinfo", "flags", flags, sizeof flags))
@@ -144,9 +121,11 @@ static json_t *machine(void) {
         if (fscanf(release, "PRETTY_NAME=\"%255[^\"]", os) != 1) snprintf(os, sizeof os, "unknown");
         fclose(release);
     }
+    if (proc_value("/proc/meminfo", "MemTotal", total, sizeof total)) memory = atof(total) * 1024;
+    (void)tw_memory_free(&available);
     return json_pack("{s:s, s:s, s:o, s:I, s:I, s:I, s:I}", "system", os, "cpu", cpu, "cpu features", found,
-                     "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "usable cores", usable_cores(),
-                     "memory MiB", memory_mib("MemTotal"), "available MiB", memory_mib("MemAvailable"));
+                     "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "usable cores",
+                     (json_int_t)tw_cores_here(), "memory MiB", mib(memory), "available MiB", mib(available));
 }
 
 static json_t *build(void) {

@@ -55,7 +55,8 @@
          .help = "threads that decode images"},                                                              \
     {                                                                                                        \
         .name = "threads", .type = TW_OPTION_INT, .target = &(o).threads, .range = "[0, 1024]",              \
-        .help = "compute threads; 0 = all cores, in equal shares where ranks share a host"                   \
+        .help = "compute threads; 0 = all cores, or as many as a CPU quota allows, in equal shares where "   \
+                "ranks share a host"                                                                         \
     }
 
 #endif

@@ -65,7 +65,7 @@ static tw_status parse(int argc, char **argv, job *j, bool *help) {
          .type = TW_OPTION_INT,
          .target = &j->threads,
          .range = "[0, 1024]",
-         .help = "compute threads; 0 = all cores"},
+         .help = "compute threads; 0 = all cores, or as many as a CPU quota allows"},
     };
     const tw_options options = {
         .command = "retrieve",

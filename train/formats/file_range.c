@@ -22,18 +22,9 @@ tw_status tw_range_open(const char *path, int *fd, uint64_t *size) {
 }
 
 tw_status tw_range_read(const char *path, int fd, uint64_t offset, uint64_t size, void *dst) {
-    unsigned char *to = dst;
-    while (size > 0) {
-        size_t part = size < (1u << 30) ? (size_t)size : 1u << 30;
-        ssize_t n = pread(fd, to, part, (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(errno));
-        if (n == 0)
-            return FAIL(TW_ERR_FORMAT, "%s: ends at byte %llu, more was expected", path,
-                        (unsigned long long)offset);
-        to += n;
-        offset += (uint64_t)n;
-        size -= (uint64_t)n;
-    }
-    return TW_OK;
+    int error = tw_read_at(fd, offset, dst, size);
+    if (error == TW_READ_SHORT)
+        return FAIL(TW_ERR_FORMAT, "%s: ends before byte %llu, more was expected", path,
+                    (unsigned long long)(offset + size));
+    return error ? FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error)) : TW_OK;
 }

@@ -1,14 +1,12 @@
 #include "autograd/progress.h"
+#include "data/files.h"
 #include "train/formats/fletcher32.h"
 #include "train/formats/h5_private.h"
 #include "train/formats/seal.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 /* HDF5 1.10 finds a chunk by going through all of them: beyond this many that takes longer than it saves.
  * Chunks of tuwen have 1 MiB; each thread may hold one. */
@@ -20,26 +18,15 @@ typedef struct chunk {
     size_t bytes; /* of values that belong there; a chunk at the edge holds more */
 } chunk;
 
-static bool read_fully(int fd, struct iovec *parts, int n, int64_t at) {
-    while (n > 0) {
-        ssize_t got = preadv(fd, parts, n, (off_t)at);
-        if (got < 0 && errno == EINTR) continue;
-        if (got <= 0) return false;
-        at += got;
-        for (; n > 0 && (size_t)got >= parts->iov_len; n--) got -= (ssize_t)(parts++)->iov_len;
-        if (n > 0) parts->iov_base = (char *)parts->iov_base + got, parts->iov_len -= (size_t)got;
-    }
-    return true;
-}
-
 /* `size` bytes of values at file position c->at, then their checksum. A chunk at the edge goes through
  * memory of its own. */
 static bool read_chunk(int fd, const chunk *c, size_t size) {
     uint32_t check = 0;
     void *whole = c->bytes < size ? malloc(size) : c->place;
     if (!whole) return false;
-    struct iovec parts[] = {{whole, size}, {&check, TW_H5_CHECK_BYTES}};
-    bool good = read_fully(fd, parts, 2, c->at) && check == tw_fletcher32(whole, size);
+    bool good = tw_read_at(fd, (uint64_t)c->at, whole, size) == 0 &&
+                tw_read_at(fd, (uint64_t)c->at + size, &check, TW_H5_CHECK_BYTES) == 0 &&
+                check == tw_fletcher32(whole, size);
     if (whole != c->place) {
         if (good) memcpy(c->place, whole, c->bytes);
         free(whole);
@@ -87,8 +74,8 @@ static bool find_base(tw_h5 *f, hid_t data, const chunk *first, size_t size) {
     if (!through) return false;
     if (H5Dread_chunk(data, H5P_DEFAULT, start, &skipped, through) >= 0 && skipped == 0)
         for (int i = 0; i < 2; i++) {
-            struct iovec part = {through + stored, stored};
-            if (!read_fully(f->fd, &part, 1, first->at + tries[i]) ||
+            uint64_t at = (uint64_t)(first->at + tries[i]);
+            if (tw_read_at(f->fd, at, through + stored, stored) != 0 ||
                 memcmp(through, through + stored, stored) != 0)
                 continue;
             found = tries[i];

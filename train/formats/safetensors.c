@@ -50,17 +50,10 @@ static void safetensors_close(void *self) {
     free(s);
 }
 
-/* Exactly `size` bytes from `offset` on. */
 static tw_status read_at(const safetensors *s, int64_t offset, void *dst, int64_t size) {
-    const int64_t most = 1 << 30; /* the system's own limit a call is just below 2 GiB */
-    for (char *at = dst; size > 0;) {
-        ssize_t n = pread(s->fd, at, (size_t)(size < most ? size : most), (off_t)offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return FAIL(TW_ERR_IO, "cannot read: %s", strerror(errno));
-        if (n == 0) return FAIL(TW_ERR_IO, "the file became shorter while it was read");
-        at += n, offset += n, size -= n;
-    }
-    return TW_OK;
+    int error = tw_read_at(s->fd, (uint64_t)offset, dst, (size_t)size);
+    if (error == TW_READ_SHORT) return FAIL(TW_ERR_IO, "the file became shorter while it was read");
+    return error ? FAIL(TW_ERR_IO, "cannot read: %s", strerror(error)) : TW_OK;
 }
 
 static tw_status safetensors_read(void *self, int64_t i, void *dst) {

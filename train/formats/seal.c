@@ -48,19 +48,9 @@ typedef struct digest_work {
     int64_t blocks, end; /* end: the file's length */
     uint64_t *hashes;    /* (blocks), little-endian */
     _Atomic int64_t next;
-    _Atomic int error; /* an errno, -1 for an early end of file */
+    _Atomic int error; /* as tw_read_at gives it */
     tw_read_ahead *ahead;
 } digest_work;
-
-static int read_fully(int fd, unsigned char *to, size_t size, int64_t from) {
-    while (size > 0) {
-        ssize_t n = pread(fd, to, size, (off_t)from);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return n < 0 ? errno : -1;
-        to += n, size -= (size_t)n, from += n;
-    }
-    return 0;
-}
 
 static void *digest_thread(void *argument) {
     digest_work *w = argument;
@@ -75,7 +65,7 @@ static void *digest_thread(void *argument) {
         int64_t from = TW_SEAL_BYTES + i * BLOCK;
         size_t size = (size_t)(w->end - from < BLOCK ? w->end - from : BLOCK);
         tw_read_ahead_at(w->ahead, (uint64_t)from);
-        int error = read_fully(w->fd, buffer, size, from);
+        int error = tw_read_at(w->fd, (uint64_t)from, buffer, size);
         if (error) {
             w->error = error;
             break;
@@ -105,7 +95,7 @@ static tw_status digest_of(int fd, const char *path, int64_t length, uint64_t *o
     int error = w.error;
     if (!error) *out = tw_xxh64(w.hashes, (size_t)blocks * sizeof *w.hashes, (uint64_t)bytes);
     free(w.hashes);
-    if (error < 0) return FAIL(TW_ERR_FORMAT, "%s became shorter while it was read", path);
+    if (error == TW_READ_SHORT) return FAIL(TW_ERR_FORMAT, "%s became shorter while it was read", path);
     if (error) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error));
     return TW_OK;
 }
@@ -129,13 +119,8 @@ static tw_status seal_open_file(int fd, const char *path, const char *kind, uint
              "They hold a hash of the rest; after a change by another program tuwen refuses the file.\n",
              kind);
     put64(seal + AT_CHECK, tw_xxh64(seal, AT_CHECK, 0));
-    for (size_t done = 0; done < sizeof seal;) {
-        ssize_t n = pwrite(fd, seal + done, sizeof seal - done, (off_t)done);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(errno));
-        done += (size_t)n;
-    }
-    return TW_OK;
+    int error = tw_write_at(fd, 0, seal, sizeof seal);
+    return error ? FAIL(TW_ERR_IO, "cannot write %s: %s", path, strerror(error)) : TW_OK;
 }
 
 tw_status tw_seal_write(const char *path, const char *kind, uint32_t memory_mib) {
@@ -164,9 +149,10 @@ tw_status tw_seal_check(int fd, const char *path, const char *kind) {
     if (!S_ISREG(info.st_mode)) return FAIL(TW_ERR_IO, "%s is not a regular file", path);
     if (info.st_size == 0) return FAIL(TW_ERR_FORMAT, "%s is empty", path);
     size_t size = info.st_size < TW_SEAL_BYTES ? (size_t)info.st_size : TW_SEAL_BYTES;
-    int error = read_fully(fd, seal, size, 0);
+    int error = tw_read_at(fd, 0, seal, size);
     if (error)
-        return FAIL(TW_ERR_IO, "cannot read %s: %s", path, error > 0 ? strerror(error) : "end of file");
+        return FAIL(TW_ERR_IO, "cannot read %s: %s", path,
+                    error == TW_READ_SHORT ? "end of file" : strerror(error));
     if (size < sizeof MAGIC || memcmp(seal, MAGIC, sizeof MAGIC) != 0)
         return not_ours(seal, size, path, kind);
     if (size < TW_SEAL_BYTES)
@@ -196,9 +182,9 @@ tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
     memset(kind, 0, TW_SEAL_KIND_BYTES);
     int fd;
     if (tw_open_file(path, &fd) != TW_OK) return TW_ERR_IO;
-    int error = read_fully(fd, seal, sizeof seal, 0);
+    int error = tw_read_at(fd, 0, seal, sizeof seal);
     close(fd);
-    if (error > 0) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error));
+    if (error && error != TW_READ_SHORT) return FAIL(TW_ERR_IO, "cannot read %s: %s", path, strerror(error));
     if (error == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0)
         snprintf(kind, TW_SEAL_KIND_BYTES, "%.31s", (const char *)seal + AT_KIND);
     return TW_OK;
@@ -208,7 +194,7 @@ tw_status tw_seal_kind(const char *path, char kind[TW_SEAL_KIND_BYTES]) {
 static bool read_seal(const char *path, unsigned char seal[TW_SEAL_BYTES]) {
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not hold us up */
     if (fd < 0) return false;
-    bool whole = read_fully(fd, seal, TW_SEAL_BYTES, 0) == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0 &&
+    bool whole = tw_read_at(fd, 0, seal, TW_SEAL_BYTES) == 0 && memcmp(seal, MAGIC, sizeof MAGIC) == 0 &&
                  get64(seal + AT_CHECK) == tw_xxh64(seal, AT_CHECK, 0);
     close(fd);
     return whole;
