@@ -89,6 +89,7 @@ as_rank='[[ "$*" == *ppr:1:node* ]] && exit
 bash -c "exec -a \"$TUWEN train\" sleep 5" &'
 stand_in mpirun "$as_rank exec sleep 300"
 refuses "an mpirun that does not end" 137 "but mpirun has not" with env TW_MPIRUN_PATIENCE=1 $launch/hosts.sh "$work/hosts" -- --config a.yaml
+refuses "one on one host" 137 "but mpirun has not" with env TW_MPIRUN_PATIENCE=1 $launch/one_host.sh -n 2 -- --config a.yaml
 stand_in mpirun "trap 'exit 5' USR1; $as_rank echo begun >$work/begun; wait; sleep 20 & wait"
 PATH="$work/bin:$PATH" $launch/hosts.sh "$work/hosts" -- --config a.yaml >"$work/out" 2>"$work/err" &
 for _ in $(seq 1200); do [ -s "$work/begun" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done

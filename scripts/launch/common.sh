@@ -88,7 +88,7 @@ end_late_mpirun() { # PROCESS PROGRAM
         if pgrep -P "$1" -f -- "$2 train" >/dev/null; then
             seen=yes gone=0
         elif [ $seen = yes ] && [ $((gone += 1)) -gt "${TW_MPIRUN_PATIENCE:-30}" ]; then
-            echo "$(basename "$0"): all ranks of this host have ended, but mpirun has not, as if a host were lost: it is ended" >&2
+            echo "$(basename "$0"): all ranks of this host have ended, but mpirun has not, as where a host is lost: it is ended" >&2
             kill -KILL "$1" 2>/dev/null || true
         fi
         sleep 1

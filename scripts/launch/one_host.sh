@@ -3,6 +3,7 @@
 #     scripts/launch/one_host.sh [-n RANKS] [--print] -- --config recipe.yaml --output runs/first ...
 # RANKS: the GPUs that nvidia-smi lists; without one the memory nodes (NUMA) of the machine, whose cores share memory.
 # --print shows the command and does nothing. TUWEN: the program (build/release/tuwen, else tuwen of the PATH).
+# An mpirun that goes on when its ranks have left is ended 30 s later (TW_MPIRUN_PATIENCE).
 # Stop it with `touch runs/first/stop`: the last completed step is saved, and --resume latest goes on.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
