@@ -38,18 +38,23 @@ void dnn_convolve(const dnn_run *r, const tw_dnn_node *n) {
     free(sum);
 }
 
+/* Pixel k of all of channel c. */
+static dnn_place pixel_of(const tw_dnn_tensor *t, int64_t c, int64_t k) {
+    int64_t area = t->dim[2] * t->dim[3];
+    return (dnn_place){{k / area, c, k % area / t->dim[3], k % t->dim[3]}};
+}
+
 /* Batch norm's y, mean and 1 / sqrt(variance + epsilon). */
 void dnn_norm(const dnn_run *r, const tw_dnn_node *n) {
     const dnn_values *x = dnn_in(r, n, 0), *y = &r->value[n->out[0]];
-    int64_t all = dnn_count(x->t), rows = all / x->t->dim[1];
+    int64_t rows = dnn_count(x->t) / x->t->dim[1];
     double eps = dnn_get(dnn_in(r, n, 3), 0);
     for (int64_t c = 0; c < x->t->dim[1]; c++) {
         dnn_place channel = {{0, c, 0, 0}};
         double mean = 0, variance = 0;
         for (int pass = 0; pass < 3; pass++)
-            for (int64_t e = 0; e < all; e++) {
-                dnn_place p = dnn_place_of(x->t, e);
-                if (p.i[1] != c) continue;
+            for (int64_t k = 0; k < rows; k++) {
+                dnn_place p = pixel_of(x->t, c, k);
                 double v = dnn_get(x, dnn_offset(x->t, &p));
                 if (pass == 0) mean += v / (double)rows;
                 if (pass == 1) variance += (v - mean) * (v - mean) / (double)rows;
@@ -79,16 +84,15 @@ void dnn_norm_again(const dnn_run *r, const tw_dnn_node *n) {
 void dnn_norm_gradient(const dnn_run *r, const tw_dnn_node *n) {
     const dnn_values *dy = dnn_in(r, n, 0), *x = dnn_in(r, n, 1);
     const dnn_values *dx = &r->value[n->out[0]], *dgain = &r->value[n->out[1]], *dbias = &r->value[n->out[2]];
-    int64_t all = dnn_count(x->t), rows = all / x->t->dim[1];
+    int64_t rows = dnn_count(x->t) / x->t->dim[1];
     for (int64_t c = 0; c < x->t->dim[1]; c++) {
         dnn_place channel = {{0, c, 0, 0}};
         double of[3], slope = 0, level = 0; /* gain, mean, 1 / sqrt(variance + epsilon) */
         for (int i = 0; i < 3; i++)
             of[i] = dnn_get(dnn_in(r, n, 2 + i), dnn_offset(dnn_in(r, n, 2 + i)->t, &channel));
         for (int pass = 0; pass < 2; pass++)
-            for (int64_t e = 0; e < all; e++) {
-                dnn_place p = dnn_place_of(x->t, e);
-                if (p.i[1] != c) continue;
+            for (int64_t k = 0; k < rows; k++) {
+                dnn_place p = pixel_of(x->t, c, k);
                 double g = dnn_get(dy, dnn_offset(dy->t, &p)),
                        xhat = (dnn_get(x, dnn_offset(x->t, &p)) - of[1]) * of[2];
                 if (pass == 0)
