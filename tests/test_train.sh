@@ -341,6 +341,12 @@ same "resumed from an older checkpoint" "$work/a/latest" "$work/b/latest"
 refuses "not finite" 1 "steps in a row had a gradient that is not finite" train "$work/n" --init "$work/nan.h5" --max_skipped 3 --val_at_start false
 grep -q "step 1 skipped: the gradient of" "$work/out" && ok || fail "a skipped step names no tensor"
 
+# No image can be read: that is no training. (The drawn ones are JPEG.)
+damaged=$work/damaged/train
+mkdir "$work/damaged" && cp -r "$data/lmdb/train" "$damaged"
+LC_ALL=C sed -i 's/\xff\xd8\xff/AAA/g' "$damaged/imgs/data.mdb"
+refuses "no image can be read" 1 "$damaged: not one pair of 4 steps in a row could be used, up to step 4" train "$work/unread" --train_data "$damaged" --max_skipped 4
+
 # A full disk: clear error, the previous checkpoint intact.
 if [ "$(id -u)" = 0 ] && mkdir "$work/small" && mount -t tmpfs -o size=1200k tmpfs "$work/small" 2>/dev/null; then
     train "$work/small/run" --save_interval 1 --keep 100 --report false >"$work/out" 2>"$work/err"

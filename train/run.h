@@ -65,6 +65,7 @@ typedef struct tw_run {
     int64_t step;            /* completed optimizer steps, skipped ones included */
     int64_t epoch, position; /* of the next sample */
     int64_t skipped_in_row, skipped_total;
+    int64_t empty_in_row; /* steps whose pairs were all bad */
     int64_t bad_reported;
     double loss; /* of the last step whose results are known */
     tw_contrastive_result last;
@@ -122,6 +123,9 @@ tw_status tw_run_keep_samples(tw_run *run, const tw_global_batch *batch) TW_MUST
 void tw_run_drop_samples(tw_run_samples *samples);
 tw_status tw_run_watch_skips(tw_run *run, const tw_gradient_report *report, const tw_contrastive_result *loss,
                              int64_t step) TW_MUST_CHECK;
+/* `pairs` of the step that ends were no bad ones, on all ranks together. As many steps in a row without any
+ * as may be not finite are TW_ERR_FORMAT. */
+tw_status tw_run_watch_empty(tw_run *run, int64_t pairs) TW_MUST_CHECK;
 
 /* run_setup.c: opens and allocates all; tw_run_close accepts a run that failed half-way. */
 tw_status tw_run_open(tw_run *run, const tw_config *config) TW_MUST_CHECK;

@@ -103,3 +103,13 @@ tw_status tw_run_watch_skips(tw_run *run, const tw_gradient_report *report, cons
         "set grad_clip, or use precision f32",
         (long long)run->skipped_in_row, report->offender, on, (long long)step + 1, cause);
 }
+
+tw_status tw_run_watch_empty(tw_run *run, int64_t pairs) {
+    run->empty_in_row = pairs > 0 ? 0 : run->empty_in_row + 1;
+    if (run->empty_in_row < run->config->max_skipped) return TW_OK;
+    return FAIL(
+        TW_ERR_FORMAT,
+        "%s: not one pair of %lld steps in a row could be used, up to step %lld: the warnings above say "
+        "why each was left out; prepare the data set anew",
+        run->config->train_data, (long long)run->empty_in_row, (long long)run->step + 1);
+}

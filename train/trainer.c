@@ -137,6 +137,7 @@ static tw_status one_step(tw_run *run) {
     TRY(watch_repeats(run, &all));
     double agreed = tw_seconds(); /* what the others kept this rank waiting for is not its work */
     TRY(compute(run, &batch, &global));
+    TRY(tw_run_watch_empty(run, global));
     tell_progress(run, tw_seconds() - agreed);
     run->step++;
     run->profile.steps++;
