@@ -191,6 +191,12 @@ tw_status tw_atomic_file_commit(tw_atomic_file *file) {
     return status;
 }
 
+tw_status tw_atomic_file_end(tw_atomic_file *file, tw_status written) {
+    if (written == TW_OK) return tw_atomic_file_commit(file);
+    tw_atomic_file_discard(file);
+    return written;
+}
+
 void tw_atomic_file_discard(tw_atomic_file *file) {
     if (file->stream) fclose(file->stream);
     tw_atomic_discard(file->temporary);

@@ -50,6 +50,8 @@ tw_status tw_atomic_file_open(tw_atomic_file *file, const char *path) TW_MUST_CH
 /* Flushes, closes and publishes, then empties *file. On failure (TW_ERR_IO: disk full, ...) the temporary
  * file is removed and an older file at `path` stays as it was. */
 tw_status tw_atomic_file_commit(tw_atomic_file *file) TW_MUST_CHECK;
+/* Commits what was written with TW_OK, discards what was not; the first error. */
+tw_status tw_atomic_file_end(tw_atomic_file *file, tw_status written) TW_MUST_CHECK;
 /* Closes and removes the temporary file. Does nothing on an empty or committed *file. */
 void tw_atomic_file_discard(tw_atomic_file *file);
 

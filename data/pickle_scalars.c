@@ -58,13 +58,20 @@ static tw_status push_bytes(tw_pickle *p, tw_pickle_kind kind, const void *data,
     return tw_pickle_push(p, v);
 }
 
-static tw_status counted_bytes(tw_pickle *p, tw_pickle_kind kind, int length_bytes) {
+/* As many bytes as the number before them, of `length_bytes`, says. */
+static tw_status take_counted(tw_pickle *p, int length_bytes, const unsigned char **out, size_t *bytes) {
     uint64_t size = 0;
-    const unsigned char *s = NULL;
     TRY(tw_pickle_take_uint(p, length_bytes, &size));
     if (size > p->size - p->at) return tw_pickle_damaged(p, "cut off");
-    TRY(take(p, (size_t)size, &s));
-    return push_bytes(p, kind, s, (size_t)size);
+    *bytes = (size_t)size;
+    return take(p, *bytes, out);
+}
+
+static tw_status counted_bytes(tw_pickle *p, tw_pickle_kind kind, int length_bytes) {
+    size_t size = 0;
+    const unsigned char *s = NULL;
+    TRY(take_counted(p, length_bytes, &s, &size));
+    return push_bytes(p, kind, s, size);
 }
 
 /* Python 2's str has no encoding: text if it can be read as such. */
@@ -73,12 +80,10 @@ static tw_status push_old_str(tw_pickle *p, const void *data, size_t size) {
 }
 
 static tw_status old_counted_str(tw_pickle *p, int length_bytes) {
-    uint64_t size = 0;
+    size_t size = 0;
     const unsigned char *s = NULL;
-    TRY(tw_pickle_take_uint(p, length_bytes, &size));
-    if (size > p->size - p->at) return tw_pickle_damaged(p, "cut off");
-    TRY(take(p, (size_t)size, &s));
-    return push_old_str(p, s, (size_t)size);
+    TRY(take_counted(p, length_bytes, &s, &size));
+    return push_old_str(p, s, size);
 }
 
 /* INT and LONG: decimal, LONG with "L" behind it; "00" and "01" are INT's booleans. */
@@ -104,14 +109,12 @@ static tw_status decimal(tw_pickle *p, bool is_long) {
 
 /* LONG1, LONG4: little-endian two's complement of any length. */
 static tw_status binary_long(tw_pickle *p, int length_bytes) {
-    uint64_t size = 0;
+    size_t size = 0;
     const unsigned char *s = NULL;
-    TRY(tw_pickle_take_uint(p, length_bytes, &size));
-    if (size > p->size - p->at) return tw_pickle_damaged(p, "cut off");
-    TRY(take(p, (size_t)size, &s));
+    TRY(take_counted(p, length_bytes, &s, &size));
     if (size > 8) return tw_pickle_damaged(p, "an integer that does not fit 64 bits");
     uint64_t value = size > 0 && s[size - 1] & 0x80 ? UINT64_MAX : 0;
-    for (size_t i = (size_t)size; i-- > 0;) value = value << 8 | s[i];
+    for (size_t i = size; i-- > 0;) value = value << 8 | s[i];
     return push_int(p, (int64_t)value);
 }
 

@@ -1,157 +1,15 @@
 /* Checkpoints: what comes back is bit for bit what went in, or the file is refused with a reason. */
-#include "tw_test.h"
+#include "odd_checkpoint.h"
 
-#include "train/formats/checkpoint.h"
 #include "train/formats/fletcher32.h"
 #include "train/formats/h5.h"
 #include "train/formats/seal.h"
 #include "train/formats/xxhash64.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
-#include <signal.h>
 #include <stdint.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-/* ---- a folder for each test, and small helpers ---- */
-
-static char folder[64];
-static char path_buffer[4][512];
-
-static const char *in_folder(int slot, const char *name) {
-    snprintf(path_buffer[slot], sizeof path_buffer[slot], "%s/%s", folder, name);
-    return path_buffer[slot];
-}
-
-/* In memory if that can be had: a disk's slow fsync, hundreds of times, adds nothing to these tests. */
-static void make_folder(void) {
-    bool memory = access("/dev/shm", W_OK) == 0;
-    snprintf(folder, sizeof folder, "%s/tw_checkpoint_XXXXXX", memory ? "/dev/shm" : "/tmp");
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static int count_files(void) {
-    DIR *d = opendir(folder);
-    ck_assert_ptr_nonnull(d);
-    int n = 0;
-    for (struct dirent *e; (e = readdir(d));)
-        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
-    closedir(d);
-    return n;
-}
-
-static void remove_folder(void) {
-    DIR *d = opendir(folder);
-    ck_assert_ptr_nonnull(d);
-    for (struct dirent *e; (e = readdir(d));)
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0) unlink(in_folder(3, e->d_name));
-    closedir(d);
-    ck_assert_int_eq(rmdir(folder), 0);
-}
-
-static unsigned char *load(const char *path, size_t *size) {
-    FILE *f = fopen(path, "rb");
-    ck_assert_ptr_nonnull(f);
-    fseek(f, 0, SEEK_END);
-    *size = (size_t)ftell(f);
-    rewind(f);
-    unsigned char *bytes = malloc(*size + 1);
-    ck_assert_ptr_nonnull(bytes);
-    ck_assert_uint_eq(fread(bytes, 1, *size, f), *size);
-    fclose(f);
-    return bytes;
-}
-
-static void store(const char *path, const unsigned char *bytes, size_t size) {
-    FILE *f = fopen(path, "wb");
-    ck_assert_ptr_nonnull(f);
-    ck_assert_uint_eq(fwrite(bytes, 1, size, f), size);
-    ck_assert_int_eq(fclose(f), 0);
-}
-
-static float bits(uint32_t u) {
-    float x;
-    memcpy(&x, &u, sizeof x);
-    return x;
-}
-
-/* ---- a small model with everything that is odd ---- */
-
-enum { TENSORS = 5, BIG = 700 * 1031 };
-static float scalar[1], vector[7], matrix[3 * 5], conv[2 * 3 * 1 * 5], *big, *big_m, *big_v;
-
-static void fill_tensors(tw_checkpoint_tensor t[TENSORS]) {
-    const uint32_t odd[] = {0x7fc00001u, 0xffc12345u, 0x7f800001u, 0x00000001u,
-                            0x80000000u, 0xff800000u, 0x007fffffu};
-    scalar[0] = 2.6592600f;
-    for (int i = 0; i < 7; i++) vector[i] = bits(odd[i]);
-    for (int i = 0; i < 15; i++) matrix[i] = (float)i / 3.0f;
-    for (int i = 0; i < 30; i++) conv[i] = -(float)i * 1e-30f;
-    if (!big) {
-        big = malloc(BIG * sizeof *big), big_m = malloc(BIG * sizeof *big), big_v = malloc(BIG * sizeof *big);
-        for (uint32_t i = 0; i < BIG; i++) {
-            big[i] = bits(i * 2654435761u);
-            big_m[i] = bits(i * 2246822519u + 1);
-            big_v[i] = bits(i * 3266489917u + 2);
-        }
-    }
-    const tw_checkpoint_tensor all[TENSORS] = {
-        {"logit_scale", 0, {0}, scalar, scalar, scalar},
-        {"visual.odd", 1, {7}, vector, vector, NULL},
-        {"bert.matrix", 2, {3, 5}, matrix, matrix, matrix},
-        {"visual.conv1.weight", 4, {2, 3, 1, 5}, conv, NULL, NULL},
-        {"text_projection", 2, {700, 1031}, big, big_m, big_v},
-    };
-    memcpy(t, all, sizeof all);
-}
-
-static tw_checkpoint_meta a_meta(void) {
-    static char vocab[] = "[PAD]\n[UNK]\n\0\xe4\xb8\xad\n\0";
-    tw_checkpoint_meta m;
-    tw_checkpoint_meta_init(&m);
-    static char model[] = "name: tiny\nembed_dim: 64\n", config[] = "", cpu[] = "avx512";
-    m.model_yaml = model, m.config_yaml = config, m.cpu = cpu;
-    m.vocab = vocab, m.vocab_bytes = sizeof vocab - 1;
-    m.context_length = 52, m.step = 123456789012, m.epoch = 3, m.position = 77, m.adam_steps = 123;
-    m.seed = UINT64_MAX - 1, m.skipped = 1, m.skipped_total = 2, m.best_r1 = 71.4, m.best_step = 99;
-    m.threads = 2, m.ranks = 1, m.micro_batch = 16;
-    return m;
-}
-
-static void check_meta(const tw_checkpoint_meta *m) {
-    tw_checkpoint_meta w = a_meta();
-    ck_assert_str_eq(m->model_yaml, w.model_yaml);
-    ck_assert_str_eq(m->config_yaml, "");
-    ck_assert_str_eq(m->cpu, w.cpu);
-    ck_assert_ptr_null(m->extra);
-    ck_assert_ptr_null(m->build);
-    ck_assert_uint_eq(m->vocab_bytes, w.vocab_bytes);
-    ck_assert_mem_eq(m->vocab, w.vocab, w.vocab_bytes);
-    ck_assert(m->context_length == 52 && m->step == w.step && m->epoch == 3 && m->position == 77);
-    ck_assert(m->adam_steps == 123 && m->seed == w.seed && m->skipped == 1 && m->skipped_total == 2);
-    ck_assert(m->best_r1 == 71.4 && m->best_step == 99 && m->threads == 2 && m->ranks == 1);
-    ck_assert_int_eq(m->micro_batch, 16);
-}
-
-static void check_part(tw_checkpoint *c, const tw_checkpoint_tensor *t, tw_checkpoint_part part) {
-    const float *wanted = part == TW_CHECKPOINT_PARAM ? t->param : part == TW_CHECKPOINT_M ? t->m : t->v;
-    const tw_checkpoint_entry *e = tw_checkpoint_find(c, t->name);
-    ck_assert_ptr_nonnull(e);
-    float *got = malloc((size_t)e->count * sizeof *got);
-    if (wanted) {
-        TW_ASSERT_OK(tw_checkpoint_read(c, t->name, part, got, e->count));
-        ck_assert_mem_eq(got, wanted, (size_t)e->count * sizeof *got);
-    } else {
-        TW_ASSERT_FAILS(tw_checkpoint_read(c, t->name, part, got, e->count), TW_ERR_NOT_FOUND, t->name);
-    }
-    free(got);
-}
 
 START_TEST(round_trip_is_bit_exact) {
     make_folder();
@@ -236,29 +94,6 @@ START_TEST(same_content_same_bytes) {
     remove_folder();
 }
 END_TEST
-
-/* Writes a checkpoint of a few kilobytes and returns its bytes. */
-static unsigned char *small_checkpoint(const char *path, size_t *size) {
-    tw_checkpoint_tensor t[TENSORS];
-    fill_tensors(t);
-    tw_checkpoint_meta meta = a_meta();
-    TW_ASSERT_OK(tw_checkpoint_write(path, &meta, t, TENSORS - 1));
-    return load(path, size);
-}
-
-/* Opens and reads all of it; the first error, or TW_OK when every value is what was written. */
-static tw_status read_all(const char *path) {
-    tw_checkpoint_tensor t[TENSORS];
-    tw_checkpoint *c;
-    fill_tensors(t);
-    TRY(tw_checkpoint_open(path, &c));
-    check_meta(tw_checkpoint_get_meta(c));
-    ck_assert_int_eq(tw_checkpoint_count(c), TENSORS - 1);
-    for (int i = 0; i < TENSORS - 1; i++)
-        for (int part = 0; part < 3; part++) check_part(c, &t[i], (tw_checkpoint_part)part);
-    tw_checkpoint_close(c);
-    return TW_OK;
-}
 
 START_TEST(a_flipped_bit_in_any_byte_is_refused) {
     make_folder();
@@ -405,7 +240,7 @@ START_TEST(refuses_other_files) {
     tw_checkpoint *c;
     tw_h5 *f;
     TW_ASSERT_FAILS(tw_checkpoint_open(path, &c), TW_ERR_IO, "No such file");
-    TW_ASSERT_FAILS(tw_checkpoint_open(folder, &c), TW_ERR_IO, "latest");
+    TW_ASSERT_FAILS(tw_checkpoint_open(odd_folder, &c), TW_ERR_IO, "latest");
     store(path, (const unsigned char *)"PK\3\4 and so on", 14);
     TW_ASSERT_FAILS(tw_checkpoint_open(path, &c), TW_ERR_FORMAT, "zip");
     /* Written by h5py 3 with default settings: one data set "x" of 4 floats. */
@@ -433,154 +268,7 @@ START_TEST(refuses_other_files) {
 }
 END_TEST
 
-/* ---- no space, no permission ---- */
-
-/* After a failed write: an old checkpoint is intact, no temporary is left, and writing still works elsewhere.
- */
-static void check_survival(const char *path) {
-    TW_ASSERT_OK(read_all(path));
-    ck_assert_int_eq(count_files(), 1);
-}
-
-/* A file system of 4 MB, full after the first megabytes of a 9 MB checkpoint. */
-START_TEST(a_full_disk_leaves_the_previous_checkpoint) {
-    make_folder();
-    if (mount("none", folder, "tmpfs", 0, "size=4m") != 0) {
-        rmdir(folder);
-        TW_SKIP("mounting a small file system needs root");
-    }
-    tw_checkpoint_tensor t[TENSORS];
-    tw_checkpoint_meta meta = a_meta();
-    const char *path = in_folder(0, "a.h5");
-    size_t size;
-    fill_tensors(t);
-    free(small_checkpoint(path, &size));
-    for (int i = 0; i < 3; i++) { /* the space of a failed write comes back */
-        TW_ASSERT_FAILS(tw_checkpoint_write(path, &meta, t, TENSORS), TW_ERR_IO, "No space left on device");
-        check_survival(path);
-    }
-    /* Every other amount of space, so that each stage of writing is hit. */
-    for (size_t left = 0; left < size + 65536; left += 4096) {
-        char *filler = strdup(in_folder(1, "filler"));
-        int fd = open(filler, O_CREAT | O_WRONLY | O_TRUNC, 0600);
-        ck_assert_int_eq(posix_fallocate(fd, 0, (off_t)((4 << 20) - 4096 * ((size + 4095) / 4096) - left)),
-                         0);
-        close(fd);
-        tw_status status = tw_checkpoint_write(path, &meta, t, TENSORS - 1);
-        unlink(filler);
-        free(filler);
-        if (status != TW_OK)
-            ck_assert_msg(strstr(tw_last_error(), "No space left on device") != NULL, "%s", tw_last_error());
-        ck_assert_int_eq(status, left < size ? TW_ERR_IO : status);
-        check_survival(path);
-    }
-    TW_ASSERT_OK(tw_checkpoint_write(path, &meta, t, TENSORS - 1));
-    check_survival(path);
-    ck_assert_int_eq(unlink(path), 0);
-    ck_assert_int_eq(umount(folder), 0);
-    rmdir(folder);
-}
-END_TEST
-
-START_TEST(a_file_size_limit_leaves_the_previous_checkpoint) {
-    make_folder();
-    tw_checkpoint_tensor t[TENSORS];
-    tw_checkpoint_meta meta = a_meta();
-    const char *path = in_folder(0, "a.h5");
-    size_t size;
-    fill_tensors(t);
-    free(small_checkpoint(path, &size));
-    signal(SIGXFSZ, SIG_IGN);
-    for (size_t limit = 512; limit < size; limit += 1000) {
-        struct rlimit small = {limit, RLIM_INFINITY}, none = {RLIM_INFINITY, RLIM_INFINITY};
-        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
-        tw_status status = tw_checkpoint_write(path, &meta, t, TENSORS - 1);
-        ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &none), 0);
-        ck_assert_msg(status == TW_ERR_IO, "%s", tw_last_error());
-        ck_assert_msg(strstr(tw_last_error(), "File too large") != NULL, "%s", tw_last_error());
-        check_survival(path);
-    }
-    TW_ASSERT_OK(tw_checkpoint_write(path, &meta, t, TENSORS));
-    remove_folder();
-}
-END_TEST
-
-START_TEST(an_unwritable_folder_is_named) {
-    make_folder();
-    tw_checkpoint_meta meta = a_meta();
-    char *missing = strdup(in_folder(0, "none/a.h5"));
-    TW_ASSERT_FAILS(tw_checkpoint_write(missing, &meta, NULL, 0), TW_ERR_IO, "none/a.h5: No such file");
-    free(missing);
-    ck_assert_int_eq(chmod(folder, 0555), 0);
-    if (geteuid() == 0) ck_assert_int_eq(seteuid(65534), 0);
-    TW_ASSERT_FAILS(tw_checkpoint_write(in_folder(0, "a.h5"), &meta, NULL, 0), TW_ERR_IO,
-                    "Permission denied");
-    if (getuid() == 0) ck_assert_int_eq(seteuid(0), 0);
-    remove_folder();
-}
-END_TEST
-
-/* ---- SIGKILL ---- */
-
-/* A version's values and step are its number. */
-static tw_status write_version(const char *path, int version) {
-    static float values[200000];
-    const tw_checkpoint_tensor t = {"w", 1, {200000}, values, values, NULL};
-    tw_checkpoint_meta meta;
-    tw_checkpoint_meta_init(&meta);
-    meta.step = version;
-    for (int i = 0; i < 200000; i++) values[i] = (float)version;
-    return tw_checkpoint_write(path, &meta, &t, 1);
-}
-
-/* A child writes versions 1, 2, 3, ... over one name until it is killed. */
-static void write_forever(const char *path) {
-    for (int version = 1;; version++)
-        if (write_version(path, version) != TW_OK) _exit(1);
-}
-
-START_TEST(a_kill_leaves_a_complete_version) {
-    make_folder();
-    const char *path = in_folder(0, "a.h5");
-    static float values[200000];
-    const useconds_t random_microseconds[] = {20011, 50021, 33037, 71039, 25057, 61051, 44071, 90073,
-                                              38083, 55091, 21101, 67103, 49109, 83117, 30127, 58129,
-                                              72139, 41141, 26153, 64157, 52163, 47171, 35179, 88181};
-    enum { BEFORE = 1000000 };
-    TW_ASSERT_OK(write_version(path, BEFORE)); /* so that every kill has something to lose */
-    enum { ROUNDS = sizeof random_microseconds / sizeof random_microseconds[0], LONGER = 10 };
-    int replaced = 0;
-    /* Where a disk takes longer than that for one version, further rounds last twice as long each. */
-    for (int i = 0; i < ROUNDS || (replaced == 0 && i < ROUNDS + LONGER); i++) {
-        pid_t child = fork();
-        if (child == 0) write_forever(path);
-        useconds_t nap = random_microseconds[i % ROUNDS];
-        usleep(i < ROUNDS ? nap : nap << (i - ROUNDS + 1));
-        kill(child, SIGKILL);
-        int how;
-        waitpid(child, &how, 0);
-        ck_assert_msg(WIFSIGNALED(how), "the writer ended by itself");
-        tw_checkpoint *c;
-        TW_ASSERT_OK(tw_checkpoint_open(path, &c));
-        float version = (float)tw_checkpoint_get_meta(c)->step;
-        replaced += version < BEFORE;
-        ck_assert(version >= 1);
-        for (int part = 0; part < 2; part++) {
-            TW_ASSERT_OK(tw_checkpoint_read(c, "w", (tw_checkpoint_part)part, values, 200000));
-            int wrong = 0;
-            for (int k = 0; k < 200000; k++) wrong += values[k] != version;
-            ck_assert_int_eq(wrong, 0);
-        }
-        tw_checkpoint_close(c);
-    }
-    ck_assert_msg(replaced > 0, "no child lived long enough to write one version");
-    remove_folder();
-}
-END_TEST
-
 TW_TEST_MAIN("checkpoint", round_trip_is_bit_exact, hash_has_the_published_values, fletcher32_is_that_of_hdf5,
              same_content_same_bytes, a_flipped_bit_in_any_byte_is_refused, any_truncation_is_refused,
              fletcher32_guards_the_values, the_seal_tells_what_memory_to_want, names_what_does_not_fit,
-             refuses_impossible_tensors, refuses_other_files, a_full_disk_leaves_the_previous_checkpoint,
-             a_file_size_limit_leaves_the_previous_checkpoint, an_unwritable_folder_is_named,
-             a_kill_leaves_a_complete_version)
+             refuses_impossible_tensors, refuses_other_files)

@@ -99,7 +99,7 @@ code=$?
 [ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
 # Ctrl-C on a terminal goes to every process of the foreground: mpirun, for which a second one is a demand to leave everything
 # as it is, must have it once. It sets its own handlers, whatever it was started with, as the stand-in does.
-if command -v script >/dev/null && command -v perl >/dev/null; then
+if command -v perl >/dev/null && script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     # Counts each as it comes; a shell's traps count those that come together as one.
     cat >"$work/counter" <<'END'
 my ($work, $count, $file) = ($ARGV[0], 0);
@@ -127,7 +127,7 @@ END
     [ $code = 6 ] && ok || fail "after Ctrl-C: exit code $code, not mpirun's"
     [ "$(cat "$work/interrupts" 2>/dev/null)" = 1 ] && ok || fail "Ctrl-C reached mpirun $(cat "$work/interrupts" 2>/dev/null) times, not once"
 else
-    echo "SKIP Ctrl-C on a terminal: it needs script and perl"
+    echo "SKIP Ctrl-C on a terminal: it needs perl, and script with a terminal to give"
 fi
 stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml

@@ -96,8 +96,9 @@ static int32_t share_of(const tw_cores *all, int ranks, int r, bool *by_quota) {
         if (tw_affinity_has(&all[r].mine, cpu)) share += 1.0 / users[cpu];
     int32_t cores = (int32_t)(share + 1e-6); /* six sixths are a little less than 1 */
     int32_t quota = quota_of(all, ranks, r, &sharers);
-    *by_quota = sharers > 0 && quota / sharers < cores;
-    if (*by_quota) cores = quota / sharers;
+    int32_t each = sharers > 0 ? quota / sharers : INT32_MAX;
+    *by_quota = each < cores;
+    if (*by_quota) cores = each;
     return cores < 1 ? 1 : cores;
 }
 

@@ -375,8 +375,5 @@ static tw_status write_page(FILE *out, const tw_report *r) {
 tw_status tw_report_write(const char *path, const tw_report *report) {
     tw_atomic_file file;
     TRY(tw_atomic_file_open(&file, path));
-    tw_status status = write_page(file.stream, report);
-    if (status == TW_OK) status = tw_atomic_file_commit(&file);
-    tw_atomic_file_discard(&file);
-    return status;
+    return tw_atomic_file_end(&file, write_page(file.stream, report));
 }

@@ -247,8 +247,5 @@ static tw_status write_all(FILE *file, const tw_zeroshot_predictions *p) {
 tw_status tw_zeroshot_predictions_write(const char *path, const tw_zeroshot_predictions *p) {
     tw_atomic_file file;
     TRY(tw_atomic_file_open(&file, path));
-    tw_status status = write_all(file.stream, p);
-    if (status == TW_OK) return tw_atomic_file_commit(&file);
-    tw_atomic_file_discard(&file);
-    return status;
+    return tw_atomic_file_end(&file, write_all(file.stream, p));
 }

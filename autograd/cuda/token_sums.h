@@ -4,6 +4,7 @@
 #define TW_AUTOGRAD_CUDA_TOKEN_SUMS_H
 
 #include "autograd/cuda/rows.h"
+#include "autograd/ops/kept_tokens.h"
 
 enum { TW_TOKEN_WARPS = 8 };
 
@@ -18,19 +19,9 @@ struct tw_token_args {
     int64_t positions; /* rows of sums */
 };
 
-/* Which token of image b has position t; -1: none. */
 TW_DEVICE int64_t tw_token_at(const tw_token_args &a, int64_t b, int64_t t) {
-    if (t == 0 || !a.kept) return t;
-    int64_t n = a.tokens - 1, low = 0, high = n;
-    const int32_t *mine = a.kept + b * n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (mine[middle] < t - 1)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < n && mine[low] == t - 1 ? low + 1 : -1;
+    int64_t n = a.tokens - 1;
+    return tw_kept_token(a.kept ? a.kept + b * n : NULL, n, t);
 }
 
 /* A block has a position and TW_GROUP_COLUMNS columns; each warp every TW_TOKEN_WARPS-th image. */

@@ -1,4 +1,5 @@
 #include "autograd/ops/kept.h"
+#include "autograd/ops/kept_tokens.h"
 #include "autograd/ops/rows.h"
 #include "autograd/parallel.h"
 
@@ -55,19 +56,10 @@ tw_status tw_embed_patches_forward_cpu(const tw_call *c) {
     return TW_OK;
 }
 
-/* Where image b has the token of position t; -1: nowhere. */
 static int64_t token_at(const tw_tensor *kept, int64_t b, int64_t t) {
-    if (t == 0 || !tw_present(kept)) return t;
-    int64_t n = kept->shape[1], low = 0, high = n;
-    const int32_t *of_image = (const int32_t *)kept->data + b * n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (of_image[middle] < t - 1)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low < n && of_image[low] == t - 1 ? low + 1 : -1;
+    if (!tw_present(kept)) return t;
+    int64_t n = kept->shape[1];
+    return tw_kept_token((const int32_t *)kept->data + b * n, n, t);
 }
 
 /* Sum over the batch of position t's gradient: each position belongs to one thread, images are added in

@@ -1,39 +1,11 @@
-#include "device_threads.h"
+#include "stream_threads.h"
 
-#include <errno.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { MOST_GPUS = 16 };
-
-typedef struct stream_work {
-    struct stream_work *next;
-    void (*run)(void *);
-    max_align_t context[];
-} stream_work;
-
-struct CUstream_st {
-    pthread_t thread;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    stream_work *first, *last;
-    uint64_t queued, done;
-    unsigned random, delay;
-    bool closing;
-};
-
-struct CUevent_st {
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    uint64_t recorded, reached;
-    double at;
-    atomic_int users; /* its owner and the works that name it */
-};
 
 typedef struct thread_device {
     tw_device base;
@@ -48,160 +20,6 @@ static _Thread_local int current_gpu = -1;
 
 int tw_current_gpu(void) {
     return current_gpu;
-}
-
-/* ---- streams ---- */
-
-static void rest(struct CUstream_st *s) {
-    s->random = s->random * 1664525u + 1013904223u;
-    if (s->delay && s->random >> 30 == 0) usleep((s->random >> 8) % s->delay);
-}
-
-static void *stream_main(void *argument) {
-    struct CUstream_st *s = argument;
-    pthread_mutex_lock(&s->lock);
-    while (!s->closing || s->first) {
-        stream_work *w = s->first;
-        if (!w) {
-            pthread_cond_wait(&s->changed, &s->lock);
-            continue;
-        }
-        s->first = w->next;
-        if (!s->first) s->last = NULL;
-        pthread_mutex_unlock(&s->lock);
-        rest(s);
-        w->run(w->context);
-        free(w);
-        pthread_mutex_lock(&s->lock);
-        s->done++;
-        pthread_cond_broadcast(&s->changed);
-    }
-    pthread_mutex_unlock(&s->lock);
-    return NULL;
-}
-
-static void stream_open(struct CUstream_st *s, unsigned seed) {
-    const char *delay = getenv("TW_SHIM_DELAY");
-    *s = (struct CUstream_st){.random = seed, .delay = delay ? (unsigned)atoi(delay) : 200};
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, NULL);
-    if (pthread_create(&s->thread, NULL, stream_main, s) != 0) abort();
-}
-
-static void stream_drain(struct CUstream_st *s) {
-    pthread_mutex_lock(&s->lock);
-    uint64_t until = s->queued;
-    while (s->done < until) pthread_cond_wait(&s->changed, &s->lock);
-    pthread_mutex_unlock(&s->lock);
-}
-
-static void stream_close(struct CUstream_st *s) {
-    pthread_mutex_lock(&s->lock);
-    s->closing = true;
-    pthread_cond_broadcast(&s->changed);
-    pthread_mutex_unlock(&s->lock);
-    pthread_join(s->thread, NULL);
-    pthread_cond_destroy(&s->changed);
-    pthread_mutex_destroy(&s->lock);
-}
-
-cudaError_t tw_stream_work(cudaStream_t s, void (*run)(void *), const void *context, size_t bytes) {
-    stream_work *w = malloc(sizeof *w + bytes);
-    if (!w) return cudaErrorMemoryAllocation;
-    w->next = NULL;
-    w->run = run;
-    memcpy(w->context, context, bytes);
-    pthread_mutex_lock(&s->lock);
-    if (s->last)
-        s->last->next = w;
-    else
-        s->first = w;
-    s->last = w;
-    s->queued++;
-    pthread_cond_broadcast(&s->changed);
-    pthread_mutex_unlock(&s->lock);
-    return cudaSuccess;
-}
-
-/* ---- events ---- */
-
-typedef struct event_work {
-    struct CUevent_st *event;
-    uint64_t number;
-} event_work;
-
-static void event_let_go(struct CUevent_st *e) {
-    if (atomic_fetch_sub(&e->users, 1) > 1) return;
-    pthread_cond_destroy(&e->changed);
-    pthread_mutex_destroy(&e->lock);
-    free(e);
-}
-
-static void event_reach(void *context) {
-    const event_work *w = context;
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    pthread_mutex_lock(&w->event->lock);
-    w->event->reached = w->number;
-    w->event->at = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
-    pthread_cond_broadcast(&w->event->changed);
-    pthread_mutex_unlock(&w->event->lock);
-    event_let_go(w->event);
-}
-
-static void event_await(void *context) {
-    const event_work *w = context;
-    pthread_mutex_lock(&w->event->lock);
-    while (w->event->reached < w->number) pthread_cond_wait(&w->event->changed, &w->event->lock);
-    pthread_mutex_unlock(&w->event->lock);
-    event_let_go(w->event);
-}
-
-static cudaError_t event_work_add(cudaEvent_t e, cudaStream_t s, bool record) {
-    pthread_mutex_lock(&e->lock);
-    e->recorded += record;
-    event_work w = {e, e->recorded};
-    pthread_mutex_unlock(&e->lock);
-    atomic_fetch_add(&e->users, 1);
-    return tw_stream_work(s, record ? event_reach : event_await, &w, sizeof w);
-}
-
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
-    (void)flags;
-    cudaEvent_t e = *event = calloc(1, sizeof *e);
-    if (!e) return cudaErrorMemoryAllocation;
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_cond_init(&e->changed, NULL);
-    e->users = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    return event_work_add(event, stream, true);
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
-    (void)flags;
-    return event_work_add(event, stream, false);
-}
-
-cudaError_t cudaEventQuery(cudaEvent_t event) {
-    pthread_mutex_lock(&event->lock);
-    bool reached = event->reached == event->recorded;
-    pthread_mutex_unlock(&event->lock);
-    return reached ? cudaSuccess : cudaErrorNotReady;
-}
-
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end) {
-    *ms = 0;
-    if (cudaEventQuery(start) != cudaSuccess || cudaEventQuery(end) != cudaSuccess) return cudaErrorNotReady;
-    *ms = (float)(end->at - start->at);
-    return cudaSuccess;
-}
-
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-    event_let_go(event);
-    return cudaSuccess;
 }
 
 /* ---- the device ---- */
@@ -230,7 +48,7 @@ bool tw_cuda_capturing(const tw_device *d) {
 }
 
 static void drain(tw_device *d) {
-    for (int q = 0; q < TW_QUEUES; q++) stream_drain(&of(d)->stream[q]);
+    for (int q = 0; q < TW_QUEUES; q++) tw_stream_drain(&of(d)->stream[q]);
 }
 
 static tw_status shim_alloc(tw_device *d, size_t bytes, void **out) {
@@ -286,7 +104,7 @@ static tw_status shim_zero(tw_device *d, tw_queue q, void *to, size_t bytes) {
 }
 
 static tw_status shim_sync(tw_device *d, tw_queue q) {
-    stream_drain(tw_cuda_stream(d, q));
+    tw_stream_drain(tw_cuda_stream(d, q));
     return TW_OK;
 }
 
@@ -360,7 +178,7 @@ static void shim_graph_release(tw_device *d, tw_graph *graph) {
 }
 
 static void shim_destroy(tw_device *d) {
-    for (int q = 0; q < TW_QUEUES; q++) stream_close(&of(d)->stream[q]);
+    for (int q = 0; q < TW_QUEUES; q++) tw_stream_close(&of(d)->stream[q]);
     for (int i = 0; i < TW_CUDA_LIBRARIES; i++)
         if (of(d)->library[i]) of(d)->release[i](of(d)->library[i]);
     free(of(d));
@@ -428,7 +246,7 @@ tw_status tw_device_cuda(int index, tw_device **out) {
     if (!d) return FAIL(TW_ERR_MEMORY, "out of memory");
     d->gpu = gpu;
     snprintf(d->name, sizeof d->name, "cuda:%d (GPU %d of threads)", index, gpu);
-    for (int q = 0; q < TW_QUEUES; q++) stream_open(&d->stream[q], (unsigned)(gpu * TW_QUEUES + q));
+    for (int q = 0; q < TW_QUEUES; q++) tw_stream_open(&d->stream[q], (unsigned)(gpu * TW_QUEUES + q));
     d->base = (tw_device){
         .kind = TW_CUDA,
         .name = d->name,

@@ -255,8 +255,8 @@ static tw_status write_scores(const job *j) {
     tw_status status = tw_atomic_file_open(&file, j->output);
     if (status == TW_OK) {
         int failed = json_dumpf(scores, file.stream, JSON_COMPACT) != 0 || fputc('\n', file.stream) == EOF;
-        status = failed ? FAIL(TW_ERR_IO, "%s: cannot be written", j->output) : tw_atomic_file_commit(&file);
-        if (failed) tw_atomic_file_discard(&file);
+        if (failed) status = FAIL(TW_ERR_IO, "%s: cannot be written", j->output);
+        status = tw_atomic_file_end(&file, status);
     }
     json_decref(scores);
     return status;

@@ -119,10 +119,7 @@ static tw_status write_file(const char *path, tw_direction direction, const tw_f
                             const tw_features *gallery, const int32_t *indexes, int k) {
     tw_atomic_file file;
     TRY(tw_atomic_file_open(&file, path));
-    tw_status status = write_all(file.stream, direction, queries, gallery, indexes, k);
-    if (status == TW_OK) return tw_atomic_file_commit(&file);
-    tw_atomic_file_discard(&file);
-    return status;
+    return tw_atomic_file_end(&file, write_all(file.stream, direction, queries, gallery, indexes, k));
 }
 
 static tw_status search(const job *j, tw_direction direction) {

@@ -149,9 +149,7 @@ static tw_status write_ids(const tw_features_writer *w) {
         status = tw_id_print(file.stream, w->ids.text + w->ids.at[i], w->ids.integer[i]);
         fputc('\n', file.stream);
     }
-    if (status == TW_OK) return tw_atomic_file_commit(&file);
-    tw_atomic_file_discard(&file);
-    return status;
+    return tw_atomic_file_end(&file, status);
 }
 
 static tw_status commit(tw_features_writer *w) {
