@@ -25,8 +25,9 @@ program=$(find_program)
 
 if [ "$ranks" = 1 ]; then $run "$program" train "$@"; exit; fi
 need_mpirun
-options=(--bind-to none) # rank.sh shares the cores out, the same way under every version of Open MPI
-[ "$ranks" -gt "$(nproc)" ] && options+=(--oversubscribe)
+# rank.sh shares the cores out, the same way under every version of Open MPI, which would refuse more ranks than there are whole
+# cores, hardware threads not counted.
+options=(--bind-to none --oversubscribe)
 [ "$(id -u)" = 0 ] && options+=(--allow-run-as-root)
 command=(mpirun -n "$ranks" "${options[@]}" "$here/rank.sh" --share-cores "$program" train "$@")
 if [ $run = show ]; then show "${command[@]}"; else run_watched "$program" "${command[@]}"; fi
