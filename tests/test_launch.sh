@@ -97,19 +97,38 @@ kill -USR1 $!
 wait_for $! 60
 code=$?
 [ $code = 5 ] && ok || fail "a signal is not passed on: exit code $code"
-# Ctrl-C on a terminal goes to every process of the foreground: mpirun, for which a second one is a demand to leave everything
-# as it is, must have it once. It sets its own handlers, whatever it was started with, as the stand-in does.
+# The first SIGTERM asks the ranks to save and end, by SIGUSR1; the second is mpirun's own.
+for second in no yes; do
+    rm -f "$work/begun" "$work/asked"
+    at_usr1="exit 0"
+    [ $second = no ] || at_usr1="touch $work/asked"
+    stand_in mpirun "trap '$at_usr1' USR1; trap 'exit 7' TERM; echo begun >$work/begun; for i in \$(seq 600); do sleep 0.1; done"
+    PATH="$work/bin:$PATH" $launch/one_host.sh -n 2 -- --config a.yaml >"$work/out" 2>"$work/err" &
+    for _ in $(seq 1200); do [ -s "$work/begun" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done
+    kill -TERM $!
+    if [ $second = yes ]; then
+        for _ in $(seq 1200); do [ -e "$work/asked" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done
+        kill -TERM $!
+    fi
+    wait_for $! 60
+    code=$?
+    if [ $second = yes ]; then want=7; else want=143; fi
+    [ $code = $want ] && ok || fail "SIGTERM, a second one: $second: exit code $code, not $want"
+done
+# Ctrl-C on a terminal goes to every process of the foreground; mpirun, for which it is a demand to kill the ranks, must not have
+# it, and SIGUSR1 once. It sets its own handlers, whatever it was started with, as the stand-in does.
 if command -v perl >/dev/null && script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     # Counts each as it comes; a shell's traps count those that come together as one.
     cat >"$work/counter" <<'END'
-my ($work, $count, $file) = ($ARGV[0], 0);
+my ($work, $count, $asked, $file) = ($ARGV[0], 0, 0);
 $SIG{INT} = sub { $count++ };
+$SIG{USR1} = sub { $asked++ };
 sub tell_file { open($file, '>', "$work/$_[0]"); print $file "$_[1]\n"; close $file }
 tell_file('begun', 'begun');
-for (1 .. 600) { last if $count; select(undef, undef, undef, 0.1) }
+for (1 .. 600) { last if $count + $asked; select(undef, undef, undef, 0.1) }
 my $end = time + 2;
-select(undef, undef, undef, 0.1) while time < $end; # for the second one
-tell_file('interrupts', $count);
+select(undef, undef, undef, 0.1) while time < $end; # for what may follow
+tell_file('interrupts', "$asked and $count");
 exit 6;
 END
     stand_in mpirun '[[ "$*" == *ppr:1:node* ]] && exit; PERL_SIGNALS=unsafe exec perl '"$work/counter $work"
@@ -125,7 +144,8 @@ END
     code=$?
     exec 4>&-
     [ $code = 6 ] && ok || fail "after Ctrl-C: exit code $code, not mpirun's"
-    [ "$(cat "$work/interrupts" 2>/dev/null)" = 1 ] && ok || fail "Ctrl-C reached mpirun $(cat "$work/interrupts" 2>/dev/null) times, not once"
+    got=$(cat "$work/interrupts" 2>/dev/null)
+    [ "$got" = "1 and 0" ] && ok || fail "after Ctrl-C mpirun had SIGUSR1 and SIGINT '$got' times"
 else
     echo "SKIP Ctrl-C on a terminal: it needs perl, and script with a terminal to give"
 fi

@@ -174,17 +174,18 @@ refuses "memory for no pair" 1 "not even one pair" "$tuwen" train "${common[@]}"
     --resolution 256
 
 # Stopped on 4 ranks at some step, by a file and by a signal; resumed on others: the same samples, none lost, none twice.
-stop_run() { # FOLDER HOW: starts a run on 4 ranks, stops it at some step and returns its exit code
-    local pid code try # mpirun.sh becomes mpirun: its number is the one to signal
+stop_run() { # FOLDER file|USR1|TERM: starts a run on 4 ranks, stops it at some step and returns its exit code
+    local pid code try
+    local start=(bash tests/mpirun.sh 4 "$tuwen" train) # becomes mpirun: its number is the one to signal
+    if [ "$2" = TERM ]; then start=(env TUWEN="$tuwen" ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" scripts/launch/one_host.sh -n 4 --); fi
     steps=$((RANDOM % 5 + 2)) # global: failures name it
     # A quick machine may end the run before the request reaches it: then it is asked sooner, and from the start.
     for try in 1 2 3 4 5 6 7 8; do
         rm -rf "$1" "$1.samples" "$1.stop"
-        bash tests/mpirun.sh 4 "$tuwen" train "${common[@]}" --output "$1" --sample_log "$1.samples" --stop_file "$1.stop" \
-            >"$work/out" 2>"$work/err" &
+        "${start[@]}" "${common[@]}" --output "$1" --sample_log "$1.samples" --stop_file "$1.stop" >"$work/out" 2>"$work/err" &
         pid=$!
         until grep -qs "\"step\":$steps," "$1/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
-        if [ "$2" = file ]; then touch "$1.stop"; else kill -USR1 $pid; fi
+        if [ "$2" = file ]; then touch "$1.stop"; else kill "-$2" $pid; fi
         wait $pid
         code=$?
         # (A signal that comes when the run is over may still end mpirun itself.)
@@ -193,15 +194,20 @@ stop_run() { # FOLDER HOW: starts a run on 4 ranks, stops it at some step and re
     done
     return $code
 }
-stopped() { # NAME: the run of stop_run ended well, and said so once
+stopped() { # NAME [CODE]: the run of stop_run ended well, and said so once
     local code=$?
-    [ $code -eq 0 ] && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && ok || fail "$1 at step $steps: exit code $code"
+    [ $code -eq "${2:-0}" ] && [ "$(grep -c "stopped by" "$work/err")" = 1 ] && ok || fail "$1 at step $steps: exit code $code"
 }
-stop_run "$work/g" signal
+stop_run "$work/g" USR1
 stopped "USR1 to mpirun"
 holds "resume after USR1 at step $steps" train 4 "$work/g" --resume latest
 equal "4 ranks stopped by USR1 at step $steps: the samples" "$work/one.samples" "$work/g.samples"
 same "4 ranks stopped by USR1 at step $steps and resumed" "$work/n4/latest" "$work/g/latest"
+# mpirun kills its ranks on SIGTERM and SIGINT; the launch scripts give them the time to save.
+stop_run "$work/t" TERM
+stopped "SIGTERM to one_host.sh" 143
+holds "resume after SIGTERM at step $steps" train 4 "$work/t" --resume latest
+same "4 ranks stopped by SIGTERM at step $steps and resumed" "$work/n4/latest" "$work/t/latest"
 stop_run "$work/s" file
 stopped "the stop file"
 for n in 2 3 1 4; do

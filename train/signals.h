@@ -8,7 +8,8 @@
 #include <stdbool.h>
 
 /* Installs the handlers, for the whole process. The first signal only leaves a note; a second SIGINT ends the
- * process at once. SIGHUP stays ignored where it is (nohup). System calls are restarted. Errors: TW_ERR_IO. */
+ * process at once. SIGHUP stays ignored where it is (nohup). System calls are restarted. Errors: TW_ERR_IO.
+ */
 tw_status tw_signals_install(void) TW_MUST_CHECK;
 
 /* True once a signal came, or once `stop_file` exists (NULL or "": no file is looked for). Costs one system

@@ -9,13 +9,13 @@
  * What is no hang: to read, write or get work done for however long. A rank counts as stuck when others wait
  * for it in a collective, it waits in none, and for 3/4 of the time-out its process
  * - used neither processor nor disk; or
- * - computed, and no unit of work was done (autograd/progress.h), nor a megabyte read or written. One operation
- * of a large model on a slow processor may take longer than that: so it is LONGER times as much as the
- * longest unit took any rank so far, if that is more, and START times as much while what it does is done for
- * the first time. Only seconds count in which the process had a processor. If the system says that it waits
- * for a disk, which a slow one may honestly take long for, it counts as stuck after PATIENCE times as much.
- * Ranks that are all stuck outside collectives, as when the storage they read from is gone, count as such by
- * the same measures. */
+ * - computed, and no unit of work was done (autograd/progress.h), nor a megabyte read or written. One
+ * operation of a large model on a slow processor may take longer than that: so it is LONGER times as much as
+ * the longest unit took any rank so far, if that is more, and START times as much while what it does is done
+ * for the first time. Only seconds count in which the process had a processor. If the system says that it
+ * waits for a disk, which a slow one may honestly take long for, it counts as stuck after PATIENCE times as
+ * much. Ranks that are all stuck outside collectives, as when the storage they read from is gone, count as
+ * such by the same measures. */
 #ifndef TW_TRAIN_WATCHDOG_H
 #define TW_TRAIN_WATCHDOG_H
 
