@@ -44,28 +44,39 @@ static unsigned long long start_of(long pid) {
     return field ? strtoull(field, NULL, 10) : 0;
 }
 
+/* The space of process numbers that this process is in; 0 if it cannot be told. */
+static unsigned long long own_space(void) {
+    struct stat info;
+    return stat("/proc/self/ns/pid", &info) == 0 ? (unsigned long long)info.st_ino : 0;
+}
+
 void tw_writer_label(char label[TW_WRITER_LABEL]) {
-    snprintf(label, TW_WRITER_LABEL, "%ld-%llu", (long)getpid(), start_of((long)getpid()));
+    char host[65];
+    host_label(host);
+    snprintf(label, TW_WRITER_LABEL, "%s.%ld-%llu-%llu", host, (long)getpid(), start_of((long)getpid()),
+             own_space());
 }
 
 bool tw_writer_is_gone(const char *label) {
-    char *end;
-    long pid = strtol(label, &end, 10);
+    char host[65], *end = NULL;
+    host_label(host);
+    size_t n = strlen(host);
+    if (strncmp(label, host, n) != 0 || label[n] != '.') return false;
+    long pid = strtol(label + n + 1, &end, 10);
     unsigned long long then = *end == '-' ? strtoull(end + 1, &end, 10) : 0;
-    if (pid <= 0 || *end) return false;
+    unsigned long long space = *end == '-' ? strtoull(end + 1, &end, 10) : 0;
+    if (pid <= 0 || *end || (space && space != own_space())) return false;
     if (kill((pid_t)pid, 0) != 0 && errno == ESRCH) return true;
     unsigned long long now = start_of(pid);
     return then && now && then != now;
 }
 
 static char *temporary_name(const char *path) {
-    char host[65], writer[TW_WRITER_LABEL];
-    host_label(host);
+    char writer[TW_WRITER_LABEL];
     tw_writer_label(writer);
-    size_t folder = folder_length(path),
-           size = strlen(path) + sizeof host + sizeof writer + sizeof SUFFIX + 8;
+    size_t folder = folder_length(path), size = strlen(path) + sizeof writer + sizeof SUFFIX + 8;
     char *temp = malloc(size);
-    if (temp) snprintf(temp, size, "%.*s.%s.%s.%s%s", (int)folder, path, path + folder, host, writer, SUFFIX);
+    if (temp) snprintf(temp, size, "%.*s.%s.%s%s", (int)folder, path, path + folder, writer, SUFFIX);
     return temp;
 }
 
@@ -144,16 +155,16 @@ bool tw_atomic_is_stale(const char *folder, const char *name) {
     free(path);
     if (!found) return false;
     if (time(NULL) - info.st_mtime > STALE_SECONDS) return true;
-    char head[256], host[65];
+    char head[256];
     if (n - suffix >= sizeof head) return false;
     memcpy(head, name, n - suffix), head[n - suffix] = '\0';
+    char *dot = strrchr(head, '.'); /* the label has one, and one is before it */
+    if (!dot || dot == head) return false;
+    *dot = '\0';
     char *writer = strrchr(head, '.');
-    if (!writer || writer == head) return false;
-    *writer++ = '\0';
-    char *host_text = strrchr(head, '.');
-    host_label(host);
-    if (!host_text || strcmp(host_text + 1, host) != 0) return false;
-    return tw_writer_is_gone(writer);
+    if (!writer) return false;
+    *dot = '.';
+    return tw_writer_is_gone(writer + 1);
 }
 
 /* ---- streams ---- */

@@ -8,16 +8,18 @@
 #include <stdbool.h>
 #include <stdio.h>
 
-/* This process, for names of what it has not finished: "<pid>-<start>", its start in ticks since the
- * system's. Process numbers alone are used again. */
-enum { TW_WRITER_LABEL = 48 };
+/* This process, for names of what it has not finished: "<host>.<pid>-<start>-<space>", its start in ticks
+ * since the system's and the space of process numbers that its own is from. Numbers alone are used again, and
+ * each container has its own. The host has no dot. */
+enum { TW_WRITER_LABEL = 128 };
 void tw_writer_label(char label[TW_WRITER_LABEL]);
-/* Whether the process that made the label, or wrote its number alone, on this host no longer lives. */
+/* Whether the process that made the label no longer lives. False where that cannot be told: it is another
+ * host's, or another container's. */
 bool tw_writer_is_gone(const char *label);
 
-/* Creates an empty temporary file "<folder of path>/.<name>.<host>.<writer>.tw-tmp" (see tw_writer_label)
- * and stores its path, to be freed by the caller, in *temp. A leftover of the same name is emptied. TW_ERR_IO
- * with the reason when the folder is missing or not writable. */
+/* Creates an empty temporary file "<folder of path>/.<name>.<writer>.tw-tmp" (see tw_writer_label) and stores
+ * its path, to be freed by the caller, in *temp. A leftover of the same name is emptied. TW_ERR_IO with the
+ * reason when the folder is missing or not writable. */
 tw_status tw_atomic_begin(const char *path, char **temp) TW_MUST_CHECK;
 
 /* Syncs the finished (closed) temporary file, renames it to `path` and syncs the folder. On failure the

@@ -6,8 +6,8 @@
 # K: 3. RANKS, HOSTFILE, --interface: as in launch/one_host.sh and launch/hosts.sh. M: fewer ranks than that are not worth
 # going on with (1). --delay: seconds before a restart (10). TW_REMOTE: what reaches a host, followed by its name and a command
 # (ssh without a password). A host that answers but has not the program or this folder is left out, and one that has lost GPUs
-# since the first start, this machine too, gives no more ranks than it has left. INT, TERM and HUP end the job (the last saved
-# step counts), USR1 has it save and end, as the stop file does. --resume is set here. A first start that is refused as a usage error (2) and a
+# since the first start, this machine too, gives no more ranks than it has left. INT, TERM and HUP have the
+# job save and end (exit code 143; two seconds later they end it at once), USR1 too (0), as the stop file does. --resume is set here. A first start that is refused as a usage error (2) and a
 # run that was asked to stop are not started again; a restart that is refused is: its options were good before.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -41,10 +41,12 @@ notice_lost_hosts
 
 # What was never there is not waited for.
 most=0
-while [ -n "$hostfile" ] && { IFS= read -r line || [ -n "$line" ]; }; do
+given="" # what <(...) gives can be read once
+[ -z "$hostfile" ] || given=$(cat "$hostfile")
+while [ -n "$given" ] && IFS= read -r line; do
     read_host "$line" || die "$hostfile: '$line' is not of the form 'name slots=8'"
     most=$((most + ${slots:-0}))
-done <"${hostfile:-/dev/null}"
+done <<<"$given"
 [ -n "$hostfile" ] || most=${ranks:-$least}
 [ "$most" -gt 0 ] || die "$hostfile names no host"
 [ "$most" -ge "$least" ] || die "--min-ranks $least: there are only $most ranks"
@@ -53,7 +55,7 @@ say() { echo "run_elastic.sh: $*" >&2; }
 work=$(mktemp -d)
 child=""
 trap 'rm -rf "$work"' EXIT
-# What ends this script ends the job; mpirun passes it on. stopped: the signal that the job is to get.
+# What ends this script ends the job. stopped: the signal that the launcher is to get.
 stopped=no
 stop() {
     stopped=$1
@@ -101,7 +103,7 @@ find_hosts() {
         [ "$slots" -gt 0 ] || continue
         echo "$name slots=$slots" >>"$work/hosts"
         alive=$((alive + slots))
-    done <"$hostfile"
+    done <<<"$given"
 }
 
 # The ranks of this machine, without hosts.

@@ -73,7 +73,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 # As many tests at once as there are cores, and two of those that hardly compute beside them: tests/CMakeLists.txt says which.
 cores=$(nproc)
-waiting=2
+waiting=$((cores > 1 ? 2 : 1))
 cat >"$logs/lanes.json" <<END_OF_FILE
 {"version": {"major": 1, "minor": 0},
  "local": [{"cores": [{"id": "0", "slots": $cores}], "waits": [{"id": "0", "slots": $waiting}]}]}
@@ -118,8 +118,11 @@ elif cmake --preset cuda >"$logs/configure" 2>&1 &&
         echo "SKIP test_comm_nccl of the cuda build: nvidia-smi lists no GPU"
         skipped=$((skipped + 1))
     fi
+    before=$failed
     ctest --test-dir build/cuda -V -R "^($cuda_tests)\$" --no-tests=error >"$logs/cuda" 2>&1
+    status=$?
     count "$logs/cuda"
+    if [ $status -ne 0 ] && [ "$failed" -eq "$before" ]; then failed=$((failed + 1)); fi
     grep -E '^([0-9]+: )?SKIP |^[0-9]+: .*:[FE]:' "$logs/cuda" | sed 's/^[0-9]*: //' | sort -u
     if printf '%s\n' autograd/ops/{attention,pool_attention,contrastive_loss}.cu | xargs -n 1 -P "$cores" scripts/check_archs.sh; then
         passed=$((passed + 1))

@@ -248,7 +248,8 @@ END_TEST
 
 /* What gather_all gives to all, for the first and for the last. */
 static void check_gather(const unsigned char *in, size_t n, const unsigned char *expected) {
-    for (int root = 0; root<comm->ranks; root += comm->ranks> 1 ? comm->ranks - 1 : 1) {
+    int last = comm->ranks - 1;
+    for (int root = 0; root <= last; root += last > 0 ? last : 1) {
         bool mine = comm->rank == root;
         unsigned char *out = mine ? calloc((size_t)comm->ranks, n + 1) : NULL;
         TW_ASSERT_OK(tw_comm_gather(comm, in, n, out, root));

@@ -27,7 +27,7 @@ end_late_mpirun() {
         if ps -o stat= --ppid "$1" | grep -qv '^Z'; then seen=yes alone=0; elif [ $seen = yes ]; then alone=$((alone + 1)); fi
         sleep 1
     done
-    [ $alone -lt 12 ] || kill -9 "$1"
+    [ $alone -lt 12 ] || { echo late >>"${TW_LATE_MPIRUN:-/dev/null}" && kill -9 "$1"; }
 }
 export -f end_late_mpirun
 (setsid bash -c 'end_late_mpirun "$0"' $$ </dev/null >/dev/null 2>&1 &) # not a child of mpirun

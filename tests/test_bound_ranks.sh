@@ -12,8 +12,10 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_
 export OMPI_MCA_mpi_yield_when_idle=1 OMPI_MCA_btl_base_warn_component_unused=0 OMPI_MCA_btl_vader_single_copy_mechanism=none
 export OMP_WAIT_POLICY=passive
 export ASAN_OPTIONS="detect_leaks=0${ASAN_OPTIONS:+:$ASAN_OPTIONS}" # as tests/mpirun.sh: Open MPI's plug-ins
-cores=$(nproc)
-if [ "$("$tuwen" doctor --json | sed -n 's/.*"usable cores": *\([0-9]*\).*/\1/p')" != "$cores" ]; then
+cores=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
+usable=$("$tuwen" doctor --json | sed -n 's/.*"usable cores": *\([0-9]*\).*/\1/p')
+[ -n "$usable" ] && ok || fail "doctor tells no usable cores"
+if [ "${usable:-$cores}" -lt "$cores" ]; then
     echo "SKIP threads of ranks: a CPU quota allows less than the $cores cores here (test_cores has made-up ones)"
     finish
     exit

@@ -234,6 +234,25 @@ START_TEST(refuses_impossible_tensors) {
 }
 END_TEST
 
+/* A run that goes on counts from these. */
+START_TEST(refuses_impossible_counts) {
+    make_folder();
+    tw_checkpoint_tensor t[TENSORS];
+    fill_tensors(t);
+    for (int i = 0; i < 6; i++) {
+        tw_checkpoint_meta meta = a_meta();
+        int64_t *counts[] = {&meta.step,       &meta.epoch,   &meta.position,
+                             &meta.adam_steps, &meta.skipped, &meta.skipped_total};
+        *counts[i] = i % 2 ? -1 : INT64_MAX;
+        TW_ASSERT_OK(tw_checkpoint_write(in_folder(0, "a.h5"), &meta, t, TENSORS));
+        tw_checkpoint *c;
+        TW_ASSERT_FAILS(tw_checkpoint_open(in_folder(0, "a.h5"), &c), TW_ERR_FORMAT,
+                        i % 2 ? "damaged: -1 where" : "damaged: 9223372036854775807 where");
+    }
+    remove_folder();
+}
+END_TEST
+
 START_TEST(refuses_other_files) {
     make_folder();
     const char *path = in_folder(0, "a.h5");
@@ -271,4 +290,4 @@ END_TEST
 TW_TEST_MAIN("checkpoint", round_trip_is_bit_exact, hash_has_the_published_values, fletcher32_is_that_of_hdf5,
              same_content_same_bytes, a_flipped_bit_in_any_byte_is_refused, any_truncation_is_refused,
              fletcher32_guards_the_values, the_seal_tells_what_memory_to_want, names_what_does_not_fit,
-             refuses_impossible_tensors, refuses_other_files)
+             refuses_impossible_tensors, refuses_impossible_counts, refuses_other_files)

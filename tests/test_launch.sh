@@ -106,7 +106,10 @@ for second in no yes; do
     PATH="$work/bin:$PATH" $launch/one_host.sh -n 2 -- --config a.yaml >"$work/out" 2>"$work/err" &
     for _ in $(seq 1200); do [ -s "$work/begun" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done
     kill -TERM $!
+    sleep 0.1
+    kill -HUP $! 2>/dev/null # the same word again
     if [ $second = yes ]; then
+        sleep 3
         for _ in $(seq 1200); do [ -e "$work/asked" ] || ! kill -0 $! 2>/dev/null && break; sleep 0.05; done
         kill -TERM $!
     fi

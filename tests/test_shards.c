@@ -1,3 +1,4 @@
+#include "data/atomic_file.h"
 #include "data/files.h"
 #include "data/lmdb_env.h"
 #include "data/shard_pair.h"
@@ -554,19 +555,33 @@ START_TEST(keeps_or_replaces_an_old_split) {
 }
 END_TEST
 
+/* ".s.tmp-<this host>.<rest>" */
+static const char *leftover(const char *rest) {
+    static char name[200];
+    char label[TW_WRITER_LABEL];
+    tw_writer_label(label);
+    snprintf(name, sizeof name, ".s.tmp-%.*s.%s", (int)(strrchr(label, '.') - label), label, rest);
+    return in_root(name);
+}
+
 /* A killed process's number is this one's now, as in a container that is started anew. */
 START_TEST(removes_what_a_namesake_left) {
     make_root();
-    char name[64];
-    snprintf(name, sizeof name, ".s.tmp-%ld-1", (long)getpid());
-    ck_assert_int_eq(mkdir(in_root(name), 0700), 0);
-    snprintf(name, sizeof name, ".s.tmp-%ld", (long)getppid()); /* it lives, and may have written this */
-    ck_assert_int_eq(mkdir(in_root(name), 0700), 0);
+    char mine[64], parents[64], containers[64], hosts[64];
+    snprintf(mine, sizeof mine, "%ld-1", (long)getpid());
+    snprintf(parents, sizeof parents, "%ld", (long)getppid()); /* it lives, and may have written this */
+    snprintf(containers, sizeof containers, "%ld-1-1", (long)getpid());
+    snprintf(hosts, sizeof hosts, ".s.tmp-elsewhere.%ld-1", (long)getpid());
+    ck_assert_int_eq(mkdir(leftover(mine), 0700), 0);
+    ck_assert_int_eq(mkdir(leftover(parents), 0700), 0);
+    ck_assert_int_eq(mkdir(leftover(containers), 0700), 0);
+    ck_assert_int_eq(mkdir(in_root(hosts), 0700), 0);
     write_split("s", 1, TW_SHARDS_RAW);
     check_split("s");
-    ck_assert_int_eq(access(in_root(name), F_OK), 0);
-    snprintf(name, sizeof name, ".s.tmp-%ld-1", (long)getpid());
-    ck_assert_int_ne(access(in_root(name), F_OK), 0);
+    ck_assert_int_ne(access(leftover(mine), F_OK), 0);
+    ck_assert_int_eq(access(leftover(parents), F_OK), 0);
+    ck_assert_int_eq(access(leftover(containers), F_OK), 0);
+    ck_assert_int_eq(access(in_root(hosts), F_OK), 0);
     remove_root();
 }
 END_TEST

@@ -7,7 +7,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The tightest limit; of equal ones, the outermost. */
+/* The tightest limit; of equal ones, the outermost. A looser one further up is not known to those who share
+ * the tightest: where groups of several ranks lie in one that has less than they have together, they take too
+ * much. (Containers have one level each.) */
 typedef struct tw_cgroup_limit {
     uint64_t group; /* that sets it: one number for all processes of a machine that share it; 0: no limit */
     double amount;

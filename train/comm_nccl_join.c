@@ -11,7 +11,7 @@
 typedef struct introduction {
     int32_t version;
     unsigned char gpu[TW_NCCL_GPU];
-    char host[64];
+    char host[TW_HOST_NAME];
 } introduction;
 
 static tw_status check_all(const introduction *all, int ranks) {

@@ -1,12 +1,14 @@
 #include "train/machine.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 void tw_host_name(char *name, size_t size) {
-    if (gethostname(name, size) != 0 || !name[0]) snprintf(name, size, "unknown host");
-    name[size - 1] = '\0'; /* POSIX leaves open whether a name that is cut ends */
+    char whole[TW_HOST_NAME] = "";
+    if (gethostname(whole, sizeof whole - 1) != 0 && errno != ENAMETOOLONG) whole[0] = '\0';
+    snprintf(name, size, "%s", whole[0] ? whole : "unknown host");
 }
 
 void tw_machine_here(tw_machine *out) {

@@ -5,10 +5,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Bytes of a host's name: Linux allows 64 characters. */
+enum { TW_HOST_NAME = 65 };
+
 /* A running kernel, as each rank tells the others of its own. */
 typedef struct tw_machine {
-    char id[40];   /* for tw_machine_same alone */
-    char host[64]; /* its name, for messages */
+    char id[40];             /* for tw_machine_same alone */
+    char host[TW_HOST_NAME]; /* its name, for messages */
 } tw_machine;
 
 /* This process's. */

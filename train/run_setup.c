@@ -189,14 +189,14 @@ static tw_status make_model(tw_run *run, const tw_run_start *start) {
 
 /* The position that a resumed run goes on from, in epochs as the configuration cuts them now. */
 static tw_status settle_position(tw_run *run) {
-    int64_t pairs = tw_dataset_pairs(run->train);
-    if (run->position >= pairs)
+    int64_t pairs = tw_dataset_pairs(run->train), samples = tw_sampler_epoch_samples(run->sampler);
+    if (run->position >= pairs && run->position >= samples) /* last_batch pad has more samples than pairs */
         return FAIL(
             TW_ERR_CONFIG,
             "the run to go on with is %lld pairs into an epoch, but %s has only %lld: a run goes on with "
             "its own train_data; --init starts another one from its weights",
             (long long)run->position, run->config->train_data, (long long)pairs);
-    if (run->position >= tw_sampler_epoch_samples(run->sampler)) /* last_batch drop leaves the rest out */
+    if (run->position >= samples) /* last_batch drop leaves the rest out */
         run->position = 0, run->epoch++;
     return TW_OK;
 }
@@ -215,15 +215,11 @@ static void warn_of_end(const tw_run *run) {
     const tw_config *c = run->config;
     if (run->step < run->total_steps) return;
     if (c->max_steps)
-        tw_log_warning(
-            run->log,
-            "nothing is left to train: step %lld is done, and max_steps is %lld; give more to go on",
-            (long long)run->step, (long long)c->max_steps);
+        tw_log_warning(run->log, "nothing is left to train: step %lld is done, and max_steps is %lld",
+                       (long long)run->step, (long long)c->max_steps);
     else
-        tw_log_warning(
-            run->log,
-            "nothing is left to train: %lld epochs are done, and epochs is %lld; give more to go on",
-            (long long)run->epoch, (long long)c->epochs);
+        tw_log_warning(run->log, "nothing is left to train: %lld epochs are done, and epochs is %lld",
+                       (long long)run->epoch, (long long)c->epochs);
 }
 
 static tw_status make_schedule(tw_run *run) {

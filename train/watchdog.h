@@ -20,6 +20,7 @@
 #define TW_TRAIN_WATCHDOG_H
 
 #include "autograd/status.h"
+#include "train/machine.h"
 
 #include <pthread.h>
 #include <stdbool.h>
@@ -50,7 +51,7 @@ typedef struct tw_verdict {
 } tw_verdict;
 
 typedef struct tw_peer {
-    char host[64];
+    char host[TW_HOST_NAME];
     int32_t pid;
 } tw_peer;
 

@@ -54,12 +54,13 @@ notice_lost_hosts() {
 # says. Open MPI 4's may also wait for itself for ever when a rank ends while it ends the job (in PMIx_server_finalize). So when
 # the ranks of this host have all been gone for TW_MPIRUN_PATIENCE seconds (30), it is ended.
 # Signals are passed on, but mpirun kills its ranks a second after SIGINT, SIGTERM or SIGHUP, saved or not: the first of these
-# reaches it as SIGUSR1, which it hands to them all, so that they save and end (exit code 130, 143 or 129). A second one is meant.
+# reaches it as SIGUSR1, which it hands to them all, so that they save and end (exit code 130, 143 or 129). One that comes two seconds
+# later or more is meant; sooner it is the same word again: of a closed terminal the shell and the system tell, of `timeout` process and group.
 # It has a process group of its own (set -m): a terminal sends Ctrl-C to all of its foreground, and mpirun, which would have the
 # passed-on one beside it, takes a second as the demand to end without seeing to its ranks. A hang-up of the terminal is passed on
 # for the same reason.
 run_watched() {
-    local program=$1 child="" asked="" stopping="" watcher code signal
+    local program=$1 child="" asked="" stopping="" since=0 watcher code signal
     shift
     # shellcheck disable=SC2064 # the signal is this one
     for signal in INT TERM HUP USR1 USR2; do trap "pass_on $signal" $signal; done
@@ -78,18 +79,25 @@ run_watched() {
     done
     kill $watcher 2>/dev/null || true
     trap - INT TERM HUP USR1 USR2
-    if [ $code = 0 ] && [ -n "$stopping" ]; then code=$((128 + $(kill -l "$stopping"))); fi
+    # 138: who had no handler yet ended by SIGUSR1.
+    if [ -n "$stopping" ] && { [ $code = 0 ] || [ $code = 138 ]; }; then code=$((128 + $(kill -l "$stopping"))); fi
     return $code
 }
 pass_on() { # SIGNAL
     local signal=$1
     asked=$1
     [ -n "$child" ] || return 0
-    case $1 in INT | TERM | HUP) [ -n "$stopping" ] || { stopping=$1 signal=USR1; } ;; esac
+    case $1 in
+    INT | TERM | HUP)
+        if [ -z "$stopping" ]; then stopping=$1 signal=USR1 since=$SECONDS
+        elif [ $((SECONDS - since)) -lt 2 ]; then return 0; fi
+        ;;
+    esac
     kill "-$signal" "$child" 2>/dev/null || true
 }
 end_late_mpirun() { # PROCESS PROGRAM
     local seen=no gone=0
+    trap '' INT HUP # of the terminal: it outlives them, as the script does
     while kill -0 "$1" 2>/dev/null; do
         if pgrep -P "$1" -f -- "$2 train" >/dev/null; then
             seen=yes gone=0

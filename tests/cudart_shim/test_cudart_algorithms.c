@@ -48,16 +48,15 @@ START_TEST(the_fastest_algorithm_is_found_once) {
     TW_ASSERT_OK(tw_cuda_product(d, &l.args, &fused));
     ck_assert(fused);
     ck_assert_float_eq(value_of(d, &l), adds ? 11.0f : 1.0f);
-    ck_assert_int_eq(library.algorithm[0].runs,
-                     12); /* twice, each with one run that is not timed; with the */
-    ck_assert_int_eq(library.algorithm[3].runs, 13); /* sums and without */
+    /* Timed twice, each with one run that is not timed, with the sums and without. */
+    ck_assert_int_eq(library.algorithm[0].runs, 12);
+    ck_assert_int_eq(library.algorithm[3].runs, 13);
     ck_assert_int_eq(library.algorithm[9].runs, 0);
     for (int i = 0; i < 2; i++) {
         char expected[TW_CHOICE_LINE];
         snprintf(expected, sizeof expected,
                  "product (1024,1024)' by (1024,1024) of bf16 to f32%s%s: by cuBLASLt's algorithm 4 of 8 "
-                 "(0.5000 ms; "
-                 "by its first choice 1.0000 ms)",
+                 "(0.5000 ms; by its first choice 1.0000 ms)",
                  i ? "" : ", a's sums", adds ? ", added" : "");
         ck_assert(tw_cuda_choice_text(d, i, text, sizeof text));
         ck_assert_str_eq(text, expected);

@@ -48,6 +48,9 @@ static tw_status get_int(tw_h5 *f, const char *name, int *out) {
     return TW_OK;
 }
 
+/* No run counts so far; sums of such numbers stay within 64 bits. */
+static const int64_t MOST_STEPS = INT64_C(1) << 60;
+
 static tw_status read_meta(tw_h5 *f, tw_checkpoint_meta *m) {
     TRY(get_int(f, "context_length", &m->context_length));
     TRY(get_int(f, "threads", &m->threads));
@@ -60,6 +63,11 @@ static tw_status read_meta(tw_h5 *f, tw_checkpoint_meta *m) {
     TRY(tw_h5_get_i64(f, "skipped", &m->skipped));
     TRY(tw_h5_get_i64(f, "skipped_total", &m->skipped_total));
     TRY(tw_h5_get_i64(f, "best_step", &m->best_step));
+    const int64_t counts[] = {m->step, m->epoch, m->position, m->adam_steps, m->skipped, m->skipped_total};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++)
+        if (counts[i] < 0 || counts[i] > MOST_STEPS)
+            return FAIL(TW_ERR_FORMAT, "%s: damaged: %lld where steps, epochs or samples are counted",
+                        tw_h5_path(f), (long long)counts[i]);
     TRY(tw_h5_get_u64(f, "seed", &m->seed));
     TRY(tw_h5_get_f64(f, "best_r1", &m->best_r1));
     TRY(tw_h5_get_text(f, "precision", &m->precision));
