@@ -133,6 +133,7 @@ launch() {
     while kill -0 "$child" 2>/dev/null; do code=0 && wait "$child" || code=$?; done # a signal ends the wait
     [ $stopped = no ] || { code=0 && wait "$child" || code=$?; } # the child may have ended before the loop
     child=""
+    case $stopped$code in TERM129 | TERM130) code=143 ;; esac # a signal of the terminal's reaches the launcher too
     return $code
 }
 
