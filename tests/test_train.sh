@@ -199,6 +199,11 @@ holds "augmented again" train "$work/f" --use_augment --num_workers 4
 same "augmentation does not depend on threads" "$work/e/latest" "$work/f/latest"
 if [ "$($hash "$work/a/latest")" = "$($hash "$work/e/latest")" ]; then fail "augmentation changes nothing"; else ok; fi
 
+# Filled up, an epoch of 96 pairs has 120 samples in batches of 40; a run that began with 20 may stop at the hundredth.
+holds "pad, one batch of 20" train "$work/pad" --last_batch pad --max_steps 1
+holds "pad, then two of 40" train "$work/pad" --last_batch pad --batch 40 --max_steps 3 --resume latest
+holds "pad, and the rest" train "$work/pad" --last_batch pad --batch 40 --max_steps 4 --resume latest
+
 # Patch masks are draws like any other: in micro-batches, stopped and resumed they are the same.
 holds "masked" train "$work/m" --mask_ratio 0.5 --micro_batch 10
 grep -q "2 of 4 patches" "$work/out" && ok || fail "the log does not say how many patches are kept"
