@@ -4,7 +4,7 @@ build=$1
 tuwen=$build/tuwen
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
-export TW_LATE_MPIRUN=$work/late # written to by tests/mpirun.sh
+export TW_LATE_MPIRUN=$work/mpirun_late # written to by tests/mpirun.sh
 passed=0
 failed=0
 
@@ -44,7 +44,7 @@ wait_for() {
 }
 # The closing line that scripts/test.sh counts; the status of the test.
 finish() {
-    [ ! -s "$work/late" ] || echo "NOTE an mpirun that waited for itself was ended, $(wc -l <"$work/late") times (tests/mpirun.sh)"
+    [ ! -s "$work/mpirun_late" ] || echo "NOTE an mpirun that waited for itself was ended, $(wc -l <"$work/mpirun_late") times (tests/mpirun.sh)"
     echo "tests: $passed passed, $failed failed"
     [ $failed -eq 0 ]
 }
