@@ -255,7 +255,7 @@ for signal in INT:130 TERM:143 USR1:0; do
 done
 
 # So does a terminal that is closed, which nothing can be written to any more.
-if command -v script >/dev/null; then
+if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     SHELL=/bin/sh env --default-signal=HUP setsid script -qc "exec $tuwen train --model micro --train_data $data/lmdb/train --vocab $data/vocab.txt --output $work/hup \
         --batch 20 --max_steps 100000 --log_interval 1 --threads 2" "$work/typescript" >/dev/null 2>&1 &
     pid=$!
@@ -267,7 +267,7 @@ if command -v script >/dev/null; then
     wait $pid 2>/dev/null
     pkill -KILL -f "^$tuwen train .*--output $work/hup " # if it has not ended
 else
-    echo "SKIP a closed terminal: there is no script (bsdutils)"
+    echo "SKIP a closed terminal: it needs script (bsdutils), with a terminal to give"
 fi
 
 # A ResNet: its running averages are saved; validation in between and a stop leave no trace in them.
