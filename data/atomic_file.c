@@ -1,6 +1,7 @@
 #include "data/atomic_file.h"
 
 #include "data/files.h"
+#include "data/process_stat.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,15 +33,11 @@ static size_t folder_length(const char *path) {
 /* When the process of that number began, in ticks since the system did; 0 if it cannot be told. Numbers are
  * used again: in a container that is started anew, all of them and at once. */
 static unsigned long long start_of(long pid) {
-    char path[64], text[1024];
+    char path[64], fields[TW_PROCESS_STAT];
     snprintf(path, sizeof path, "/proc/%ld/stat", pid);
-    FILE *file = fopen(path, "re");
-    if (!file) return 0;
-    size_t n = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[n] = '\0';
-    const char *field = strrchr(text, ')'); /* a name before it may hold anything */
-    for (int k = 0; field && k < 20; k++) field = strchr(field + 1, ' ');
+    if (!tw_process_stat(path, fields)) return 0;
+    const char *field = fields;
+    for (int k = 3; field && k < 22; k++) field = strchr(field + 1, ' ');
     return field ? strtoull(field, NULL, 10) : 0;
 }
 
@@ -158,13 +155,9 @@ bool tw_atomic_is_stale(const char *folder, const char *name) {
     char head[256];
     if (n - suffix >= sizeof head) return false;
     memcpy(head, name, n - suffix), head[n - suffix] = '\0';
-    char *dot = strrchr(head, '.'); /* the label has one, and one is before it */
-    if (!dot || dot == head) return false;
-    *dot = '\0';
-    char *writer = strrchr(head, '.');
-    if (!writer) return false;
-    *dot = '.';
-    return tw_writer_is_gone(writer + 1);
+    const char *dot = strrchr(head, '.'); /* the label has one, and one is before it */
+    const char *writer = dot ? memrchr(head, '.', (size_t)(dot - head)) : NULL;
+    return writer && tw_writer_is_gone(writer + 1);
 }
 
 /* ---- streams ---- */

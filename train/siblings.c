@@ -1,5 +1,7 @@
 #include "train/siblings.h"
 
+#include "data/process_stat.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,13 +27,11 @@ static bool read_line(const char *path, char *text, size_t size) {
     return n > 0;
 }
 
-/* The state's letter and the parent; a name before them may hold anything. */
+/* The state's letter and the parent. */
 static bool read_stat(pid_t pid, char *state, int *parent) {
-    char path[64], text[512];
+    char path[64], fields[TW_PROCESS_STAT];
     snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
-    if (!read_line(path, text, sizeof text)) return false;
-    const char *after = strrchr(text, ')');
-    return after && sscanf(after + 1, " %c %d", state, parent) == 2;
+    return tw_process_stat(path, fields) && sscanf(fields, "%c %d", state, parent) == 2;
 }
 
 bool tw_is_stopped(pid_t pid) {

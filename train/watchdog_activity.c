@@ -1,6 +1,7 @@
 #include "train/watchdog_activity.h"
 
 #include "autograd/progress.h"
+#include "data/process_stat.h"
 #include "train/clock.h"
 
 #include <dirent.h>
@@ -35,15 +36,9 @@ static long long disk_bytes(void) {
 
 /* Whether the thread of this number is in a wait that nothing interrupts: for a disk. */
 static bool thread_waits(const char *number) {
-    char text[512] = "", path[300];
+    char path[300], fields[TW_PROCESS_STAT];
     snprintf(path, sizeof path, "/proc/self/task/%s/stat", number);
-    FILE *file = fopen(path, "r");
-    if (!file) return false;
-    size_t n = fread(text, 1, sizeof text - 1, file);
-    fclose(file);
-    text[n] = '\0';
-    const char *state = strrchr(text, ')');
-    return state && strncmp(state, ") D", 3) == 0;
+    return tw_process_stat(path, fields) && fields[0] == 'D';
 }
 
 /* Any thread: checkpoints are synced to the disk by one of their own. */
