@@ -120,7 +120,7 @@ for second in no yes; do
 done
 # Ctrl-C on a terminal goes to every process of the foreground; mpirun, for which it is a demand to kill the ranks, must not have
 # it, and SIGUSR1 once. It sets its own handlers, whatever it was started with, as the stand-in does.
-if command -v perl >/dev/null && script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+if command -v perl >/dev/null && SHELL=/bin/sh script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     # Counts each as it comes; a shell's traps count those that come together as one.
     cat >"$work/counter" <<'END'
 my ($work, $count, $asked, $file) = ($ARGV[0], 0, 0);
@@ -137,8 +137,10 @@ END
     stand_in mpirun '[[ "$*" == *ppr:1:node* ]] && exit; PERL_SIGNALS=unsafe exec perl '"$work/counter $work"
     rm -f "$work/begun" "$work/interrupts"
     mkfifo "$work/keys"
-    # Perl undoes what & does, which is to ignore SIGINT.
-    PATH="$work/bin:$PATH" perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' script -qec "$launch/hosts.sh $work/hosts -- --config a.yaml" /dev/null \
+    # Perl undoes what & does, which is to ignore SIGINT. script takes the shell of $SHELL, and of these some start the command as
+    # a child and end by the SIGINT themselves: exec, so that there is none.
+    PATH="$work/bin:$PATH" SHELL=/bin/sh perl -e '$SIG{INT} = "DEFAULT"; exec @ARGV' \
+        script -qec "exec $launch/hosts.sh $work/hosts -- --config a.yaml" /dev/null \
         <"$work/keys" >"$work/out" 2>"$work/err" &
     exec 4>"$work/keys"
     for _ in $(seq 600); do [ -s "$work/begun" ] && break; sleep 0.1; done

@@ -255,7 +255,7 @@ for signal in INT:130 TERM:143 USR1:0; do
 done
 
 # So does a terminal that is closed, which nothing can be written to any more.
-if script -qec true /dev/null </dev/null >/dev/null 2>&1; then
+if SHELL=/bin/sh script -qec true /dev/null </dev/null >/dev/null 2>&1; then
     SHELL=/bin/sh env --default-signal=HUP setsid script -qc "exec $tuwen train --model micro --train_data $data/lmdb/train --vocab $data/vocab.txt --output $work/hup \
         --batch 20 --max_steps 100000 --log_interval 1 --threads 2" "$work/typescript" >/dev/null 2>&1 &
     pid=$!
