@@ -35,7 +35,7 @@ fi
 
 step "build"
 cmake --preset release >/dev/null
-cmake --build --preset release --target tuwen
+cmake --build --preset release --target tuwen --parallel "$(scripts/cores.sh)"
 tuwen=build/release/tuwen
 
 step "data: coloured shapes with Chinese captions"
@@ -56,6 +56,6 @@ validation=$(grep '"event": *"validation"' "$out/run/log.jsonl" | tail -n 1)
 t2i=$(field t2i_r1 <<<"$validation")
 i2t=$(field i2t_r1 <<<"$validation")
 seconds=$(grep '"event": *"end"' "$out/run/log.jsonl" | tail -n 1 | field train_seconds)
-step "look at $PWD/$out/run/report.html"
+step "look at $(realpath "$out/run/report.html")"
 printf 'quickstart: t2i_r1=%.1f i2t_r1=%.1f train_seconds=%.0f total_seconds=%d\n' "$t2i" "$i2t" "$seconds" \
     $(($(date +%s) - start))

@@ -72,7 +72,8 @@ count() {
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 # As many tests at once as there are cores, and two of those that hardly compute beside them: tests/CMakeLists.txt says which.
-cores=$(nproc)
+cores=$(scripts/cores.sh)
+export CMAKE_BUILD_PARALLEL_LEVEL=$cores
 waiting=$((cores > 1 ? 2 : 1))
 cat >"$logs/lanes.json" <<END_OF_FILE
 {"version": {"major": 1, "minor": 0},

@@ -106,8 +106,9 @@ static inline tw_checkpoint_meta a_meta(void) {
     static char vocab[] = "[PAD]\n[UNK]\n\0\xe4\xb8\xad\n\0";
     tw_checkpoint_meta m;
     tw_checkpoint_meta_init(&m);
-    static char model[] = "name: tiny\nembed_dim: 64\n", config[] = "", cpu[] = "avx512";
-    m.model_yaml = model, m.config_yaml = config, m.cpu = cpu;
+    static char model[] = "name: tiny\nembed_dim: 64\n", config[] = "", cpu[] = "avx512",
+                data[] = "96 pairs, 0";
+    m.model_yaml = model, m.config_yaml = config, m.cpu = cpu, m.train_data = data;
     m.vocab = vocab, m.vocab_bytes = sizeof vocab - 1;
     m.context_length = 52, m.step = 123456789012, m.epoch = 3, m.position = 77, m.adam_steps = 123;
     m.seed = UINT64_MAX - 1, m.skipped = 1, m.skipped_total = 2, m.best_r1 = 71.4, m.best_step = 99;
@@ -120,6 +121,7 @@ static inline void check_meta(const tw_checkpoint_meta *m) {
     ck_assert_str_eq(m->model_yaml, w.model_yaml);
     ck_assert_str_eq(m->config_yaml, "");
     ck_assert_str_eq(m->cpu, w.cpu);
+    ck_assert_str_eq(m->train_data, w.train_data);
     ck_assert_ptr_null(m->extra);
     ck_assert_ptr_null(m->build);
     ck_assert_uint_eq(m->vocab_bytes, w.vocab_bytes);

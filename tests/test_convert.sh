@@ -99,7 +99,7 @@ train() { # FOLDER OPTIONS
         --lr 1e-3 --threads 1 --report false "$@"
 }
 holds "train from pt" train "$work/run" --init "$golden/original.pt"
-says "AdamW's numbers are those of a vit" "AdamW: beta2 0.98, eps 1e-06 (auto: the original's for a ViT image tower)"
+says "AdamW's numbers are those of a vit" "AdamW: beta2 0.98 (auto), eps 1e-06 (auto); auto: the original's for a ViT image tower"
 holds "train from hf" train "$work/run2" --init "$golden/hf"
 cp -r "$work/hf" "$work/grey"
 tr -d '\n' <"$work/hf/preprocessor_config.json" | sed 's/"image_mean": *\[[^]]*\]/"image_mean": [0.5, 0.5, 0.5]/' >"$work/grey/preprocessor_config.json"
@@ -114,7 +114,7 @@ holds "and to pt again" convert "$work/run.h5" "$work/run-again.pt" --optimizer
 same "trained weights and moments through pt and h5" "$work/run.pt" "$work/run-again.pt"
 holds "train a resnet at another resolution" train "$work/resnet" --init "$golden/resnet.pt" --model "$golden/resnet.yaml" --resolution 96
 says "resizing of the attention pool is said" "positional grid resized from 2 x 2 to 3 x 3"
-says "AdamW's numbers are those of a resnet" "AdamW: beta2 0.999, eps 1e-08 (auto: the original's for a ResNet image tower)"
+says "AdamW's numbers are those of a resnet" "AdamW: beta2 0.999 (auto), eps 1e-08 (auto); auto: the original's for a ResNet image tower"
 holds "trained resnet to pt" convert "$work/resnet" "$work/resnet-trained.pt" --optimizer
 "$list" "$work/resnet-trained.pt" >"$work/out" 2>&1
 says "and go into the .pt" "betas 0.9 0.999 eps 1e-08"
@@ -123,7 +123,7 @@ says "a counter beside the statistics" "module.visual.bn1.num_batches_tracked i6
 holds "train a resnet otherwise" train "$work/resnet2" --init "$golden/resnet.pt" --model "$golden/resnet.yaml" --beta2 0.98 --eps 1e-6
 grep -q "AdamW: beta2" "$work/out" && fail "given numbers are called auto" || ok
 holds "and go on" train "$work/resnet2" --resume latest --max_steps 4
-says "a resumed run's own numbers" "AdamW: beta2 0.98, eps 1e-06 (auto: as in the resumed run)"
+says "a resumed run's own numbers" "AdamW: beta2 0.98 (auto), eps 1e-06 (auto); auto: as in the resumed run"
 grep "differs from the resumed" "$work/out" "$work/err" | grep -qv "max_steps was 3, is 4" && fail "a difference that is none" || ok
 holds "go on once more" train "$work/resnet2" --resume latest --max_steps 5 --beta2 0.9
 says "a change is said" "beta2 was 0.98, is 0.9"

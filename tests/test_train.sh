@@ -310,6 +310,21 @@ holds "fewer shapes" "$tuwen" shapes "$work/fewer" --train 60 --valid 4 --size 3
 holds "prepare fewer" "$tuwen" prepare --data_dir "$work/fewer" --splits train
 refuses "a smaller data set" 2 "is 80 pairs into an epoch, but $work/fewer/lmdb/train has only 60" train "$work/fewer1" \
     --resume "$(echo "$work/half"/epoch_*_step_2.h5)" --train_data "$work/fewer/lmdb/train"
+# Other data under the same name, and the same ones under another.
+step2=$(echo "$work/half"/epoch_*_step_2.h5)
+says_other_data() { grep -q "holds other data than the resumed run was trained on (96 pairs, .*, was 96 pairs, " "$work/$1/log.jsonl"; }
+mkdir -p "$work/moved/lmdb"
+for shapes in "$data" "--seed 7"; do
+    rm -rf "$work/moved/lmdb"
+    if [ "$shapes" = "$data" ]; then holds "data are copied" cp -r "$data/lmdb" "$work/moved/lmdb"
+    else # shellcheck disable=SC2086 # two words
+        holds "other shapes" "$tuwen" shapes "$work/moved" --train 96 --valid 4 --size 32 $shapes --force
+        holds "prepare others" "$tuwen" prepare --data_dir "$work/moved" --splits train --force
+    fi
+    holds "go on in $shapes" train "$work/data${#shapes}" --batch 40 --max_steps 3 --resume "$step2" --train_data "$work/moved/lmdb/train"
+done
+says_other_data "data${#data}" && fail "the same data are called others" || ok
+says_other_data data8 && ok || fail "other data of the same size are not noticed"
 refuses "another model to go on with" 2 "it is another architecture" train "$work/a" --resume latest --model tiny
 refuses "another resolution to go on with" 2 "resolution is 64, and the run to go on with has 32" train "$work/a" --resume latest --resolution 64
 cp configs/models/micro.yaml "$work/gone.yaml"

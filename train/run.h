@@ -51,6 +51,7 @@ typedef struct tw_run {
         *results; /* of a device that works behind the host's back; NULL: results are there at once */
     tw_exchange *exchange;
     tw_dataset *train, *val; /* val NULL: no validation */
+    uint64_t train_hash;     /* data_hash.h */
     tw_pool *pool;
     float *val_image,
         *val_text;  /* features of the last validation, (n_images, embed) and (n_texts, embed); on rank 0 */

@@ -86,6 +86,25 @@ static void warn_of_counts(const tw_run *run, const tw_checkpoint_meta *meta) {
         run->comm->ranks, tw_threads(), (long long)now, meta->ranks, was, (long long)before);
 }
 
+/* The number of pairs, and what is in them. */
+static void data_text(const tw_run *run, char text[64]) {
+    snprintf(text, 64, "%lld pairs, %016llx", (long long)tw_dataset_pairs(run->train),
+             (unsigned long long)run->train_hash);
+}
+
+/* Data that were mended may go on; others would be a mistake that nothing else shows. Checkpoints of builds
+ * that did not record it say nothing. */
+static void warn_of_data(const tw_run *run, const tw_checkpoint_meta *meta) {
+    char now[64];
+    data_text(run, now);
+    if (!meta->train_data || strcmp(meta->train_data, now) == 0) return;
+    tw_log_warning(
+        run->log,
+        "%s holds other data than the resumed run was trained on (%s, was %s): pairs of this epoch may come "
+        "twice or not at all; --init instead of --resume starts another run from its weights",
+        run->config->train_data, now, meta->train_data);
+}
+
 /* The same bits are promised for the same build, CPU, threads, ranks and micro-batch: a change is said. */
 static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
     tw_config saved;
@@ -99,6 +118,7 @@ static void warn_of_changes(const tw_run *run, const tw_checkpoint_meta *meta) {
                        "saved by %s on %s, resumed by %s on %s: results agree to rounding, not bit for bit",
                        meta->build, meta->cpu, build_name(), cpu_features());
     warn_of_counts(run, meta);
+    warn_of_data(run, meta);
 }
 
 tw_status tw_run_restore(tw_run *run, tw_checkpoint *c) {
@@ -135,6 +155,9 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     const tw_config settled = tw_run_settled(run);
     TRY(tw_config_to_yaml(&settled, &meta->config_yaml));
     TRY(tw_history_to_json(&run->history, &meta->extra));
+    char data[64];
+    data_text(run, data);
+    meta->train_data = strdup(data);
     meta->precision = strdup(run->model->compute_type == TW_BF16 ? "bf16" : "f32");
     meta->cpu = strdup(cpu_features());
     meta->build = strdup(build_name());
@@ -151,7 +174,9 @@ static tw_status fill_meta(const tw_run *run, tw_checkpoint_meta *meta) {
     meta->threads = tw_threads();
     meta->ranks = run->comm->ranks;
     meta->micro_batch = (int)run->micro_batch;
-    return meta->precision && meta->cpu && meta->build ? TW_OK : FAIL(TW_ERR_MEMORY, "out of memory");
+    return meta->train_data && meta->precision && meta->cpu && meta->build
+               ? TW_OK
+               : FAIL(TW_ERR_MEMORY, "out of memory");
 }
 
 /* ---- saving ---- */

@@ -1,5 +1,6 @@
 #include "train/comm_open.h"
 #include "train/cores.h"
+#include "train/data_hash.h"
 #include "train/device_open.h"
 #include "train/run.h"
 
@@ -37,6 +38,7 @@ static tw_status open_data(tw_run *run) {
         return FAIL(TW_ERR_FORMAT, "%s: the split has no pairs to train on", c->train_data);
     tw_log_line(run->log, "training data: %s, %lld pairs, %lld images", c->train_data,
                 (long long)tw_dataset_pairs(run->train), (long long)tw_dataset_images(run->train));
+    TRY(tw_data_hash_pairs(run->train, &run->train_hash));
     if (!*c->val_data) return TW_OK;
     TRY(tw_dataset_open(c->val_data, &run->val));
     TRY(tw_pool_load(run->val, c->val_texts, &run->pool));
@@ -134,8 +136,10 @@ static void choose_adam(tw_run *run, const tw_run_start *start) {
                     : resnet                      ? 1e-8
                                                   : 1e-6;
     tw_config_free(&saved);
-    if (c->beta2 == TW_CONFIG_AUTO || c->eps == TW_CONFIG_AUTO)
-        tw_log_line(run->log, "AdamW: beta2 %g, eps %g (auto: %s)", run->adam.beta2, run->adam.eps,
+    bool auto_beta2 = c->beta2 == TW_CONFIG_AUTO, auto_eps = c->eps == TW_CONFIG_AUTO;
+    if (auto_beta2 || auto_eps)
+        tw_log_line(run->log, "AdamW: beta2 %g%s, eps %g%s; auto: %s", run->adam.beta2,
+                    auto_beta2 ? " (auto)" : "", run->adam.eps, auto_eps ? " (auto)" : "",
                     kept     ? "as in the resumed run"
                     : resnet ? "the original's for a ResNet image tower"
                              : "the original's for a ViT image tower");

@@ -81,6 +81,7 @@ static void put_training(json_t *o, const tw_checkpoint_meta *m) {
     put_int(t, "micro_batch", m->micro_batch);
     put_text(t, "cpu", m->cpu);
     put_text(t, "build", m->build);
+    put_text(t, "train_data", m->train_data);
     json_object_set_new(o, "training", t);
 }
 

@@ -36,6 +36,7 @@ void tw_checkpoint_meta_free(tw_checkpoint_meta *meta) {
     free(meta->precision);
     free(meta->cpu);
     free(meta->build);
+    free(meta->train_data);
     tw_checkpoint_meta_init(meta);
 }
 
@@ -73,6 +74,7 @@ static tw_status read_meta(tw_h5 *f, tw_checkpoint_meta *m) {
     TRY(tw_h5_get_text(f, "precision", &m->precision));
     TRY(tw_h5_get_text(f, "cpu", &m->cpu));
     TRY(tw_h5_get_text(f, "build", &m->build));
+    TRY(tw_h5_get_text(f, "train_data", &m->train_data));
     size_t ignored;
     TRY(tw_h5_read_bytes(f, "meta/model_yaml", &m->model_yaml, &ignored));
     TRY(tw_h5_read_bytes(f, "meta/config_yaml", &m->config_yaml, &ignored));

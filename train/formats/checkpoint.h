@@ -39,6 +39,7 @@ typedef struct tw_checkpoint_meta {
     char *origin;       /* what an imported file was like (JSON, see train/weight_origin.h) */
     char *precision;    /* compute type: "f32", "bf16" */
     char *cpu, *build;  /* for bit-equality: CPU features and build; a difference warns */
+    char *train_data;   /* what the training data hold; a difference warns */
     int context_length; /* tokens, [CLS] and [SEP] included */
     int64_t step;       /* optimizer steps of the run, skipped ones included */
     int64_t epoch;      /* the epoch that the next sample belongs to, from 0 */

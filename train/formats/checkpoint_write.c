@@ -28,6 +28,7 @@ static tw_status write_meta(tw_h5 *f, const tw_checkpoint_meta *m) {
     TRY(tw_h5_set_text(f, "precision", m->precision));
     TRY(tw_h5_set_text(f, "cpu", m->cpu));
     TRY(tw_h5_set_text(f, "build", m->build));
+    TRY(tw_h5_set_text(f, "train_data", m->train_data));
     TRY(tw_h5_make_group(f, "meta"));
     const struct {
         const char *name, *text;
