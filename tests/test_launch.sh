@@ -155,6 +155,11 @@ else
     echo "SKIP Ctrl-C on a terminal: it needs perl, and script with a terminal to give"
 fi
 stand_in mpirun 'exit "${MPIRUN_CODE:-0}"'
+stand_in df 'printf "Filesystem 1024-blocks Used Available Capacity Mounted\ntmpfs 100 96 4 96%% /tmp\n"'
+refuses "a full /tmp" 1 "/tmp has no room left (4 kB)" with env -u TMPDIR $launch/one_host.sh -n 2 -- --config a.yaml
+stand_in df 'exit 1'
+holds "a df that fails" with $launch/one_host.sh -n 2 -- --config a.yaml
+rm "$work/bin/df"
 refuses "an option for a host file" 2 "first argument is the host file" with $launch/hosts.sh --config a.yaml
 
 printf 'first slots=8\n  second # one\n' >"$work/hosts"

@@ -35,7 +35,13 @@ find_program() {
     fi
 }
 
-need_mpirun() { command -v mpirun >/dev/null || die "mpirun is not installed: several ranks need Open MPI (openmpi-bin)"; }
+need_mpirun() {
+    local folder=${TMPDIR:-/tmp} room
+    command -v mpirun >/dev/null || die "mpirun is not installed: several ranks need Open MPI (openmpi-bin)"
+    # Without room there it says so and then, some versions, waits for ever.
+    room=$(df -Pk -- "$folder" 2>/dev/null | awk 'NR == 2 { print $4 }' || true)
+    [ "${room:-4096}" -ge 4096 ] || die_with 1 "$folder has no room left (${room} kB): Open MPI keeps files there; free some, or set TMPDIR"
+}
 
 # mpirun notices a host that is gone within about 30 s, instead of minutes. What the caller has set stays. OMPI: Open MPI 4,
 # PRTE: 5.
