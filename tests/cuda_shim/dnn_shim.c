@@ -1,7 +1,8 @@
 /* Graphs for the shim: each operation of a graph in order, on the host, in f64, rounded to the type of what
  * it writes. It promises as little as the library might: what matmul is told not to count is NaN within the
- * graph and left as it is in memory. Every second device has no plans, so that own kernels are tested too.
- * TW_SHIM_REFUSES=1 in the environment: it has a kernel for no graph. */
+ * graph and left as it is in memory; or it is counted like all else (tw_shim_count_all). Every second device
+ * has no plans, so that own kernels are tested too. TW_SHIM_REFUSES=1 in the environment: it has a kernel for
+ * no graph. */
 #include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn_notes.h"
 #include "autograd/cuda/dnn_trial.h"
@@ -175,10 +176,16 @@ static void reduce(const dnn_run *r, const tw_dnn_node *n) {
     free(sum);
 }
 
+static bool counts_all;
+
+void tw_shim_count_all(bool all) {
+    counts_all = all;
+}
+
 /* How much of a product's dimension counts in sample b. */
 static int64_t part(const dnn_run *r, const tw_dnn_node *n, int i, int64_t b, int64_t whole) {
     const dnn_values *v = dnn_in(r, n, i);
-    return v ? (int64_t)dnn_get(v, b * v->t->stride[0]) : whole;
+    return v && !counts_all ? (int64_t)dnn_get(v, b * v->t->stride[0]) : whole;
 }
 
 static void matmul(const dnn_run *r, const tw_dnn_node *n) {
