@@ -27,7 +27,7 @@ while [ $# -gt 0 ]; do
 done
 # What gpu_check.sh runs.
 programs=(tuwen tests/test_ops tests/test_model_graphs tests/test_cudnn_graphs tests/test_towers tests/test_adamw tests/test_step
-    tests/test_step_order tests/test_resnet tests/test_contrastive tests/test_memory_need tests/tool_checkpoint_hash
+    tests/test_step_masks tests/test_step_order tests/test_resnet tests/test_contrastive tests/test_memory_need tests/tool_checkpoint_hash
     scripts/bench/bench_step_gpu scripts/bench/bench_cudnn_properties scripts/bench/bench_contrastive_loss)
 # Whose libraries that machine has.
 theirs='libcuda|libcudart|libcublas|libcudnn|libnccl|libnvrtc|libnvJitLink|libnvidia|ld-linux|linux-vdso|libc\.so|libm\.so|libpthread|libdl\.so|librt\.so|libresolv'

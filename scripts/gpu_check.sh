@@ -241,7 +241,7 @@ programs() {
     MOST=150 start cudnn bash -c read_device
     MOST=150 start operations bash -c 'on_gpu ops'
     MOST=150 start model_graphs bash -c 'on_gpu model_graphs' # cuDNN compiles some fifty graphs for it, half a second each
-    for name in step towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
+    for name in step step_masks towers resnet adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
 }
 # beside COMMAND...: what it starts runs side by side, each on a quarter of the cores. Nothing of it may be timed.
 beside() {
@@ -331,6 +331,7 @@ sanitize() {
     local op
     sanitizer_serves || return 0
     MOST=240 start memcheck_steps compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_step"
+    MOST=240 start memcheck_masks compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_step_masks"
     start memcheck_optimizer compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_adamw"
     for op in $(sed -n 's/^\(OP\|KERNEL\)(\([a-z0-9_]*\),.*/\2/p' autograd/ops.def); do
         MOST=120 start "memcheck_$op" env TW_OP="$op" compute-sanitizer --tool memcheck --error-exitcode 1 "$build/tests/test_ops"

@@ -4,6 +4,7 @@
 #ifndef TW_TESTS_GOLDEN_FILE_H
 #define TW_TESTS_GOLDEN_FILE_H
 
+#include "layers/dual_encoder.h"
 #include "optim/adamw.h"
 #include "tw_test.h"
 
@@ -44,6 +45,29 @@ static inline tw_adamw *golden_adamw(hid_t file, const char *group, tw_params *p
 
 static inline int golden_int(hid_t file, const char *group, const char *attribute) {
     return (int)golden_number(file, group, attribute);
+}
+
+/* A model whose sizes a group's attributes hold. */
+static inline tw_model_config golden_model_config(hid_t file, const char *group) {
+#define SIZE(name) golden_int(file, group, name)
+    tw_model_config c = {.embed = SIZE("embed_dim"), .context = SIZE("context_length")};
+    c.image = (tw_image_config){.resolution = SIZE("image_resolution"),
+                                .patch = SIZE("vision_patch_size"),
+                                .width = SIZE("vision_width"),
+                                .layers = SIZE("vision_layers"),
+                                .heads = SIZE("heads"),
+                                .pixel_mean = {0, 0, 0},
+                                .pixel_std = {1, 1, 1}};
+    c.text = (tw_bert_config){.vocabulary = SIZE("vocab_size"),
+                              .positions = SIZE("text_max_position_embeddings"),
+                              .types = SIZE("text_type_vocab_size"),
+                              .hidden = SIZE("text_hidden_size"),
+                              .layers = SIZE("text_num_hidden_layers"),
+                              .heads = SIZE("text_num_attention_heads"),
+                              .intermediate = SIZE("text_intermediate_size")};
+    snprintf(c.name, sizeof c.name, "golden");
+#undef SIZE
+    return c;
 }
 
 /* A whole data set as `type` (elements of `size` bytes), which must have `count` of them. */

@@ -1,5 +1,7 @@
 /* Puts off the asynchronous calls of a communicator until its sync, as late as their contract allows: what
- * reads a result too early, or touches a buffer that still belongs to a call, gets wrong numbers. */
+ * reads a result too early, or touches a buffer that still belongs to a call, gets wrong numbers. What is
+ * sent must be ready at the call, as a communicator may read it at once: it may not change before the sync,
+ * but by calls that are queued before it. */
 #ifndef TW_TESTS_LATE_COMM_H
 #define TW_TESTS_LATE_COMM_H
 
@@ -15,6 +17,7 @@ typedef struct late_call {
     const float *in;
     float *out;
     int64_t count, in_counts[LATE_RANKS], out_counts[LATE_RANKS];
+    float *at_call; /* what `in` was; NULL: a call before it brings it */
 } late_call;
 
 typedef struct late_comm {
@@ -24,41 +27,78 @@ typedef struct late_comm {
     late_call call[LATE_CALLS];
 } late_comm;
 
-static inline late_call *late_add(tw_comm *c, late_kind kind, const float *in, float *out) {
+static inline int64_t late_sum(const tw_comm *c, const int64_t *counts) {
+    int64_t sum = 0;
+    for (int r = 0; r < c->ranks; r++) sum += counts[r];
+    return sum;
+}
+
+/* Elements that a call reads and writes. */
+static inline int64_t late_reads(const tw_comm *c, const late_call *k) {
+    if (k->kind == LATE_ALL_REDUCE) return k->count;
+    return k->kind == LATE_ALL_GATHER ? k->in_counts[c->rank] : late_sum(c, k->in_counts);
+}
+
+static inline int64_t late_writes(const tw_comm *c, const late_call *k) {
+    if (k->kind == LATE_ALL_REDUCE) return k->count;
+    if (k->kind == LATE_REDUCE_SCATTER) return k->in_counts[c->rank];
+    return late_sum(c, k->kind == LATE_ALL_GATHER ? k->in_counts : k->out_counts);
+}
+
+static inline tw_status late_add(tw_comm *c, late_call call) {
     late_comm *l = (late_comm *)c;
+    int64_t n = late_reads(c, &call);
+    bool brought = false;
     ck_assert_int_lt(l->calls, LATE_CALLS);
-    late_call *call = &l->call[l->calls++];
-    *call = (late_call){.kind = kind, .in = in, .out = out};
-    return call;
+    for (int i = 0; i < l->calls; i++) {
+        const late_call *k = &l->call[i];
+        brought |= k->out < call.in + n && call.in < k->out + late_writes(c, k);
+    }
+    if (!brought && n > 0) {
+        call.at_call = malloc((size_t)n * sizeof *call.at_call);
+        ck_assert_ptr_nonnull(call.at_call);
+        memcpy(call.at_call, call.in, (size_t)n * sizeof *call.at_call);
+    }
+    l->call[l->calls++] = call;
+    return TW_OK;
 }
 
 static inline tw_status late_all_reduce(tw_comm *c, float *data, int64_t count) {
-    late_add(c, LATE_ALL_REDUCE, NULL, data)->count = count;
-    return TW_OK;
+    return late_add(c, (late_call){.kind = LATE_ALL_REDUCE, .in = data, .out = data, .count = count});
 }
 
 static inline tw_status late_all_gather(tw_comm *c, const float *in, float *out, const int64_t *counts) {
-    memcpy(late_add(c, LATE_ALL_GATHER, in, out)->in_counts, counts, (size_t)c->ranks * sizeof *counts);
-    return TW_OK;
+    late_call call = {.kind = LATE_ALL_GATHER, .in = in, .out = out};
+    memcpy(call.in_counts, counts, (size_t)c->ranks * sizeof *counts);
+    return late_add(c, call);
 }
 
 static inline tw_status late_reduce_scatter(tw_comm *c, const float *in, float *out, const int64_t *counts) {
-    memcpy(late_add(c, LATE_REDUCE_SCATTER, in, out)->in_counts, counts, (size_t)c->ranks * sizeof *counts);
-    return TW_OK;
+    late_call call = {.kind = LATE_REDUCE_SCATTER, .in = in, .out = out};
+    memcpy(call.in_counts, counts, (size_t)c->ranks * sizeof *counts);
+    return late_add(c, call);
 }
 
 static inline tw_status late_all_to_all(tw_comm *c, const float *in, const int64_t *in_counts, float *out,
                                         const int64_t *out_counts) {
-    late_call *call = late_add(c, LATE_ALL_TO_ALL, in, out);
-    memcpy(call->in_counts, in_counts, (size_t)c->ranks * sizeof *in_counts);
-    memcpy(call->out_counts, out_counts, (size_t)c->ranks * sizeof *out_counts);
-    return TW_OK;
+    late_call call = {.kind = LATE_ALL_TO_ALL, .in = in, .out = out};
+    memcpy(call.in_counts, in_counts, (size_t)c->ranks * sizeof *in_counts);
+    memcpy(call.out_counts, out_counts, (size_t)c->ranks * sizeof *out_counts);
+    return late_add(c, call);
+}
+
+static inline void late_check(const tw_comm *c, late_call *k) {
+    if (k->at_call && memcmp(k->at_call, k->in, (size_t)late_reads(c, k) * sizeof *k->in) != 0)
+        ck_abort_msg("what a call sends was changed behind it: it was not ready");
+    free(k->at_call);
+    k->at_call = NULL;
 }
 
 static inline tw_status late_sync(tw_comm *c) {
     late_comm *l = (late_comm *)c;
     for (int i = 0; i < l->calls; i++) {
         late_call *k = &l->call[i];
+        late_check(c, k);
         if (k->kind == LATE_ALL_REDUCE) TRY(l->now->all_reduce(l->now, k->out, k->count));
         if (k->kind == LATE_ALL_GATHER) TRY(l->now->all_gather(l->now, k->in, k->out, k->in_counts));
         if (k->kind == LATE_REDUCE_SCATTER) TRY(l->now->reduce_scatter(l->now, k->in, k->out, k->in_counts));
@@ -85,6 +125,8 @@ static inline tw_status late_gather(tw_comm *c, const void *in, size_t bytes, vo
 }
 
 static inline void late_destroy(tw_comm *c) {
+    late_comm *l = (late_comm *)c;
+    for (int i = 0; i < l->calls; i++) free(l->call[i].at_call);
     free(c);
 }
 

@@ -6,7 +6,7 @@ slurm_installed() {
 }
 # free_ports COUNT: so many different ones, which nothing uses now.
 free_ports() { python3 -c 'import socket, sys; all = [socket.create_server(("", 0)) for _ in range(int(sys.argv[1]))]; print(*(s.getsockname()[1] for s in all))' "$1"; }
-node_state() { sinfo -h -N -n "$1" -o %T 2>/dev/null; }
+node_state() { sinfo -h -N -p all -n "$1" -o %T 2>/dev/null; }
 
 declare -A slurm_daemons
 slurm_daemon() { # NAME COMMAND...: in the background
@@ -16,7 +16,8 @@ slurm_daemon() { # NAME COMMAND...: in the background
     slurm_daemons[$name]=$!
 }
 # slurm_up: starts munged, slurmctld and the slurmd of tw1 and tw2; fails, with the reason in $work/err, where they do not come up
-# in half a minute. A node is taken for lost 5 s after it was heard of last.
+# in half a minute. A node is taken for lost 5 s after it was heard of last. A job in the partition "all" preempts those in "low", which have no
+# grace time and which Slurm does not put back into the queue by itself.
 slurm_up() {
     local home=$work/slurm name node ports
     name=$(hostname -s)
@@ -50,14 +51,17 @@ JobCompType=jobcomp/none
 AccountingStorageType=accounting_storage/none
 MpiDefault=pmix
 ReturnToService=2
-KillWait=5
+KillWait=30
 SlurmdTimeout=5
 SlurmdParameters=config_overrides
 GresTypes=gpu
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 NodeName=DEFAULT CPUs=2 RealMemory=1000 Gres=gpu:2
 NodeName=tw1 NodeHostname=$name NodeAddr=127.0.0.1 Port=${ports[1]}
 NodeName=tw2 NodeHostname=$name NodeAddr=127.0.0.1 Port=${ports[2]}
-PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=2 PreemptMode=OFF
+PartitionName=low Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1
 END
     # What Slurm takes for two GPUs: the ranks of these tests compute on cores.
     printf 'Name=gpu File=%s\n' /dev/null /dev/zero >"$home/gres.conf"

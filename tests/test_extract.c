@@ -1,20 +1,15 @@
 /* Extraction beyond shards: folders and lists of images, texts as lines and from standard input, and runs
  * that were interrupted. */
+#include "command_line.h"
 #include "data/files.h"
 #include "data/image_files.h"
 #include "micro_model.h"
-#include "train/commands/commands.h"
 #include "train/extraction.h"
-#include "tw_test.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define SAMPLES TW_SOURCE_DIR "/tests/golden/images/"
-
-static char folder[] = "/tmp/tw-extract-XXXXXX";
 
 __attribute__((format(printf, 1, 2))) static void shell(const char *format, ...) {
     char command[2048];
@@ -25,42 +20,17 @@ __attribute__((format(printf, 1, 2))) static void shell(const char *format, ...)
     ck_assert_msg(system(command) == 0, "failed: %s", command);
 }
 
-/* The words of the formatted line are the arguments of `tuwen extract`. */
-__attribute__((format(printf, 1, 2))) static tw_status extract(const char *format, ...) {
-    char line[2048], *argv[64] = {(char *)"extract"}, *rest = NULL;
-    int argc = 1;
-    va_list list;
-    va_start(list, format);
-    vsnprintf(line, sizeof line, format, list);
-    va_end(list);
-    for (char *word = strtok_r(line, " ", &rest); word; word = strtok_r(NULL, " ", &rest))
-        argv[argc++] = word;
-    return tw_command_extract(argc, argv);
-}
+#define extract(...) run(tw_command_extract, __VA_ARGS__)
 
 /* Enters a folder with model.h5 and photos/: five good images, one cut short, one file of another kind. */
 static void setup(void) {
-    ck_assert_ptr_nonnull(mkdtemp(folder));
-    ck_assert_int_eq(chdir(folder), 0);
+    enter_folder();
     make_micro_model("model.h5", TW_SOURCE_DIR "/tests/golden/tokenizer_vocab.txt", 7);
     shell("mkdir -p photos/b/c photos/a && cp " SAMPLES "jpeg_420.jpg photos/b/1.jpg && cp " SAMPLES
           "jpeg_gray.jpg photos/b/c/2.JPEG && cp " SAMPLES "png_rgb8.png photos/10.png && cp " SAMPLES
           "png_palette8.png photos/9.png && cp " SAMPLES
           "webp_lossless_alpha.webp photos/a/x.webp && head -c 300 " SAMPLES
           "jpeg_444.jpg > photos/a/cut.jpg && echo > photos/notes.txt");
-}
-
-static void teardown(void) {
-    ck_assert_int_eq(chdir("/"), 0);
-    shell("rm -rf %s", folder);
-    strcpy(folder, "/tmp/tw-extract-XXXXXX");
-}
-
-static void write_text(const char *path, const char *text) {
-    FILE *f = fopen(path, "w");
-    ck_assert_ptr_nonnull(f);
-    fputs(text, f);
-    ck_assert_int_eq(fclose(f), 0);
 }
 
 static void has_ids(const tw_features *f, const char *const *ids, int64_t n, bool integers) {
@@ -75,12 +45,6 @@ static const float *row(const tw_features *f, int64_t i) {
     return f->values + i * MICRO_EMBED;
 }
 
-static tw_features *load(const char *path) {
-    tw_features *f;
-    TW_ASSERT_OK(tw_features_load(path, &f));
-    return f;
-}
-
 START_TEST(a_folder_and_its_list) {
     static const char *const ids[] = {"10.png", "9.png", "a/x.webp", "b/1.jpg", "b/c/2.JPEG"};
     static const char *const numbers[] = {"30", "7", "8"};
@@ -93,7 +57,8 @@ START_TEST(a_folder_and_its_list) {
     ck_assert_int_eq(access("f/photos_texts.txt_feat.h5", F_OK), -1);
     /* A list has its own order and ids, and may name files by their whole path. */
     char list[512];
-    snprintf(list, sizeof list, "30\tb/1.jpg\n\n7\t%s/photos/9.png\n8\tmissing.jpg\n8a\t10.png\n", folder);
+    snprintf(list, sizeof list, "30\tb/1.jpg\n\n7\t%s/photos/9.png\n8\tmissing.jpg\n8a\t10.png\n",
+             own_folder());
     write_text("photos/list.txt", list);
     TW_ASSERT_OK(extract("--checkpoint model.h5 --images photos/list.txt --name l --output f --format npy"));
     tw_features *some = load("f/l_imgs.img_feat.npy");
@@ -107,7 +72,7 @@ START_TEST(a_folder_and_its_list) {
     }
     tw_features_free(all);
     tw_features_free(some);
-    teardown();
+    leave_folder();
 }
 END_TEST
 
@@ -142,7 +107,7 @@ START_TEST(image_files_are_found) {
     TW_ASSERT_FAILS(tw_image_files_load("list", &files), TW_ERR_FORMAT, "list:2");
     write_text("list", "x\t\n");
     TW_ASSERT_FAILS(tw_image_files_load("list", &files), TW_ERR_FORMAT, "list:1: PATH");
-    teardown();
+    leave_folder();
 }
 END_TEST
 
@@ -187,7 +152,7 @@ START_TEST(texts_in_every_form) {
     write_text("blank.txt", "\n \n");
     TW_ASSERT_FAILS(extract("--checkpoint model.h5 --texts blank.txt"), TW_ERR_FORMAT, "holds no texts");
     TW_ASSERT_FAILS(extract("--checkpoint model.h5 --texts none.txt"), TW_ERR_NOT_FOUND, "none.txt");
-    teardown();
+    leave_folder();
 }
 END_TEST
 
@@ -205,7 +170,7 @@ START_TEST(empty_texts_and_numbers_are_encoded) {
     ck_assert_mem_eq(row(f, 0), row(f, 3), MICRO_EMBED * 4);
     ck_assert_mem_ne(row(f, 0), row(f, 4), MICRO_EMBED * 4);
     tw_features_free(f);
-    teardown();
+    leave_folder();
 }
 END_TEST
 
@@ -301,7 +266,7 @@ START_TEST(interrupted_runs_go_on) {
     interrupt("i.h5", ".i.h5.part", true);
     interrupt("i.npy", ".i.npy.part", true);
     interrupt("./t.jsonl", "./.t.jsonl.part", false);
-    teardown();
+    leave_folder();
 }
 END_TEST
 
@@ -322,7 +287,7 @@ START_TEST(work_of_another_job_is_not_used) {
         ck_assert_int_eq(out.resumed, 2);
         close_fixture(&f);
     }
-    teardown();
+    leave_folder();
 }
 END_TEST
 

@@ -36,7 +36,7 @@ for a in "\$@"; do
 done
 exec $real/tuwen "\${arguments[@]}"
 END_OF_FILE
-for name in ops model_graphs step towers resnet adamw contrastive step_order memory_need cudnn_graphs; do
+for name in ops model_graphs step step_masks towers resnet adamw contrastive step_order memory_need cudnn_graphs; do
     stand_in "$build/tests/test_$name" <<<'echo "${TW_OP:-all}"; [ "${TW_DEVICE-}" = cuda ] || [ -s "${TW_DEVICE_PROPERTIES-}" ]'
 done
 ln -s "$real/tests/tool_checkpoint_hash" "$build/tests/"
@@ -116,7 +116,7 @@ says "failures" "FAILED  adamw" "        m differs" "FAILED  towers" "(cut after
 stand_in "$work/path/compute-sanitizer" <<<'while [[ $1 == -* ]]; do shift $(( $1 == --tool || 1 )); [[ $1 == [a-z]*check || $1 == 1 ]] && shift; done; exec "$@"'
 stand_in "$build/tests/test_adamw" <<<'echo "========= Invalid __global__ read of size 4"; exit 1'
 check --stage sanitize --budget 1800 --patience 9 && fail "an invalid read passed" || ok
-says "sanitize" "passed  memcheck_linear" "passed  racecheck_top_k" "passed  memcheck_steps" "FAILED  memcheck_optimizer" "Invalid __global__ read"
+says "sanitize" "passed  memcheck_linear" "passed  racecheck_top_k" "passed  memcheck_steps" "passed  memcheck_masks" "FAILED  memcheck_optimizer" "Invalid __global__ read"
 # What a check failed by is looked for, where the GPU says that it was an access.
 cp "$build/scripts/bench/bench_contrastive_loss" "$work/loss"
 stand_in "$build/scripts/bench/bench_contrastive_loss" <<<'echo "run: CUDA says an illegal memory access was encountered (cudaErrorIllegalAddress)"; exit 1'

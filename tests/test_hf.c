@@ -1,3 +1,4 @@
+#include "data/files.h"
 #include "golden_file.h"
 #include "hf_folders.h"
 #include "train/formats/hf_folder.h"

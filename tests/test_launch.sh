@@ -189,12 +189,20 @@ fi
 # Slurm: the job is resumed by itself, and goes back into the queue when its time is nearly over.
 slurm() { with env SLURM_JOB_ID=42 TW_DELAY=0 SLURM_SUBMIT_DIR="$PWD" SLURM_CPUS_PER_TASK=8 bash $launch/slurm.sbatch "$@"; }
 stand_in srun 'exit 0'
-stand_in scontrol ''
+# What Slurm says of the job, in $work/job, and where it was asked.
+stand_in scontrol '[ "$1" = requeue ] && exit "${REQUEUE_CODE:-0}"; cat '"$work/job"
+requeued() { grep -q "^scontrol requeue" "$work/calls"; }
+job_is() { # STATE [REASON [RESTARTS [PREEMPTED]]]: as Slurm 22.05 writes it
+    echo "JobId=42 JobName=tuwen UserId=root(0) GroupId=root(0) MCS_label=N/A Priority=4294901759 Nice=0 Account=(null) QOS=(null)" \
+        "JobState=$1 Reason=${2:-None} Dependency=(null) Requeue=1 Restarts=${3:-0} BatchFlag=1 Reboot=0 ExitCode=0:0 TimeLimit=00:05:00" \
+        "StartTime=2026-12-01T01:35:15 Deadline=N/A ${4:+PreemptEligibleTime=2026-12-01T01:35:15 PreemptTime=$4 }SuspendTime=None" >"$work/job"
+}
+job_is RUNNING
 mkdir "$work/run"
 touch "$work/run/stop" # left behind
 holds "a job" slurm "$work/run" --config a.yaml
 called "a job" "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=8 scripts/launch/rank.sh $tuwen train --output $work/run --resume auto --config a.yaml --stop_file $work/run/stop"
-grep -q scontrol "$work/calls" && fail "a job that is done goes back into the queue" || ok
+requeued && fail "a job that is done goes back into the queue" || ok
 [ -e "$work/run/stop" ] && fail "an old stop file ends the new job" || ok
 # starts CODE COUNT CODES...: the I-th start of the ranks ends with the I-th of CODES, the last again and again.
 starts() {
@@ -215,38 +223,81 @@ starts 0 3 1 2 0 # what was good once is no usage error
 TW_RESTARTS=0 starts 7 1 7
 TW_RESTARTS=5 starts 9 6 9
 called "it is asked whether the nodes answer" "srun --nodes=1 --ntasks=1 --ntasks-per-node=1 true"
-grep -q scontrol "$work/calls" && fail "a job whose nodes answer goes back into the queue" || ok
+requeued && fail "a job whose nodes answer goes back into the queue" || ok
 # A node is gone: other nodes, at once; without a checkpoint only a few times.
 NODES=1 starts 9 1 9
 called "a node is gone" "scontrol requeue 42"
 NODES=1 SLURM_RESTART_COUNT=3 starts 9 4 9
-grep -q scontrol "$work/calls" && fail "a job that never saves goes back into the queue without end" || ok
+requeued && fail "a job that never saves goes back into the queue without end" || ok
 touch "$work/run/latest"
 NODES=1 SLURM_RESTART_COUNT=3 starts 9 1 9
 called "a node is gone again" "scontrol requeue 42"
 rm "$work/run/latest"
+# Cancelled, and the ranks and nodes were faster than the script's SIGTERM; or a preemption is announced, of which it has none.
+job_is COMPLETING
+NODES=1 starts 9 1 9
+says "cancelled, the nodes do not answer" "the job is cancelled and stays out of the queue"
+requeued && fail "a cancelled job that fails goes back into the queue" || ok
+starts 143 1 143
+requeued && fail "a cancelled job whose ranks have ended goes back into the queue" || ok
+job_is RUNNING None 0 2026-12-01T01:36:00
+starts 143 1 143
+called "a preemption is announced" "scontrol requeue 42"
+says "a preemption is announced" "saved on SIGTERM, as the job is preempted; back into the queue"
+job_is RUNNING None 0 None
+starts 0 2 143 0 # somebody's SIGTERM to the ranks
 refuses "no number of restarts" 2 "numbers are needed" env TW_RESTARTS=many SLURM_SUBMIT_DIR="$PWD" bash $launch/slurm.sbatch "$work/run" --config a.yaml
 stand_in srun 'touch '"$work/started"'; for i in $(seq 1200); do [ -e '"$work/run/stop"' ] && { sleep 0.2; exit ${SRUN_CODE:-0}; }; sleep 0.1; done; exit 9'
-for code in 0 143 1; do # what the run ends with after it was asked to stop; 143: the ranks had a SIGTERM too
+# asks_to_save SIGNAL CODE WANT TEXT: a job gets SIGNAL, its ranks end with CODE (143: they had a SIGTERM too), and the script with WANT and
+# TEXT.
+asks_to_save() {
+    local got
     rm -f "$work/started" "$work/run/stop"
     : >"$work/calls"
-    PATH="$work/bin:$PATH" SRUN_CODE=$code SLURM_JOB_ID=42 SLURM_SUBMIT_DIR=$PWD TUWEN=$tuwen \
-        bash $launch/slurm.sbatch "$work/run" --config a.yaml >"$work/out" 2>"$work/err" &
-    pid=$!
+    PATH="$work/bin:$PATH" SRUN_CODE=$2 SLURM_JOB_ID=42 SLURM_SUBMIT_DIR=$PWD TUWEN=$tuwen \
+        bash $launch/slurm.sbatch "$work/run" --config a.yaml >"$work/out" 2>&1 &
+    local pid=$!
     for _ in $(seq 1200); do [ -e "$work/started" ] || ! kill -0 $pid 2>/dev/null && break; sleep 0.05; done
     if [ ! -e "$work/started" ]; then
         fail "slurm.sbatch never came to srun"
         kill $pid 2>/dev/null
-        continue
+        return
     fi
-    kill -USR1 $pid
+    kill "-$1" $pid
     wait $pid
     got=$?
-    [ $got = $code ] && ok || fail "after the signal: exit code $got, expected $code"
-    if [ $code != 1 ]; then called "the job goes back into the queue" "scontrol requeue 42"; else
-        grep -q scontrol "$work/calls" && fail "a job that failed goes back into the queue" || ok
-    fi
+    [ $got = "$3" ] && ok || fail "after SIG$1, $(cat "$work/job"): exit code $got, expected $3"
+    says "after SIG$1, $(cat "$work/job")" "$4"
+}
+goes_back() { asks_to_save "$1" "$2" "$2" "$3; back into the queue" && called "after SIG$1" "scontrol requeue 42"; }
+stays_out() { asks_to_save "$@" && { requeued && fail "after SIG$1: it goes back into the queue" || ok; }; }
+job_is RUNNING
+goes_back USR1 0 "saved when Slurm asked for it"
+goes_back USR1 143 "saved when Slurm asked for it"
+goes_back TERM 0 "saved on SIGTERM"
+stays_out USR1 1 1 "exit code 1 when asked to save: the last checkpoint is older"
+REQUEUE_CODE=1 asks_to_save USR1 0 1 "scontrol requeue failed: submit the same line"
+job_is COMPLETING
+for signal in TERM USR1; do
+    stays_out $signal 0 0 "the job is cancelled and stays out of the queue"
+    stays_out $signal 143 143 "the job is cancelled and stays out of the queue"
 done
+job_is CANCELLED
+stays_out TERM 0 0 "the job is cancelled and stays out of the queue"
+job_is COMPLETING None 0 None # it could be preempted, but is cancelled
+stays_out TERM 143 143 "the job is cancelled and stays out of the queue"
+job_is COMPLETING None 0 2026-12-01T01:36:00
+goes_back TERM 143 "saved on SIGTERM, as the job is preempted"
+job_is COMPLETING TimeLimit
+goes_back TERM 143 "saved on SIGTERM, at the time limit"
+job_is COMPLETING None 1 # by the administrator, a preemption or a lost node
+stays_out TERM 143 143 "Slurm itself has put the job back into the queue"
+export SLURM_RESTART_COUNT=1
+stays_out TERM 143 143 "the job is cancelled and stays out of the queue"
+unset SLURM_RESTART_COUNT
+: >"$work/job" # slurmctld does not answer
+goes_back USR1 0 "saved when Slurm asked for it"
+stays_out TERM 0 1 "Slurm does not say whether the job is cancelled"
 refuses "no run folder" 2 "first argument is the run folder" slurm --config a.yaml
 refuses "submitted elsewhere" 2 "submit from the project's folder" with env SLURM_SUBMIT_DIR="$work" bash $launch/slurm.sbatch "$work/run" --config a.yaml
 

@@ -1,14 +1,6 @@
-/* Damaged and lying containers of .pt files: zip archives and the legacy form. */
-#include "train/formats/pt.h"
-
-#include "pt_files.h"
+/* Damaged and lying zip archives as .pt files. The legacy form: test_pt_legacy.c. */
+#include "pt_bytes.h"
 #include "train/formats/zip_records.h"
-#include "tw_test.h"
-
-static const char PLAIN[] = DICT(TENSOR(FOUR, "K\0", "(K\4t", "(K\1t"));
-
-static unsigned char *file; /* the file under test, in memory; capacity well above its size */
-static size_t size;
 
 static void load_file(const char *path) {
     FILE *f = fopen(path, "rb");
@@ -21,34 +13,6 @@ static void load_file(const char *path) {
 
 static void plain_archive(void) {
     load_file(pt_archive(PLAIN, sizeof PLAIN - 1));
-}
-
-static tw_status load_bytes(const unsigned char *bytes, size_t n, float *values) {
-    FILE *f = fopen(pt_path(), "wb");
-    ck_assert_ptr_nonnull(f);
-    if (n) ck_assert_uint_eq(fwrite(bytes, 1, n, f), n);
-    fclose(f);
-    tw_weights *w;
-    tw_status status = tw_pt_open(pt_path(), &w);
-    if (!status) {
-        for (int64_t i = 0; i < tw_weights_count(w) && !status; i++) {
-            ck_assert_int_le(tw_weights_at(w, i)->count, 64);
-            status = tw_weights_read_f32(w, i, values, tw_weights_at(w, i)->count);
-        }
-        if (!status && tw_weights_count(w) == 1) ck_assert_str_eq(tw_weights_at(w, 0)->name, "w");
-    }
-    tw_weights_close(w); /* NULL if it could not be opened */
-    return status;
-}
-
-/* The file as it is now must be refused. */
-static void refuse(tw_status code, const char *part) {
-    float values[64];
-    TW_ASSERT_FAILS(load_bytes(file, size, values), code, part);
-    ck_assert_msg(strstr(tw_last_error(), pt_path()) != NULL, "'%s' lacks the file", tw_last_error());
-    unlink(pt_path());
-    free(file);
-    file = NULL;
 }
 
 /* The directory's record of entry number i of the plain archive (data.pkl, byteorder, data/0, version), the
@@ -345,94 +309,7 @@ START_TEST(survives_every_changed_byte) {
 }
 END_TEST
 
-/* ---- the legacy form ---- */
-
-static const char MAGIC[] = "\x80\2\x8a\x0al\xfc\x9c\x46\xf9 j\xa8P\x19.";
-static const char VERSION[] = "\x80\2M\xe9\3.";
-static const char SYSTEM[] = "\x80\2}X\x0d\0\0\0little_endian\x88s.";
-static const char KEYS[] = "\x80\2]" U("\1", "0") "a.";
-static const float VALUES[] = {1, 2, 3, 4};
-
-static void append(const void *bytes, size_t n) {
-    memcpy(file + size, bytes, n);
-    size += n;
-}
-#define APPEND(literal) append(literal, sizeof(literal) - 1)
-
-static void legacy(const char *system, size_t system_size, const char *keys, size_t keys_size,
-                   int64_t count) {
-    file = calloc(1, 1 << 16);
-    size = 0;
-    APPEND(MAGIC);
-    APPEND(VERSION);
-    append(system, system_size);
-    APPEND(PLAIN);
-    append(keys, keys_size);
-    append(&count, sizeof count);
-    append(VALUES, sizeof VALUES);
-}
-
-START_TEST(refuses_legacy_lies) {
-    float values[64] = {0};
-    legacy(SYSTEM, sizeof SYSTEM - 1, KEYS, sizeof KEYS - 1, 4);
-    TW_ASSERT_OK(load_bytes(file, size, values));
-    ck_assert(values[0] == 1 && values[3] == 4);
-    for (size_t n = 0; n < size; n++)
-        ck_assert_msg(load_bytes(file, n, values) != TW_OK, "accepted when cut to %zu bytes", n);
-    for (size_t i = 0; i < size - sizeof VALUES; i++) { /* no crash, whatever it says */
-        file[i] ^= 0xff;
-        if (load_bytes(file, size, values) != TW_OK) ck_assert_str_ne(tw_last_error(), "");
-        file[i] ^= 0xff;
-    }
-    free(file);
-    legacy(SYSTEM, sizeof SYSTEM - 1, KEYS, sizeof KEYS - 1, (int64_t)1 << 60);
-    refuse(TW_ERR_FORMAT, "storage '0' has 1152921504606846976 elements, 4 are expected");
-    legacy(SYSTEM, sizeof SYSTEM - 1, KEYS, sizeof KEYS - 1, -1);
-    refuse(TW_ERR_FORMAT, "has -1 elements");
-    static const char big[] = "\x80\2}X\x0d\0\0\0little_endian\x89s.", silent[] = "\x80\2}.";
-    legacy(big, sizeof big - 1, KEYS, sizeof KEYS - 1, 4);
-    refuse(TW_ERR_UNSUPPORTED, "big-endian");
-    legacy(silent, sizeof silent - 1, KEYS, sizeof KEYS - 1, 4);
-    refuse(TW_ERR_FORMAT, "does not say its byte order");
-    static const char none[] = "\x80\2].", other[] = "\x80\2]" U("\1", "7") "a.",
-                      twice[] = "\x80\2](" U("\1", "0") U("\1", "0") "e.", code[] = "cos\nsystem\n(Vid\ntR.";
-    legacy(SYSTEM, sizeof SYSTEM - 1, none, sizeof none - 1, 4);
-    refuse(TW_ERR_FORMAT, "list of storages does not match");
-    legacy(SYSTEM, sizeof SYSTEM - 1, other, sizeof other - 1, 4);
-    refuse(TW_ERR_FORMAT, "list of storages does not match");
-    legacy(SYSTEM, sizeof SYSTEM - 1, twice, sizeof twice - 1, 4);
-    refuse(TW_ERR_FORMAT, "list of storages does not match");
-    legacy(SYSTEM, sizeof SYSTEM - 1, code, sizeof code - 1, 4);
-    refuse(TW_ERR_UNSUPPORTED, "GLOBAL");
-    legacy(code, sizeof code - 1, KEYS, sizeof KEYS - 1, 4);
-    refuse(TW_ERR_UNSUPPORTED, "GLOBAL");
-}
-END_TEST
-
-START_TEST(says_what_else_it_may_be) {
-    static const struct {
-        const char *bytes, *part;
-    } others[] = {{"<!DOCTYPE html>", "may be a web page"},
-                  {"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"},
-                  {"\x89HDF\r\n\x1a\n", "HDF5"},
-                  {"12345678{\"a\":", "safetensors"},
-                  {"\x80\2}.", "not a file of torch.save"}};
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++) {
-        file = calloc(1, 64);
-        size = strlen(others[i].bytes);
-        memcpy(file, others[i].bytes, size);
-        refuse(TW_ERR_FORMAT, others[i].part);
-    }
-    file = calloc(1, 1);
-    size = 0;
-    refuse(TW_ERR_FORMAT, "the file is empty");
-    tw_weights *w;
-    TW_ASSERT_FAILS(tw_pt_open("/nonexistent.pt", &w), TW_ERR_IO, "cannot open /nonexistent.pt");
-    TW_ASSERT_FAILS(tw_pt_open("/tmp", &w), TW_ERR_IO, "/tmp: it is a folder, not a file");
-}
-END_TEST
-
 TW_TEST_MAIN("pt_damaged", refuses_wrong_crc, refuses_bad_names, refuses_two_of_a_name,
              refuses_sizes_beyond_the_file, refuses_overlaps, refuses_contradictions,
              refuses_what_it_does_not_read, refuses_byte_orders, refuses_zip64_lies, refuses_bad_directories,
-             survives_every_changed_byte, refuses_legacy_lies, says_what_else_it_may_be)
+             survives_every_changed_byte)

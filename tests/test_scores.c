@@ -1,5 +1,5 @@
 /* Scores of predictions, against counts worked out by hand, and what a prediction file must not be. The files
- * and scores as a whole are compared in test_commands.sh. */
+ * and scores as a whole are compared in test_evaluate.c. */
 #include "train/scores.h"
 #include "tw_test.h"
 

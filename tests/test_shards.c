@@ -1,42 +1,14 @@
-#include "data/atomic_file.h"
+/* Shards read: as the original tool writes them, as this program does, damaged ones. */
 #include "data/files.h"
-#include "data/lmdb_env.h"
 #include "data/shard_pair.h"
-#include "data/shard_writer.h"
 #include "data/shards.h"
-#include "tw_test.h"
+#include "raw_lmdb.h"
+#include "shard_split.h"
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <pthread.h>
-#include <signal.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define GOLDEN TW_SOURCE_DIR "/tests/golden/shards"
-
-static char root[64];
-
-static void make_root(void) {
-    snprintf(root, sizeof root, "/tmp/tw-shards-XXXXXX");
-    ck_assert_ptr_nonnull(mkdtemp(root));
-}
-
-static const char *in_root(const char *name) {
-    static char paths[4][256];
-    static int turn;
-    turn = (turn + 1) % 4;
-    snprintf(paths[turn], sizeof paths[turn], "%s/%s", root, name);
-    return paths[turn];
-}
-
-static void remove_root(void) {
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf %s", root);
-    ck_assert_int_eq(system(command), 0);
-}
 
 static size_t from_hex(const char *hex, uint8_t *out) {
     size_t n = strlen(hex) / 2;
@@ -46,10 +18,6 @@ static size_t from_hex(const char *hex, uint8_t *out) {
         out[i] = (uint8_t)byte;
     }
     return n;
-}
-
-static tw_id id_of(const char *text, bool is_integer) {
-    return (tw_id){text, strlen(text), is_integer};
 }
 
 static tw_id id_of_json(const json_t *v, char text[32]) {
@@ -97,16 +65,6 @@ static void check_images(tw_reader *reader, const json_t *ids, const json_t *pay
         TW_ASSERT_OK(tw_dataset_image_at(reader, index, &found, &again));
         ck_assert_str_eq(found.text, json_string_value(id));
         ck_assert_mem_eq(again.data, wanted, size);
-    }
-}
-
-static void check_order(tw_reader *reader, int64_t count) {
-    char last[TW_ID_MAX_BYTES + 1] = "";
-    for (int64_t i = 0; i < count; i++) {
-        tw_id id;
-        TW_ASSERT_OK(tw_dataset_image_at(reader, i, &id, NULL));
-        ck_assert_int_lt(strcmp(last, id.text), 0);
-        snprintf(last, sizeof last, "%s", id.text);
     }
 }
 
@@ -166,131 +124,17 @@ END_TEST
 
 /* ---- what this program writes ---- */
 
-enum { IMAGES = 400, PAIRS = 1000 };
-
-/* A made-up file with a JPEG's first bytes: shards do not look further. */
-static size_t make_image(int k, uint8_t *out) {
-    size_t size = 3 + (size_t)(k * 37 % 9000);
-    for (size_t i = 0; i < size; i++) out[i] = (uint8_t)(i * 31 + (size_t)k);
-    memcpy(out, "\xff\xd8\xff", 3);
-    return size;
-}
-
-static void write_split(const char *name, int shards, tw_shard_format format) {
-    tw_shard_writer *w;
-    TW_ASSERT_OK(
-        tw_shard_writer_open(in_root(name), &(tw_shard_options){.shards = shards, .format = format}, &w));
-    uint8_t data[9100];
-    char text[64], number[32], other[32];
-    for (int k = 0; k < IMAGES; k++) {
-        snprintf(number, sizeof number, k % 2 ? "%d" : "id/%d", k);
-        tw_id id = id_of(number, k % 2);
-        bool found;
-        TW_ASSERT_OK(tw_shard_writer_has_image(w, &id, &found));
-        ck_assert(!found);
-        TW_ASSERT_OK(tw_shard_writer_image(w, &id, data, make_image(k, data)));
-        TW_ASSERT_OK(tw_shard_writer_has_image(w, &id, &found));
-        ck_assert(found);
-    }
-    tw_id first = id_of("1", true);
-    TW_ASSERT_FAILS(tw_shard_writer_image(w, &first, "x", 1), TW_ERR_ARGUMENT, "'1' is there already");
-    for (int k = 0; k < PAIRS; k++) {
-        snprintf(number, sizeof number, k % IMAGES % 2 ? "%d" : "id/%d", k % IMAGES);
-        snprintf(other, sizeof other, "%d", k + 7);
-        snprintf(text, sizeof text, "第 %d 句", k);
-        tw_id image_id = id_of(number, k % IMAGES % 2), text_id = id_of(other, k % 3);
-        TW_ASSERT_OK(tw_shard_writer_pair(w, &image_id, &text_id, text, strlen(text)));
-    }
-    ck_assert_int_ne(access(in_root(name), F_OK), 0);
-    TW_ASSERT_OK(tw_shard_writer_finish(w));
-    tw_shard_writer_close(w);
-}
-
-static void check_split(const char *name) {
-    tw_dataset *d, *same;
-    tw_reader *reader;
-    TW_ASSERT_OK(tw_dataset_open(in_root(name), &d));
-    TW_ASSERT_OK(tw_dataset_open(in_root(name), &same)); /* the environments are shared */
-    ck_assert_int_eq(tw_dataset_images(d), IMAGES);
-    ck_assert_int_eq(tw_dataset_pairs(same), PAIRS);
-    TW_ASSERT_OK(tw_reader_open(d, &reader));
-    uint8_t data[9100];
-    char number[32], text[64];
-    for (int k = 0; k < IMAGES; k++) {
-        tw_bytes got;
-        snprintf(number, sizeof number, k % 2 ? "%d" : "id/%d", k);
-        size_t size = make_image(k, data);
-        TW_ASSERT_OK(tw_dataset_image(reader, number, strlen(number), &got));
-        ck_assert(got.size == size && memcmp(got.data, data, size) == 0);
-    }
-    for (int k = 0; k < PAIRS; k++) {
-        tw_pair pair;
-        TW_ASSERT_OK(tw_dataset_pair(reader, k, &pair));
-        snprintf(text, sizeof text, "第 %d 句", k);
-        ck_assert_str_eq(pair.text, text);
-        ck_assert(pair.image_id.is_integer == (k % IMAGES % 2 != 0) &&
-                  pair.text_id.is_integer == (k % 3 != 0));
-        ck_assert_int_eq(atoi(pair.text_id.text), k + 7);
-    }
-    check_order(reader, IMAGES);
-    tw_bytes bytes;
-    tw_pair pair;
-    TW_ASSERT_FAILS(tw_dataset_image(reader, "999", 3, &bytes), TW_ERR_NOT_FOUND, "no image '999'");
-    TW_ASSERT_FAILS(tw_dataset_image(reader, "num_images", 10, &bytes), TW_ERR_NOT_FOUND, "num_images");
-    TW_ASSERT_FAILS(tw_dataset_image(reader, "", 0, &bytes), TW_ERR_NOT_FOUND, "no image");
-    TW_ASSERT_FAILS(tw_dataset_pair(reader, PAIRS, &pair), TW_ERR_ARGUMENT, "no pair 1000");
-    TW_ASSERT_FAILS(tw_dataset_pair(reader, -1, &pair), TW_ERR_ARGUMENT, "no pair -1");
-    TW_ASSERT_FAILS(tw_dataset_image_at(reader, IMAGES, NULL, &bytes), TW_ERR_ARGUMENT,
-                    "no image number 400");
-    tw_reader_close(reader);
-    tw_dataset_close(same);
-    tw_dataset_close(d);
-}
-
 START_TEST(reads_what_it_writes) {
-    make_root();
     write_split("one", 0, TW_SHARDS_RAW);
     check_split("one");
     write_split("original", 1, TW_SHARDS_ORIGINAL);
     check_split("original");
     write_split("eight", 8, TW_SHARDS_RAW);
-    ck_assert_int_eq(access(in_root("eight/imgs-00007-of-00008/data.mdb"), F_OK), 0);
+    ck_assert_int_eq(access(temp_path("eight/imgs-00007-of-00008/data.mdb"), F_OK), 0);
     check_split("eight");
     write_split("deep/er/split", 1, TW_SHARDS_RAW);
     check_split("deep/er/split");
-    remove_root();
-}
-END_TEST
-
-/* Much more than the first map holds, in values of every size. */
-START_TEST(grows_its_map) {
-    make_root();
-    tw_shard_writer *w;
-    TW_ASSERT_OK(tw_shard_writer_open(in_root("big"), &(tw_shard_options){.shards = 1}, &w));
-    size_t size = 6 << 20, total = 0;
-    uint8_t *data = calloc(1, size);
-    memcpy(data, "\xff\xd8\xff", 3);
-    char number[16];
-    int images = 0;
-    for (int k = 0; total < (size_t)200 << 20; k++, images++, total += size) {
-        snprintf(number, sizeof number, "%d", k);
-        tw_id id = id_of(number, true);
-        TW_ASSERT_OK(tw_shard_writer_image(w, &id, data, k % 3 ? size : 1000));
-    }
-    for (int k = 0; k < 20000; k++) {
-        snprintf(number, sizeof number, "%d", k);
-        tw_id id = id_of(number, true);
-        TW_ASSERT_OK(tw_shard_writer_pair(w, &id, &id, "文", 3));
-    }
-    TW_ASSERT_OK(tw_shard_writer_finish(w));
-    tw_shard_writer_close(w);
-    free(data);
-    tw_dataset *d;
-    TW_ASSERT_OK(tw_dataset_open(in_root("big"), &d));
-    ck_assert_int_eq(tw_dataset_images(d), images);
-    ck_assert_int_eq(tw_dataset_pairs(d), 20000);
-    tw_dataset_close(d);
-    remove_root();
+    remove_folder();
 }
 END_TEST
 
@@ -319,10 +163,9 @@ static void *read_some(void *arg) {
 }
 
 START_TEST(many_threads_read) {
-    make_root();
     write_split("one", 3, TW_SHARDS_RAW);
     tw_dataset *d;
-    TW_ASSERT_OK(tw_dataset_open(in_root("one"), &d));
+    TW_ASSERT_OK(tw_dataset_open(temp_path("one"), &d));
     pthread_t threads[8];
     worker workers[8];
     for (int i = 0; i < 8; i++) {
@@ -337,57 +180,41 @@ START_TEST(many_threads_read) {
         ck_assert_int_eq(workers[i].bytes, workers[0].bytes);
     }
     tw_dataset_close(d);
-    remove_root();
+    remove_folder();
 }
 END_TEST
 
 /* ---- refusals ---- */
 
 START_TEST(refuses_missing_and_half_sets) {
-    make_root();
     tw_dataset *d;
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("none"), &d), TW_ERR_NOT_FOUND, "/none: No such file");
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("none"), &d), TW_ERR_NOT_FOUND, "/none: No such file");
     ck_assert_ptr_null(d);
-    TW_ASSERT_FAILS(tw_dataset_open(root, &d), TW_ERR_NOT_FOUND, "holds no 'imgs'");
-    ck_assert_int_eq(mkdir(in_root("imgs"), 0755), 0);
-    TW_ASSERT_FAILS(tw_dataset_open(root, &d), TW_ERR_NOT_FOUND, "data.mdb");
+    TW_ASSERT_FAILS(tw_dataset_open(own_folder(), &d), TW_ERR_NOT_FOUND, "holds no 'imgs'");
+    ck_assert_int_eq(mkdir(temp_path("imgs"), 0755), 0);
+    TW_ASSERT_FAILS(tw_dataset_open(own_folder(), &d), TW_ERR_NOT_FOUND, "data.mdb");
     write_split("two", 2, TW_SHARDS_RAW);
-    ck_assert_int_eq(rename(in_root("two/imgs-00001-of-00002"), in_root("away")), 0);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("two"), &d), TW_ERR_FORMAT, "1 of 2 environments");
-    ck_assert_int_eq(mkdir(in_root("two/imgs"), 0755), 0);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("two"), &d), TW_ERR_FORMAT, "holds both");
+    ck_assert_int_eq(rename(temp_path("two/imgs-00001-of-00002"), temp_path("away")), 0);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("two"), &d), TW_ERR_FORMAT, "1 of 2 environments");
+    ck_assert_int_eq(mkdir(temp_path("two/imgs"), 0755), 0);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("two"), &d), TW_ERR_FORMAT, "holds both");
     /* Images alone are a pool to extract features from. */
     write_split("pool", 1, TW_SHARDS_RAW);
-    ck_assert_int_eq(rename(in_root("pool/pairs"), in_root("away2")), 0);
-    TW_ASSERT_OK(tw_dataset_open(in_root("pool"), &d));
+    ck_assert_int_eq(rename(temp_path("pool/pairs"), temp_path("away2")), 0);
+    TW_ASSERT_OK(tw_dataset_open(temp_path("pool"), &d));
     ck_assert_int_eq(tw_dataset_pairs(d), 0);
     ck_assert_int_eq(tw_dataset_images(d), IMAGES);
     tw_dataset_close(d);
-    remove_root();
+    remove_folder();
 }
 END_TEST
-
-/* Changes one key of the pairs of a split, or removes it (value NULL). */
-static void change(const char *environment, const char *key, const char *value, size_t size) {
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_val k = {strlen(key), (void *)key}, v = {size, (void *)value};
-    ck_assert_int_eq(mdb_env_create(&env), 0);
-    ck_assert_int_eq(mdb_env_open(env, environment, MDB_NOLOCK, 0644), 0);
-    ck_assert_int_eq(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    ck_assert_int_eq(mdb_dbi_open(txn, NULL, 0, &dbi), 0);
-    ck_assert_int_eq(value ? mdb_put(txn, dbi, &k, &v, 0) : mdb_del(txn, dbi, &k, NULL), 0);
-    ck_assert_int_eq(mdb_txn_commit(txn), 0);
-    mdb_env_close(env);
-}
 
 static void pair_is_refused(const char *value, size_t size, tw_status code, const char *part) {
     tw_dataset *d;
     tw_reader *reader;
     tw_pair pair;
-    change(in_root("s/pairs"), "5", value, size);
-    TW_ASSERT_OK(tw_dataset_open(in_root("s"), &d));
+    change_raw(temp_path("s/pairs"), "5", value, size);
+    TW_ASSERT_OK(tw_dataset_open(temp_path("s"), &d));
     TW_ASSERT_OK(tw_reader_open(d, &reader));
     TW_ASSERT_FAILS(tw_dataset_pair(reader, 5, &pair), code, part);
     ck_assert_ptr_nonnull(strstr(tw_last_error(), "pair 5: "));
@@ -397,7 +224,6 @@ static void pair_is_refused(const char *value, size_t size, tw_status code, cons
 }
 
 START_TEST(refuses_bad_records) {
-    make_root();
     write_split("s", 1, TW_SHARDS_RAW);
     pair_is_refused("[1,2]", 5, TW_ERR_FORMAT, "not a JSON array [image_id");
     pair_is_refused("[1,2,3]", 7, TW_ERR_FORMAT, "not a JSON array [image_id");
@@ -415,82 +241,69 @@ START_TEST(refuses_bad_records) {
     tw_dataset *d;
     tw_reader *reader;
     tw_bytes bytes;
-    change(in_root("s/imgs"), "1", "!!!", 3);
-    change(in_root("s/imgs"), "3", "YWJj", 4);
-    TW_ASSERT_OK(tw_dataset_open(in_root("s"), &d));
+    change_raw(temp_path("s/imgs"), "1", "!!!", 3);
+    change_raw(temp_path("s/imgs"), "3", "YWJj", 4);
+    TW_ASSERT_OK(tw_dataset_open(temp_path("s"), &d));
     TW_ASSERT_OK(tw_reader_open(d, &reader));
     TW_ASSERT_FAILS(tw_dataset_image(reader, "1", 1, &bytes), TW_ERR_FORMAT, "image 1: base64: '!'");
     TW_ASSERT_FAILS(tw_dataset_image(reader, "3", 1, &bytes), TW_ERR_FORMAT,
                     "image 3: its base64 holds no JPEG");
     tw_reader_close(reader);
     tw_dataset_close(d);
-    change(in_root("s/pairs"), "5", NULL, 0);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, "'num_samples' says 1000");
-    remove_root();
+    change_raw(temp_path("s/pairs"), "5", NULL, 0);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, "'num_samples' says 1000");
+    remove_folder();
 }
 END_TEST
 
 START_TEST(refuses_unfinished_and_newer) {
-    make_root();
     tw_dataset *d;
     write_split("s", 1, TW_SHARDS_RAW);
-    change(in_root("s/pairs"), "999", NULL, 0);
-    change(in_root("s/pairs"), "x", "x", 1);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, "are not '0' to '999'");
-    change(in_root("s/pairs"), "num_samples", NULL, 0);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, "did not end");
-    change(in_root("s/imgs"), "tuwen_format", "2", 1);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_UNSUPPORTED, "written in format 2");
-    remove_root();
+    change_raw(temp_path("s/pairs"), "999", NULL, 0);
+    change_raw(temp_path("s/pairs"), "x", "x", 1);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, "are not '0' to '999'");
+    change_raw(temp_path("s/pairs"), "num_samples", NULL, 0);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, "did not end");
+    change_raw(temp_path("s/imgs"), "tuwen_format", "2", 1);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_UNSUPPORTED, "written in format 2");
+    remove_folder();
 }
 END_TEST
 
-static size_t read_whole(const char *path, uint8_t **data) {
+static size_t read_whole(const char *name, uint8_t **data) {
     size_t size;
-    TW_ASSERT_OK(tw_read_file(path, data, &size));
+    TW_ASSERT_OK(tw_read_file(temp_path(name), data, &size));
     return size;
-}
-
-static void write_whole(const char *path, const uint8_t *data, size_t size) {
-    FILE *f = fopen(path, "wb");
-    ck_assert_ptr_nonnull(f);
-    ck_assert_uint_eq(fwrite(data, 1, size, f), size);
-    ck_assert_int_eq(fclose(f), 0);
 }
 
 /* Cut anywhere: refused with words, never a SIGBUS. */
 START_TEST(refuses_truncated_files) {
-    make_root();
     write_split("s", 1, TW_SHARDS_RAW);
     uint8_t *data;
-    char path[256];
-    snprintf(path, sizeof path, "%s", in_root("s/imgs/data.mdb"));
-    size_t size = read_whole(path, &data);
+    static const char other[256] = "something else";
+    size_t size = read_whole("s/imgs/data.mdb", &data);
     tw_dataset *d;
     for (size_t cut = 0; cut < size; cut += cut < 10000 ? 777 : 4096 * 13) {
-        write_whole(path, data, cut);
-        TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, cut ? "truncated" : "empty");
+        write_bytes("s/imgs/data.mdb", data, cut);
+        TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, cut ? "truncated" : "empty");
     }
-    write_whole(path, data, size - 1);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, "truncated");
-    write_whole(path, (const uint8_t *)path, sizeof path);
-    TW_ASSERT_FAILS(tw_dataset_open(in_root("s"), &d), TW_ERR_FORMAT, "not an LMDB file");
-    write_whole(path, data, size);
-    TW_ASSERT_OK(tw_dataset_open(in_root("s"), &d));
+    write_bytes("s/imgs/data.mdb", data, size - 1);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, "truncated");
+    write_bytes("s/imgs/data.mdb", other, sizeof other);
+    TW_ASSERT_FAILS(tw_dataset_open(temp_path("s"), &d), TW_ERR_FORMAT, "not an LMDB file");
+    write_bytes("s/imgs/data.mdb", data, size);
+    TW_ASSERT_OK(tw_dataset_open(temp_path("s"), &d));
     tw_dataset_close(d);
     free(data);
-    remove_root();
+    remove_folder();
 }
 END_TEST
 
 /* Flipped bytes in the pages that LMDB walks: an error, or a set that reads without a crash. */
 START_TEST(survives_damaged_pages) {
-    make_root();
     write_split("s", 1, TW_SHARDS_RAW);
     uint8_t *data;
-    char path[256];
-    snprintf(path, sizeof path, "%s", in_root("s/pairs/data.mdb"));
-    size_t size = read_whole(path, &data);
+    size_t size = read_whole("s/pairs/data.mdb", &data);
     uint32_t state = 5;
     int refused = 0;
     for (int round = 0; round < 1500; round++) {
@@ -501,11 +314,11 @@ START_TEST(survives_damaged_pages) {
         size_t at = (state >> 4) % size;
         if (round % 2) at = at / 4096 * 4096 + at % 64;
         copy[at] ^= (uint8_t)(1u << (round % 8));
-        write_whole(path, copy, size);
+        write_bytes("s/pairs/data.mdb", copy, size);
         tw_dataset *d;
         tw_reader *reader;
         tw_pair pair;
-        if (tw_dataset_open(in_root("s"), &d) == TW_OK) {
+        if (tw_dataset_open(temp_path("s"), &d) == TW_OK) {
             TW_ASSERT_OK(tw_reader_open(d, &reader));
             for (int64_t k = 0; k < tw_dataset_pairs(d); k++) {
                 tw_status status = tw_dataset_pair(reader, k, &pair);
@@ -520,146 +333,10 @@ START_TEST(survives_damaged_pages) {
     }
     ck_assert_int_gt(refused, 100);
     free(data);
-    remove_root();
+    remove_folder();
 }
 END_TEST
 
-START_TEST(keeps_or_replaces_an_old_split) {
-    make_root();
-    tw_shard_writer *w;
-    write_split("s", 2, TW_SHARDS_RAW);
-    TW_ASSERT_FAILS(tw_shard_writer_open(in_root("s"), &(tw_shard_options){0}, &w), TW_ERR_CONFIG, "already");
-    write_whole(in_root("s/notes.txt"), (const uint8_t *)"mine", 4);
-    /* Given up: the old one stays. */
-    TW_ASSERT_OK(tw_shard_writer_open(in_root("s"), &(tw_shard_options){.replace = true}, &w));
-    char temporary[256];
-    snprintf(temporary, sizeof temporary, "%s", tw_shard_writer_folder(w));
-    ck_assert_int_eq(access(temporary, F_OK), 0);
-    tw_shard_writer_close(w);
-    ck_assert_int_ne(access(temporary, F_OK), 0);
-    check_split("s");
-    TW_ASSERT_OK(tw_shard_writer_open(in_root("s"), &(tw_shard_options){.replace = true}, &w));
-    tw_id id = id_of("5", true);
-    TW_ASSERT_OK(tw_shard_writer_image(w, &id, "\xff\xd8\xff", 3));
-    TW_ASSERT_OK(tw_shard_writer_finish(w));
-    tw_shard_writer_close(w);
-    tw_dataset *d;
-    TW_ASSERT_OK(tw_dataset_open(in_root("s"), &d));
-    ck_assert_int_eq(tw_dataset_images(d), 1);
-    ck_assert_int_eq(tw_dataset_pairs(d), 0);
-    tw_dataset_close(d);
-    ck_assert_int_eq(access(in_root("s/notes.txt"), F_OK), 0);
-    ck_assert_int_ne(access(in_root("s/imgs-00000-of-00002"), F_OK), 0);
-    ck_assert_int_ne(access(temporary, F_OK), 0);
-    remove_root();
-}
-END_TEST
-
-/* ".s.tmp-<this host>.<rest>" */
-static const char *leftover(const char *rest) {
-    static char name[200];
-    char label[TW_WRITER_LABEL];
-    tw_writer_label(label);
-    snprintf(name, sizeof name, ".s.tmp-%.*s.%s", (int)(strrchr(label, '.') - label), label, rest);
-    return in_root(name);
-}
-
-/* A killed process's number is this one's now, as in a container that is started anew. */
-START_TEST(removes_what_a_namesake_left) {
-    make_root();
-    char mine[64], parents[64], containers[64], hosts[64];
-    snprintf(mine, sizeof mine, "%ld-1", (long)getpid());
-    snprintf(parents, sizeof parents, "%ld", (long)getppid()); /* it lives, and may have written this */
-    snprintf(containers, sizeof containers, "%ld-1-1", (long)getpid());
-    snprintf(hosts, sizeof hosts, ".s.tmp-elsewhere.%ld-1", (long)getpid());
-    ck_assert_int_eq(mkdir(leftover(mine), 0700), 0);
-    ck_assert_int_eq(mkdir(leftover(parents), 0700), 0);
-    ck_assert_int_eq(mkdir(leftover(containers), 0700), 0);
-    ck_assert_int_eq(mkdir(in_root(hosts), 0700), 0);
-    write_split("s", 1, TW_SHARDS_RAW);
-    check_split("s");
-    ck_assert_int_ne(access(leftover(mine), F_OK), 0);
-    ck_assert_int_eq(access(leftover(parents), F_OK), 0);
-    ck_assert_int_eq(access(leftover(containers), F_OK), 0);
-    ck_assert_int_eq(access(in_root(hosts), F_OK), 0);
-    remove_root();
-}
-END_TEST
-
-START_TEST(refuses_bad_targets) {
-    make_root();
-    tw_shard_writer *w;
-    write_whole(in_root("file"), (const uint8_t *)"x", 1);
-    TW_ASSERT_FAILS(tw_shard_writer_open(in_root("file/train"), &(tw_shard_options){0}, &w), TW_ERR_IO,
-                    "there is a file of that name");
-    TW_ASSERT_FAILS(tw_shard_writer_open("/proc/none/train", &(tw_shard_options){0}, &w), TW_ERR_IO,
-                    "/proc/none");
-    TW_ASSERT_FAILS(tw_shard_writer_open("..", &(tw_shard_options){0}, &w), TW_ERR_ARGUMENT, "does not name");
-    TW_ASSERT_FAILS(tw_shard_writer_open(in_root("s"), &(tw_shard_options){.shards = 5000}, &w),
-                    TW_ERR_CONFIG, "1 to 1000");
-    TW_ASSERT_FAILS(tw_shard_writer_open(in_root("s"),
-                                         &(tw_shard_options){.shards = 2, .format = TW_SHARDS_ORIGINAL}, &w),
-                    TW_ERR_CONFIG, "one environment");
-    if (geteuid() != 0) {
-        ck_assert_int_eq(chmod(root, 0555), 0);
-        TW_ASSERT_FAILS(tw_shard_writer_open(in_root("s"), &(tw_shard_options){0}, &w), TW_ERR_IO,
-                        "Permission");
-        ck_assert_int_eq(chmod(root, 0755), 0);
-    }
-    remove_root();
-}
-END_TEST
-
-/* Writes until it fails; nothing may stay behind. */
-static void fill_the_disk(const char *part) {
-    tw_shard_writer *w;
-    uint8_t *data = calloc(1, 1 << 20);
-    memcpy(data, "\xff\xd8\xff", 3);
-    TW_ASSERT_OK(tw_shard_writer_open(in_root("s"), &(tw_shard_options){0}, &w));
-    tw_status status = TW_OK;
-    char number[16];
-    for (int k = 0; k < 40 && status == TW_OK; k++) {
-        snprintf(number, sizeof number, "%d", k);
-        tw_id id = id_of(number, true);
-        status = tw_shard_writer_image(w, &id, data, 1 << 20);
-    }
-    if (status == TW_OK) status = tw_shard_writer_finish(w);
-    ck_assert_int_eq(status, TW_ERR_IO);
-    ck_assert_msg(strstr(tw_last_error(), part) != NULL, "%s", tw_last_error());
-    char temporary[256];
-    snprintf(temporary, sizeof temporary, "%s", tw_shard_writer_folder(w));
-    tw_shard_writer_close(w);
-    ck_assert_int_ne(access(temporary, F_OK), 0);
-    ck_assert_int_ne(access(in_root("s"), F_OK), 0);
-    free(data);
-}
-
-START_TEST(says_when_the_disk_is_full) {
-    make_root();
-    if (mount("tmpfs", root, "tmpfs", 0, "size=8m") != 0) {
-        remove_root();
-        TW_SKIP("no right to mount a small file system");
-    }
-    fill_the_disk("full");
-    ck_assert_int_eq(umount(root), 0);
-    remove_root();
-}
-END_TEST
-
-START_TEST(says_when_the_file_may_not_grow) {
-    make_root();
-    signal(SIGXFSZ, SIG_IGN);
-    struct rlimit old, small = {8 << 20, RLIM_INFINITY};
-    ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &old), 0);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &small), 0);
-    fill_the_disk("s.tmp-"); /* EFBIG, or a write that was cut short */
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &old), 0);
-    remove_root();
-}
-END_TEST
-
-TW_TEST_MAIN("shards", reads_original_lmdb, writes_pickles_as_python, reads_what_it_writes, grows_its_map,
-             many_threads_read, refuses_missing_and_half_sets, refuses_bad_records,
-             refuses_unfinished_and_newer, refuses_truncated_files, survives_damaged_pages,
-             keeps_or_replaces_an_old_split, removes_what_a_namesake_left, refuses_bad_targets,
-             says_when_the_disk_is_full, says_when_the_file_may_not_grow)
+TW_TEST_MAIN("shards", reads_original_lmdb, writes_pickles_as_python, reads_what_it_writes, many_threads_read,
+             refuses_missing_and_half_sets, refuses_bad_records, refuses_unfinished_and_newer,
+             refuses_truncated_files, survives_damaged_pages)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Ranks under a real Slurm of two nodes: srun --mpi=pmix, and scripts/launch/slurm.sbatch, which starts again when a rank is killed, goes
-# back into the queue when it is asked to save or a node is lost. Argument: the build folder.
+# back into the queue when it is asked to save, preempted or a node is lost, and does not when it is cancelled. Argument: the build folder.
 set -u
 . tests/shell.sh "$1"
 . tests/slurm_nodes.sh
@@ -34,14 +34,15 @@ holds "srun" timeout 120 srun --mpi=pmix --nodes 2 -n 2 "$tuwen" train "${option
 grep -q "2 ranks start from the same weights" "$work/srun/log.jsonl" && ok || fail "srun: not two ranks"
 
 # A job, as it is submitted, for nodes of this size.
-nodes=1
+nodes=1 partition=all
 submit() { # FOLDER OPTIONS...: sets job
     local folder=$1
     shift
-    job=$(sbatch --parsable --nodes $nodes --ntasks-per-node 2 --gpus-per-node 2 --cpus-per-task 1 --time 5 --output "$work/job-%j.log" \
+    job=$(sbatch --parsable --partition $partition --nodes $nodes --ntasks-per-node 2 --gpus-per-node 2 --cpus-per-task 1 --time 5 --output "$work/job-%j.log" \
         --export=ALL,TW_DELAY=0 scripts/launch/slurm.sbatch "$folder" "${options[@]}" --sample_log "$folder.samples" "$@" 2>"$work/err")
 }
 state() { scontrol -o show job "$job" 2>/dev/null | sed -n 's/.*JobState=\([A-Z_]*\).*/\1/p'; }
+restarts() { scontrol -o show job "$job" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p'; }
 until_state() { # STATES: waits until the job is in one of them, a|b, for two minutes at most
     local now
     for _ in $(seq 1200); do
@@ -54,6 +55,17 @@ until_state() { # STATES: waits until the job is in one of them, a|b, for two mi
 }
 after_step() { # FOLDER STEP
     for _ in $(seq 6000); do grep -qs "\"step\":$2," "$1/log.jsonl" && return; sleep 0.01; done
+}
+last_step() { sed -n 's/.*"event":"step","step":\([0-9]*\),.*/\1/p' "$1/log.jsonl" | tail -n 1; } # FOLDER
+saved_last() { # NAME FOLDER: the last completed step is in the checkpoint, and it was not the run's last
+    local step
+    step=$(last_step "$2")
+    if [ "${step:-1500}" -ge 1500 ]; then fail "$1: the run was over: step $step"
+    elif ! "$tuwen" info "$2/latest" 2>/dev/null | grep -qx " *step: $step"; then fail "$1: step $step is not saved: $(tail -n 9 "$work/job-$job.log")"
+    else ok; fi
+}
+says() { # NAME TEXT: so says the job
+    grep -qF -- "$2" "$work/job-$job.log" && ok || fail "$1: no '$2' in $(tail -n 9 "$work/job-$job.log")"
 }
 ended_whole() { # NAME FOLDER: completed, with the bits of the undisturbed run
     until_state "COMPLETED|FAILED|CANCELLED|TIMEOUT"
@@ -81,11 +93,37 @@ submit "$work/asked" --config "$work/recipe.yaml"
 after_step "$work/asked" 60
 scancel --batch --signal USR1 "$job"
 until_state "PENDING|COMPLETED|FAILED" && [ "$(state)" = PENDING ] && ok || fail "asked to save: the job is $(state), not in the queue"
-grep -q "back into the queue" "$work/job-$job.log" && ok || fail "asked to save: it does not say so"
-saved=$(sed -n 's/.*"event":"step","step":\([0-9]*\),.*/\1/p' "$work/asked/log.jsonl" | tail -n 1)
-[ "${saved:-1500}" -lt 1500 ] && ok || fail "asked to save: the run was over: step $saved"
+says "asked to save" "saved when Slurm asked for it; back into the queue"
+saved_last "asked to save" "$work/asked"
 ended_whole "asked to save" "$work/asked"
-[ "$(scontrol -o show job "$job" | sed -n 's/.*Restarts=\([0-9]*\).*/\1/p')" = 1 ] && ok || fail "asked to save: Slurm has not started it again once"
+[ "$(restarts)" = 1 ] && ok || fail "asked to save: Slurm has not started it again once"
+
+# Cancelled while it runs: the ranks have Slurm's KillWait to save, and the job stays out of the queue; the same line goes on.
+submit "$work/cancelled"
+after_step "$work/cancelled" 60
+scancel "$job"
+until_state "CANCELLED|PENDING|COMPLETED|FAILED" && [ "$(state) $(restarts)" = "CANCELLED 0" ] && ok || fail "cancelled: the job is $(state), started again $(restarts) times"
+says "cancelled" "slurm.sbatch: saved on SIGTERM; the job is cancelled and stays out of the queue"
+saved_last "cancelled" "$work/cancelled"
+submit "$work/cancelled"
+ended_whole "cancelled and submitted again" "$work/cancelled"
+
+# Preempted, which reaches it by the same signals.
+partition=low
+submit "$work/preempted"
+after_step "$work/preempted" 60
+holds "a job that preempts" timeout 120 srun --nodes 2 --exclusive true
+until_state "PENDING|RUNNING|COMPLETED|PREEMPTED|FAILED|CANCELLED" && [ "$(restarts)" = 1 ] && ok || fail "preempted: the job is $(state), started again $(restarts) times"
+says "preempted" "slurm.sbatch: saved on SIGTERM, as the job is preempted; back into the queue"
+ended_whole "preempted" "$work/preempted"
+# Cancelled after that: it is the preemption of this start that counts.
+submit "$work/both"
+after_step "$work/both" 60
+holds "a job that preempts" timeout 120 srun --nodes 2 --exclusive true
+after_step "$work/both" $(($(last_step "$work/both") + 30))
+scancel "$job"
+until_state "CANCELLED|PENDING|COMPLETED|FAILED" && [ "$(state) $(restarts)" = "CANCELLED 1" ] && ok || fail "preempted and cancelled: the job is $(state), started again $(restarts) times"
+partition=all
 
 # A node is lost: the job goes back into the queue.
 nodes=2

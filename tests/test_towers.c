@@ -32,28 +32,6 @@ static const char *path_of(char text[256], const char *group, int step, const ch
     return text;
 }
 
-static tw_model_config config_of(hid_t file, const char *group) {
-#define SIZE(name) golden_int(file, group, name)
-    tw_model_config c = {.embed = SIZE("embed_dim"), .context = SIZE("context_length")};
-    c.image = (tw_image_config){.resolution = SIZE("image_resolution"),
-                                .patch = SIZE("vision_patch_size"),
-                                .width = SIZE("vision_width"),
-                                .layers = SIZE("vision_layers"),
-                                .heads = SIZE("heads"),
-                                .pixel_mean = {0, 0, 0},
-                                .pixel_std = {1, 1, 1}};
-    c.text = (tw_bert_config){.vocabulary = SIZE("vocab_size"),
-                              .positions = SIZE("text_max_position_embeddings"),
-                              .types = SIZE("text_type_vocab_size"),
-                              .hidden = SIZE("text_hidden_size"),
-                              .layers = SIZE("text_num_hidden_layers"),
-                              .heads = SIZE("text_num_attention_heads"),
-                              .intermediate = SIZE("text_intermediate_size")};
-    snprintf(c.name, sizeof c.name, "golden");
-#undef SIZE
-    return c;
-}
-
 static bool pack_text, whole_last_block;
 
 static void record(rig *r, bool training, tw_recompute recompute) {
@@ -77,7 +55,7 @@ static rig rig_open(const char *group, int threads, bool training, tw_recompute 
     rig r = {.group = group};
     const tw_step step = {.gradient_scale = 1};
     r.file = golden_open(TW_SOURCE_DIR "/tests/golden/towers.h5");
-    tw_model_config c = config_of(r.file, group);
+    tw_model_config c = golden_model_config(r.file, group);
     r.batch = golden_int(r.file, group, "batch");
     r.steps = strcmp(group, "/main") == 0 ? golden_int(r.file, group, "steps") : 0;
     TW_ASSERT_OK(tw_test_device(threads, &r.device));

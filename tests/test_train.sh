@@ -212,6 +212,20 @@ stopped "$work/mstop" 6 --mask_ratio 0.5 --micro_batch 10
 holds "resume masked" train "$work/mstop" --mask_ratio 0.5 --micro_batch 10 --resume auto
 same "masked, stopped and resumed" "$work/m/latest" "$work/mstop/latest"
 
+# A folder is one run's at a time, however the second one was meant.
+run "$work/busy" --max_steps 100000 >"$work/busy.out" 2>&1 &
+pid=$!
+until grep -qs '"step":2,' "$work/busy/log.jsonl" || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
+refuses "a folder in use" 1 "log.jsonl is in use: another run writes to this folder" train "$work/busy" --resume auto
+touch "$work/busy/stop"
+wait_for $pid 60
+code=$?
+[ $code = 0 ] && ok || fail "a second run in its folder: exit code $code"
+step=$(readlink "$work/busy/latest" | sed 's/.*_step_\([0-9]*\)\.h5/\1/')
+holds "a folder that is free again" train "$work/busy" --max_steps $((step + 1)) --resume latest
+steps=$(grep -o '"event":"step","step":[0-9]*' "$work/busy/log.jsonl" | sort | uniq -d)
+[ -z "$steps" ] && ok || fail "steps are logged twice: $steps"
+
 # Killed at random instants of the time that a run takes, checkpoint writing included; resumed each time.
 kills=0 saved=0 began=$SECONDS # saved: kills that left a checkpoint
 rm -rf "$work/k"

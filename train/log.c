@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -57,6 +58,21 @@ static off_t complete_length(int fd) {
     return end;
 }
 
+/* Two runs in one folder would overwrite each other's checkpoints. A run that was killed may need moments to
+ * go. File systems that know no locks let everybody in. */
+static tw_status take_folder(const tw_log *log, int fd) {
+    enum { LOOKS = 40 }; /* for four seconds */
+    for (int look = 0; flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK; look++) {
+        if (look == LOOKS)
+            return FAIL(TW_ERR_IO,
+                        "%s is in use: another run writes to this folder; wait for its end, stop it, or "
+                        "choose another --output",
+                        log->path);
+        nanosleep(&(struct timespec){.tv_nsec = 100000000}, NULL);
+    }
+    return TW_OK;
+}
+
 static tw_status open_file(tw_log *log, const char *run_dir) {
     struct stat info;
     TRY(tw_make_folders(run_dir));
@@ -67,10 +83,15 @@ static tw_status open_file(tw_log *log, const char *run_dir) {
     if (fd < 0)
         return FAIL(TW_ERR_IO, "%s: cannot be written: %s; choose another --output", log->path,
                     strerror(errno));
+    tw_status status = take_folder(log, fd);
+    if (status != TW_OK) {
+        close(fd);
+        return status;
+    }
     off_t length = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) ? complete_length(fd) : info.st_size;
     if (length < 0 || (length < info.st_size && ftruncate(fd, length) != 0) ||
         !(log->file = fdopen(fd, "a"))) {
-        tw_status status = FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->path, strerror(errno));
+        status = FAIL(TW_ERR_IO, "%s: cannot be written: %s", log->path, strerror(errno));
         close(fd);
         return status;
     }

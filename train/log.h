@@ -22,8 +22,10 @@ typedef struct tw_log_options {
     double progress_seconds; /* elsewhere: least time between plain progress lines; 0: none are printed */
 } tw_log_options;
 
-/* Opens log.jsonl for appending; what a killed run left of an unfinished last line is cut off. *log is to be
- * closed by tw_log_close. Errors: TW_ERR_IO (the message names the folder or file), TW_ERR_MEMORY. */
+/* Opens log.jsonl for appending; what a killed run left of an unfinished last line is cut off. The file stays
+ * locked (flock) until it is closed, so that the folder is one process's; where another has it, it is waited
+ * for up to four seconds. *log is to be closed by tw_log_close. Errors: TW_ERR_IO (the message names the
+ * folder or file; it is in use), TW_ERR_MEMORY. */
 tw_status tw_log_open(const tw_log_options *options, tw_log **log) TW_MUST_CHECK;
 /* Ends the bar, closes the file, frees the log; returns the first failure to write, if there was one. */
 tw_status tw_log_close(tw_log *log);

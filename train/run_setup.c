@@ -332,6 +332,7 @@ tw_status tw_run_open(tw_run *run, const tw_config *config) {
 
 tw_status tw_run_close(tw_run *run) {
     tw_checkpoint_writer_free(run->saving.writer); /* first: it names the model's parameters */
+    tw_comm_free(run->comm); /* before what a run that fails in mid-step still sends and receives */
     if (run->device) run->device->pinned_release(run->device, run->saving.room);
     if (run->stepper && tw_stepper_wait_inputs(run->stepper) != TW_OK)
         tw_log_warning(run->rank_log, "%s", tw_last_error()); /* of a run that has failed before */
@@ -350,7 +351,6 @@ tw_status tw_run_close(tw_run *run) {
     tw_pool_free(run->pool);
     tw_dataset_close(run->val);
     tw_dataset_close(run->train);
-    tw_comm_free(run->comm);
     tw_device_free(run->device);
     tw_history_free(&run->history);
     free(run->val_image);

@@ -3,6 +3,7 @@
 #include "autograd/cuda/cudnn_backend.h"
 #include "autograd/cuda/device_cuda.h"
 #include "autograd/cuda/dnn_notes.h"
+#include "autograd/cuda/dnn_trial.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -106,23 +107,86 @@ static void note_tensors(tw_dnn_plan *p, const tw_dnn_graph *g) {
     }
 }
 
-static tw_status build(cudnn *l, tw_dnn_plan *p, const tw_dnn_graph *g) {
-    cudnnBackendDescriptor_t graph;
-    TRY(tw_cudnn_lower(g, l->handle, &p->all, &graph));
-    note_tensors(p, g);
-    return tw_cudnn_choose(g, graph, l->handle, &p->all, &p->plan, &p->scratch);
+/* Memory for every tensor of the plan; a finished pack cannot be changed, so each run has its own. */
+static tw_status fill_pack(const tw_dnn_plan *p, void *const slot[TW_DNN_SLOTS], void *scratch,
+                           cudnnBackendDescriptor_t pack) {
+    const void *pointer[TW_DNN_TENSORS];
+    for (int i = 0; i < p->count; i++)
+        pointer[i] = p->slot[i] == TW_DNN_VALUE ? (const void *)&p->value[i] : slot[p->slot[i]];
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, p->count, p->id));
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, p->count, pointer));
+    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &scratch));
+    return tw_cudnn_finish(pack, "naming a graph's tensors");
 }
 
-/* As it was described, or else with f32 inside. Of what is refused either way the first reason is noted. */
-static tw_status build_either(cudnn *l, tw_dnn_plan *p, tw_dnn_graph *g) {
+static tw_status execute(const cudnn *l, const tw_dnn_plan *p, cudnnBackendDescriptor_t plan,
+                         void *const slot[TW_DNN_SLOTS], void *scratch) {
+    tw_cudnn_descriptors own = {0};
+    cudnnBackendDescriptor_t pack;
+    TRY(tw_cudnn_create(&own, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack));
+    tw_status status = fill_pack(p, slot, scratch, pack);
+    if (status == TW_OK)
+        status = tw_cudnn_status(cudnnBackendExecute(l->handle, plan, pack), "running a graph");
+    tw_cudnn_release(&own, 0);
+    return status;
+}
+
+/* ---- trying ---- */
+
+typedef struct trial {
+    tw_device *device;
+    const cudnn *l;
+    const tw_dnn_plan *p;
+    const tw_dnn_graph *g;
+    tw_dnn_trial memory;
+    bool begun, enough;
+} trial;
+
+static tw_status run_once(trial *t, cudnnBackendDescriptor_t plan, size_t scratch) {
+    tw_device *d = t->device;
+    bool enough;
+    if (!t->begun) TRY(tw_dnn_trial_begin(d, t->g, &t->memory, &t->enough));
+    t->begun = true;
+    if (!t->enough) return TW_OK;
+    TRY(tw_dnn_trial_room(&t->memory, scratch, &enough));
+    if (!enough) return TW_OK;
+    TRY(execute(t->l, t->p, plan, t->memory.slot, t->memory.scratch));
+    return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+/* Where there is no room for it, the plan is taken at the library's word. What fails here is no error of the
+ * program's: the next plan, or own kernels, take its place. */
+static tw_status try_plan(void *context, cudnnBackendDescriptor_t plan, size_t scratch) {
     char why[512];
-    tw_status status = build(l, p, g);
+    if (run_once(context, plan, scratch) == TW_OK) return TW_OK;
+    snprintf(why, sizeof why, "%s", tw_last_error());
+    (void)cudaGetLastError(); /* of a launch that was refused */
+    return FAIL(TW_ERR_UNSUPPORTED, "a plan does not run: %s", why);
+}
+
+static tw_status build(tw_device *d, cudnn *l, tw_dnn_plan *p, const tw_dnn_graph *g) {
+    cudnnBackendDescriptor_t graph;
+    trial t = {.device = tw_cuda_itself(d), .l = l, .p = p, .g = g};
+    const tw_cudnn_try try = {try_plan, &t};
+    TRY(tw_cudnn_lower(g, l->handle, &p->all, &graph));
+    note_tensors(p, g);
+    tw_status status = tw_cudnn_choose(g, graph, l->handle, &try, &p->all, &p->plan, &p->scratch);
+    tw_dnn_trial_end(&t.memory);
+    return status;
+}
+
+/* ---- plans ---- */
+
+/* As it was described, or else with f32 inside. Of what is refused either way the first reason is noted. */
+static tw_status build_either(tw_device *d, cudnn *l, tw_dnn_plan *p, tw_dnn_graph *g) {
+    char why[512];
+    tw_status status = build(d, l, p, g);
     if (status == TW_OK || status == TW_ERR_MEMORY) return status;
     snprintf(why, sizeof why, "%s", tw_last_error());
     if (tw_dnn_widen(g)) {
         tw_cudnn_release(&p->all, 0);
         p->count = 0;
-        status = build(l, p, g);
+        status = build(d, l, p, g);
     }
     if (status == TW_OK) return TW_OK;
     tw_cudnn_release(&p->all, 0);
@@ -147,7 +211,7 @@ tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe descr
         if (!p) return FAIL(TW_ERR_MEMORY, "out of memory");
         p->key = *key;
         describe(key, &g);
-        tw_status status = build_either(l, p, &g);
+        tw_status status = build_either(d, l, p, &g);
         if (status == TW_ERR_MEMORY) {
             free_plan(p);
             return status;
@@ -164,28 +228,10 @@ size_t tw_dnn_scratch(const tw_dnn_plan *plan) {
     return plan->scratch;
 }
 
-/* Memory for every tensor of the plan; a finished pack cannot be changed, so each run has its own. */
-static tw_status fill_pack(const tw_dnn_plan *p, void *const slot[TW_DNN_SLOTS], void *scratch,
-                           cudnnBackendDescriptor_t pack) {
-    const void *pointer[TW_DNN_TENSORS];
-    for (int i = 0; i < p->count; i++)
-        pointer[i] = p->slot[i] == TW_DNN_VALUE ? (const void *)&p->value[i] : slot[p->slot[i]];
-    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, CUDNN_TYPE_INT64, p->count, p->id));
-    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, p->count, pointer));
-    TRY(tw_cudnn_set(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &scratch));
-    return tw_cudnn_finish(pack, "naming a graph's tensors");
-}
-
 tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_DNN_SLOTS], void *scratch) {
     cudnn *l = state_of(d);
-    tw_cudnn_descriptors own = {0};
-    cudnnBackendDescriptor_t pack;
     (void)tw_cuda_stream(d, TW_QUEUE_COMPUTE); /* makes the device current */
-    TRY(tw_cudnn_create(&own, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack));
-    tw_status status = fill_pack(plan, slot, scratch, pack);
-    if (status == TW_OK)
-        status = tw_cudnn_status(cudnnBackendExecute(l->handle, plan->plan, pack), "running a graph");
-    tw_cudnn_release(&own, 0);
+    tw_status status = execute(l, plan, plan->plan, slot, scratch);
     l->notes.runs += status == TW_OK;
     return status;
 }

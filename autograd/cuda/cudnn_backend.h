@@ -50,10 +50,15 @@ tw_status tw_cudnn_lower(const tw_dnn_graph *g, cudnnHandle_t handle, tw_cudnn_d
 tw_status tw_cudnn_propose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, bool fallback,
                            tw_cudnn_place place, tw_cudnn_descriptors *all,
                            cudnnBackendDescriptor_t config[TW_CUDNN_CONFIGS], int *count) TW_MUST_CHECK;
-/* The first of their execution plans that needs no more scratch than the rules allow; TW_ERR_UNSUPPORTED
- * where there is none. */
+/* Runs a plan once: what is not TW_OK is a reason not to use it. */
+typedef struct tw_cudnn_try {
+    tw_status (*run)(void *context, cudnnBackendDescriptor_t plan, size_t scratch);
+    void *context;
+} tw_cudnn_try;
+/* The first of their execution plans that needs no more scratch than the rules allow, and runs;
+ * TW_ERR_UNSUPPORTED where there is none. */
 tw_status tw_cudnn_choose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, cudnnHandle_t handle,
-                          tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan,
-                          size_t *scratch) TW_MUST_CHECK;
+                          const tw_cudnn_try *trial, tw_cudnn_descriptors *all,
+                          cudnnBackendDescriptor_t *plan, size_t *scratch) TW_MUST_CHECK;
 
 #endif

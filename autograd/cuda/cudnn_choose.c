@@ -109,7 +109,8 @@ static tw_status make_plan(cudnnBackendDescriptor_t config, cudnnHandle_t handle
 }
 
 tw_status tw_cudnn_choose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph, cudnnHandle_t handle,
-                          tw_cudnn_descriptors *all, cudnnBackendDescriptor_t *plan, size_t *scratch) {
+                          const tw_cudnn_try *trial, tw_cudnn_descriptors *all,
+                          cudnnBackendDescriptor_t *plan, size_t *scratch) {
     size_t limit = g->rules.most_scratch ? g->rules.most_scratch : SIZE_MAX;
     char why[512] = "no engine keeps the rules";
     for (int fallback = 0; fallback < 2; fallback++) {
@@ -121,6 +122,7 @@ tw_status tw_cudnn_choose(const tw_dnn_graph *g, cudnnBackendDescriptor_t graph,
         for (int i = 0; i < count && status != TW_ERR_MEMORY; i++) {
             int proposed = all->count;
             status = make_plan(config[i], handle, limit, all, plan, scratch);
+            if (status == TW_OK) status = trial->run(trial->context, *plan, *scratch);
             if (status == TW_OK) return TW_OK;
             snprintf(why, sizeof why, "%s", tw_last_error());
             tw_cudnn_release(all, proposed);

@@ -75,6 +75,10 @@ bool tw_cuda_capturing(const tw_device *d) {
     return of(d)->capturing;
 }
 
+tw_device *tw_cuda_itself(const tw_device *d) {
+    return &of(d)->base;
+}
+
 void tw_cuda_set_tf32(tw_device *d, bool allowed) {
     of(d)->tf32 = allowed;
 }

@@ -21,6 +21,8 @@ void **tw_cuda_slot(tw_device *d, tw_cuda_library library, void (*release)(void 
 /* Whether the compute queue is being captured: what must not be captured (allocation, building plans,
  * waiting) should have happened before. */
 bool tw_cuda_capturing(const tw_device *d);
+/* The device itself, whose memory is real, where `d` is a copy to plan on (train/memory_need.c). */
+tw_device *tw_cuda_itself(const tw_device *d);
 
 #ifdef __cplusplus
 }

@@ -90,6 +90,10 @@ bool tw_cuda_capturing(const tw_device *d) {
     return tw_shim_of(d)->capturing;
 }
 
+tw_device *tw_cuda_itself(const tw_device *d) {
+    return &tw_shim_of(d)->base;
+}
+
 tw_status tw_cuda_check_driver(void) {
     return TW_OK;
 }

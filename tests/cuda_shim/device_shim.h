@@ -15,6 +15,8 @@ int tw_shim_graph_runs(void);
 /* Graphs of which this says so have no plan from here on; NULL: all have one. */
 struct tw_dnn_graph;
 void tw_shim_refuse_graphs(bool (*refuses)(const struct tw_dnn_graph *g));
+/* Whether products within graphs count also what they are told not to, as a library may; false at first. */
+void tw_shim_count_all(bool all);
 
 /* Work of the compute queue: run(a copy of the `bytes` at context). At once, or, of a late device, when the
  * host has to wait for it; or never, if it is captured. */

@@ -1,9 +1,12 @@
 /* Graphs for the shim: each operation of a graph in order, on the host, in f64, rounded to the type of what
  * it writes. It promises as little as the library might: what matmul is told not to count is NaN within the
- * graph and left as it is in memory. Every second device has no plans, so that own kernels are tested too.
- * TW_SHIM_REFUSES=1 in the environment: it has a kernel for no graph. */
+ * graph and left as it is in memory; or it is counted like all else (tw_shim_count_all). Every second device
+ * has no plans, so that own kernels are tested too. TW_SHIM_REFUSES=1 in the environment: it has a kernel for
+ * no graph. */
 #include "autograd/cuda/cuda.h"
 #include "autograd/cuda/dnn_notes.h"
+#include "autograd/cuda/dnn_trial.h"
+#include "autograd/cuda/slot.h"
 #include "device_shim.h"
 #include "dnn_values.h"
 
@@ -56,6 +59,8 @@ static bool is_refused_either_way(tw_dnn_graph *g) {
     return is_refused(g) && (!tw_dnn_widen(g) || is_refused(g));
 }
 
+static tw_status try_once(tw_device *d, const tw_dnn_plan *p);
+
 tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe describe, tw_dnn_plan **out) {
     *out = NULL;
     if (!allowed || !tw_shim_device_fuses(d)) return TW_OK;
@@ -74,7 +79,8 @@ tw_status tw_dnn_find(tw_device *d, const tw_dnn_key *key, tw_dnn_describe descr
     plans = p;
     if (p->refused) tw_dnn_notes_refusal(&notes, &p->graph, "the shim was told to refuse it");
     *out = p->refused ? NULL : p;
-    return p->graph.full ? FAIL(TW_ERR_ARGUMENT, "a graph of too many parts") : TW_OK;
+    if (p->graph.full) return FAIL(TW_ERR_ARGUMENT, "a graph of too many parts");
+    return p->refused ? TW_OK : try_once(d, p);
 }
 
 size_t tw_dnn_scratch(const tw_dnn_plan *plan) {
@@ -170,10 +176,16 @@ static void reduce(const dnn_run *r, const tw_dnn_node *n) {
     free(sum);
 }
 
+static bool counts_all;
+
+void tw_shim_count_all(bool all) {
+    counts_all = all;
+}
+
 /* How much of a product's dimension counts in sample b. */
 static int64_t part(const dnn_run *r, const tw_dnn_node *n, int i, int64_t b, int64_t whole) {
     const dnn_values *v = dnn_in(r, n, i);
-    return v ? (int64_t)dnn_get(v, b * v->t->stride[0]) : whole;
+    return v && !counts_all ? (int64_t)dnn_get(v, b * v->t->stride[0]) : whole;
 }
 
 static void matmul(const dnn_run *r, const tw_dnn_node *n) {
@@ -288,6 +300,38 @@ static void run_work(void *context) {
     if (last == TW_OK) last = status;
 }
 
+static tw_status queue(tw_device *d, const work *w) {
+    TRY(tw_shim_work(d, run_work, w, sizeof *w));
+    tw_status status = last;
+    last = TW_OK;
+    return status;
+}
+
+static bool is_small(const tw_dnn_graph *g) {
+    enum { ELEMENTS = 20000 };
+    int64_t sum = 0;
+    for (int i = 0; i < g->tensors; i++) sum += tw_dnn_extent(&g->tensor[i]);
+    return sum <= ELEMENTS;
+}
+
+/* As cudnn.c does it: the trial's memory is that of the graph, no byte less. */
+static tw_status try_once(tw_device *d, const tw_dnn_plan *p) {
+    tw_dnn_trial t;
+    bool enough;
+    d = tw_cuda_itself(d);
+    if (!is_small(&p->graph) || tw_cuda_capturing(d)) return TW_OK; /* the second is an error of cudnn.c's */
+    TRY(tw_dnn_trial_begin(d, &p->graph, &t, &enough));
+    tw_status status = enough ? tw_dnn_trial_room(&t, tw_dnn_scratch(p), &enough) : TW_OK;
+    if (enough && status == TW_OK) {
+        work w = {.plan = p, .scratch = t.scratch};
+        memcpy(w.slot, t.slot, sizeof w.slot);
+        status = queue(d, &w);
+        if (status == TW_OK) status = d->sync(d, TW_QUEUE_COMPUTE);
+    }
+    tw_dnn_trial_end(&t);
+    return status;
+}
+
 tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_DNN_SLOTS], void *scratch) {
     const tw_dnn_graph *g = &plan->graph;
     work w = {.plan = plan, .scratch = scratch};
@@ -298,8 +342,5 @@ tw_status tw_dnn_run(tw_device *d, const tw_dnn_plan *plan, void *const slot[TW_
         if (at >= 0) w.slot[at] = slot[at];
     }
     notes.runs++;
-    TRY(tw_shim_work(d, run_work, &w, sizeof w));
-    tw_status status = last;
-    last = TW_OK;
-    return status;
+    return queue(d, &w);
 }

@@ -47,6 +47,10 @@ bool tw_cuda_capturing(const tw_device *d) {
     return false;
 }
 
+tw_device *tw_cuda_itself(const tw_device *d) {
+    return &of(d)->base;
+}
+
 static void drain(tw_device *d) {
     for (int q = 0; q < TW_QUEUES; q++) tw_stream_drain(&of(d)->stream[q]);
 }
