@@ -323,19 +323,50 @@ bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param) {
 
 /* ---- the moments ---- */
 
-tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, const float *values) {
+/* Elements [first, first + count) of a parameter as if they were one. */
+static tw_param part_of(const tw_param *p, int64_t first, int64_t count) {
+    tw_param part = *p;
+    part.offset += first;
+    part.count = count;
+    return part;
+}
+
+tw_status tw_adamw_set_moment_range(tw_adamw *a, const tw_param *param, bool second, int64_t first,
+                                    const float *values, int64_t count) {
     tw_device *d = a->device;
     if (!tw_param_is_trained(param))
         return FAIL(TW_ERR_ARGUMENT, "%s is %s: it has no moments", param->name,
                     param->frozen ? "frozen" : "a statistic");
+    if (first < 0 || count < 0 || first > param->count - count)
+        return FAIL(TW_ERR_SHAPE, "%s has %lld elements: not the %lld from number %lld on", param->name,
+                    (long long)param->count, (long long)count, (long long)first);
+    tw_param part = part_of(param, first, count);
     for (int64_t k = 0; k < a->n_ranges; k++) {
         const range *r = &a->ranges[k];
-        tw_segment s = overlap(r, param);
+        tw_segment s = overlap(r, &part);
         if (s.count <= 0) continue;
         TRY(d->upload(d, TW_QUEUE_COMPUTE, (second ? a->v : a->m) + r->state + s.offset,
-                      values + (r->offset + s.offset - param->offset), (size_t)s.count * sizeof *values));
+                      values + (r->offset + s.offset - part.offset), (size_t)s.count * sizeof *values));
     }
     return d->sync(d, TW_QUEUE_COMPUTE);
+}
+
+tw_status tw_adamw_set_moment(tw_adamw *a, const tw_param *param, bool second, const float *values) {
+    return tw_adamw_set_moment_range(a, param, second, 0, values, param->count);
+}
+
+int64_t tw_adamw_next_kept(const tw_adamw *a, const tw_param *param, int64_t from, int64_t *first) {
+    int64_t count = 0;
+    if (!tw_param_is_trained(param) || from >= param->count) return 0;
+    tw_param rest = part_of(param, from, param->count - from);
+    for (int64_t k = 0; k < a->n_ranges; k++) { /* in no order that matters here */
+        tw_segment s = overlap(&a->ranges[k], &rest);
+        int64_t begin = a->ranges[k].offset + s.offset - param->offset;
+        if (s.count <= 0 || (count > 0 && begin > *first)) continue;
+        *first = begin;
+        count = s.count;
+    }
+    return count;
 }
 
 tw_status tw_adamw_get_moments(const tw_adamw *a, bool second, float *out) {

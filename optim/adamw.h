@@ -65,10 +65,17 @@ tw_status tw_adamw_set_steps(tw_adamw *adamw, int64_t steps) TW_MUST_CHECK;
 /* Whether weight decay applies to this parameter. */
 bool tw_adamw_decays(const tw_adamw *adamw, const tw_param *param);
 
-/* Sets the moments of a trainable parameter from the host; second chooses v instead of m. Each rank is given
- * all of the parameter and keeps what is its own. */
+/* Sets the moments of a trainable parameter from the host; second chooses v instead of m. A rank that is
+ * given all of the parameter keeps what is its own. */
 tw_status tw_adamw_set_moment(tw_adamw *adamw, const tw_param *param, bool second,
                               const float *values) TW_MUST_CHECK;
+/* The same from elements [first, first + count) of the parameter alone (TW_ERR_SHAPE: beyond its end). */
+tw_status tw_adamw_set_moment_range(tw_adamw *adamw, const tw_param *param, bool second, int64_t first,
+                                    const float *values, int64_t count) TW_MUST_CHECK;
+/* What of a parameter's moments this rank keeps, a run at a time, so that it need not be given more: the
+ * first one at or behind element `from` (for the next: this one's end) begins at *first; its length is
+ * returned. 0: none, as of what is not trained. */
+int64_t tw_adamw_next_kept(const tw_adamw *adamw, const tw_param *param, int64_t from, int64_t *first);
 /* Collective. The moments of the whole trainable slab to rank 0's `out`, host memory of tw_params_trainable
  * elements in which a parameter begins at its offset; other ranks' out is not used. */
 tw_status tw_adamw_get_moments(const tw_adamw *adamw, bool second, float *out) TW_MUST_CHECK;

@@ -29,6 +29,9 @@ START_TEST(round_trip_is_bit_exact) {
         TW_ASSERT_OK(tw_checkpoint_expect(c, t[i].name, t[i].ndim, t[i].shape));
         for (int part = 0; part < 3; part++) check_part(c, &t[i], (tw_checkpoint_part)part);
     }
+    float some[4];
+    TW_ASSERT_OK(tw_checkpoint_read_range(c, "bert.matrix", TW_CHECKPOINT_M, 6, some, 4));
+    ck_assert_mem_eq(some, matrix + 6, sizeof some);
     tw_checkpoint_close(c);
     remove_folder();
 }
@@ -200,6 +203,12 @@ START_TEST(names_what_does_not_fit) {
                     "15 values, 16");
     TW_ASSERT_FAILS(tw_checkpoint_read(c, "visual.odd", TW_CHECKPOINT_V, values, 7), TW_ERR_NOT_FOUND,
                     "second moment");
+    TW_ASSERT_FAILS(tw_checkpoint_read_range(c, "visual.proj", TW_CHECKPOINT_M, 0, values, 1),
+                    TW_ERR_NOT_FOUND, "visual.proj");
+    TW_ASSERT_FAILS(tw_checkpoint_read_range(c, "bert.matrix", TW_CHECKPOINT_M, 12, values, 4), TW_ERR_SHAPE,
+                    "15 values: not the 4 from number 12 on");
+    TW_ASSERT_FAILS(tw_checkpoint_read_range(c, "visual.odd", TW_CHECKPOINT_V, 0, values, 1),
+                    TW_ERR_NOT_FOUND, "second moment");
     TW_ASSERT_FAILS(tw_checkpoint_expect(c, "bert.matrix", 2, other), TW_ERR_SHAPE,
                     "(3,5), the model wants (5,3)");
     TW_ASSERT_FAILS(tw_checkpoint_expect(c, "logit_scale", 1, other), TW_ERR_SHAPE, "()");

@@ -25,7 +25,8 @@ tw_status tw_comm_mpi(tw_device *device, int ranks, double timeout, tw_comm **ou
 
 /* What the asynchronous group has done since it was opened. */
 typedef struct tw_comm_times {
-    double busy;    /* seconds in which a collective was under way */
+    double busy;    /* seconds in which a collective was under way: from when this rank began it, others that
+                       had not begun it yet included, until it was done */
     double waited;  /* seconds the caller was held up in `sync` */
     uint64_t bytes; /* sent by this rank */
 } tw_comm_times;

@@ -15,23 +15,30 @@ tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *ou
     return tw_model_config_parse(meta->model_yaml, strlen(meta->model_yaml), tw_checkpoint_path(c), out);
 }
 
+/* What this rank keeps of a parameter's moments. What fits no rank is refused on every one. */
 static tw_status read_moments(tw_checkpoint *c, tw_adamw *moments, const tw_param *p, float *buffer) {
     const tw_checkpoint_entry *e = tw_checkpoint_find(c, p->name);
-    if (e && !e->has_m)
+    if (e && (!e->has_m || !e->has_v))
         return FAIL(TW_ERR_NOT_FOUND,
                     "%s keeps no moments of %s, so that its run cannot go on: start from it with --init",
                     tw_checkpoint_path(c), p->name);
-    TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_M, buffer, p->count));
-    TRY(tw_adamw_set_moment(moments, p, false, buffer));
-    TRY(tw_checkpoint_read(c, p->name, TW_CHECKPOINT_V, buffer, p->count));
-    return tw_adamw_set_moment(moments, p, true, buffer);
+    if (!e || e->count != p->count) return tw_checkpoint_expect(c, p->name, p->ndim, p->shape);
+    int64_t first = 0, count;
+    for (int64_t at = 0; (count = tw_adamw_next_kept(moments, p, at, &first)) > 0; at = first + count) {
+        TRY(tw_checkpoint_read_range(c, p->name, TW_CHECKPOINT_M, first, buffer, count));
+        TRY(tw_adamw_set_moment_range(moments, p, false, first, buffer, count));
+        TRY(tw_checkpoint_read_range(c, p->name, TW_CHECKPOINT_V, first, buffer, count));
+        TRY(tw_adamw_set_moment_range(moments, p, true, first, buffer, count));
+    }
+    return TW_OK;
 }
 
 tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) {
-    int64_t largest = 0;
+    int64_t largest = 0, first = 0, count;
     for (int i = 0; i < tw_params_count(model->params); i++) {
-        int64_t count = tw_params_at(model->params, i)->count;
-        if (count > largest) largest = count;
+        const tw_param *p = tw_params_at(model->params, i);
+        for (int64_t at = 0; (count = tw_adamw_next_kept(moments, p, at, &first)) > 0; at = first + count)
+            if (count > largest) largest = count;
     }
     float *buffer = malloc((size_t)largest * sizeof *buffer + 1);
     if (!buffer) return FAIL(TW_ERR_MEMORY, "out of memory");

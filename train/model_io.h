@@ -12,8 +12,8 @@
 /* The model description that a checkpoint carries. */
 tw_status tw_checkpoint_model_config(const tw_checkpoint *c, tw_model_config *out) TW_MUST_CHECK;
 
-/* Adam's moments of all parameters that are trained, which the checkpoint must have, in the model's shapes.
- */
+/* Adam's moments of all parameters that are trained, which the checkpoint must have, in the model's shapes:
+ * of each what this rank keeps. */
 tw_status tw_moments_read(tw_dual_encoder *model, tw_checkpoint *c, tw_adamw *moments) TW_MUST_CHECK;
 
 /* The parameters (and the moments, unless adamw is NULL) in host memory, ready for tw_checkpoint_write or

@@ -26,7 +26,8 @@ typedef enum tw_profile_part {
 /* Plain data, so that ranks can send theirs. */
 typedef struct tw_profile {
     double seconds[TW_PROFILE_PARTS];
-    double reduced; /* seconds in which gradients were being reduced, behind backward or after it */
+    double reduced; /* seconds in which a reduction of gradients was under way, behind backward or after it:
+                       from when this rank posted it, ranks that came later included, until it was done */
     double at;      /* when the last lap ended */
     int64_t steps;
 } tw_profile;
@@ -43,8 +44,8 @@ const char *tw_profile_part_name(tw_profile_part part);
 /* "image" in log.jsonl. */
 const char *tw_profile_part_key(tw_profile_part part);
 double tw_profile_total(const tw_profile *p);
-/* 1 - waited / reduced, in [0, 1]: the share of the gradients' reduction that backward hid. NaN where nothing
- * was reduced. */
+/* 1 - waited / reduced, in [0, 1]: the share of the time under way that backward hid. That a rank was late is
+ * hidden too where this one had still to compute. NaN where nothing was reduced. */
 double tw_profile_hidden(const tw_profile *p);
 /* The index of the rank that had most to do itself (data, towers, loss, backward) and so was waited for,
  * among n >= 1. */

@@ -19,10 +19,11 @@ static tw_status find_slowest(tw_run *run) {
 static void say_hidden(const tw_run *run, const tw_profile *p, int rank) {
     double hidden = tw_profile_hidden(p), steps = p->steps ? (double)p->steps : 1;
     if (isnan(hidden)) return;
-    tw_log_line(run->log,
-                "profile: gradient reduction on rank %d: %.2f ms a step busy, %.2f ms waited for, %.1f %% "
-                "hidden behind backward",
-                rank, 1e3 * p->reduced / steps, 1e3 * p->seconds[TW_PROFILE_REDUCTION] / steps, 100 * hidden);
+    tw_log_line(
+        run->log,
+        "profile: gradient reduction on rank %d: %.2f ms a step from posting to completion (late ranks "
+        "included), %.2f ms of it waited for, %.1f %% hidden behind backward",
+        rank, 1e3 * p->reduced / steps, 1e3 * p->seconds[TW_PROFILE_REDUCTION] / steps, 100 * hidden);
 }
 
 static json_t *parts_of(const tw_profile *p, int rank) {
@@ -30,7 +31,7 @@ static json_t *parts_of(const tw_profile *p, int rank) {
     json_t *o = json_pack("{s:i}", "rank", rank);
     for (int i = 0; o && i < TW_PROFILE_PARTS; i++)
         json_object_set_new(o, tw_profile_part_key((tw_profile_part)i), json_real(p->seconds[i]));
-    json_object_set_new(o, "reduction_busy", json_real(p->reduced));
+    json_object_set_new(o, "reduction_under_way", json_real(p->reduced));
     json_object_set_new(o, "reduction_hidden", isnan(hidden) ? json_null() : json_real(hidden));
     return o;
 }

@@ -135,7 +135,7 @@ static void fill_profile(const tw_run *run, profile_rows *r) {
     if (isnan(hidden)) return;
     snprintf(r->values[r->n], sizeof r->values[r->n], "%.1f %% of %.2f ms a step", 100 * hidden,
              1e3 * p->reduced / steps);
-    r->rows[r->n] = (tw_report_row){"gradient reduction, hidden", r->values[r->n]};
+    r->rows[r->n] = (tw_report_row){"gradient reduction (late ranks included), hidden", r->values[r->n]};
     r->n++;
 }
 

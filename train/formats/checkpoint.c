@@ -11,6 +11,8 @@
 const char *const tw_checkpoint_groups[TW_CHECKPOINT_PARTS] = {"params", "optim/m", "optim/v"};
 static const char *const WORDS[] = {"parameter", "first moment", "second moment"};
 
+enum { PATH_BYTES = TW_CHECKPOINT_NAME + 16 }; /* of a data set inside the file */
+
 struct tw_checkpoint {
     tw_h5 *file;
     int64_t bytes, count;
@@ -85,7 +87,7 @@ static tw_status read_meta(tw_h5 *f, tw_checkpoint_meta *m) {
 
 /* Whether the entry has this moment, which then must have the parameter's shape. */
 static tw_status read_moment(tw_h5 *f, const tw_checkpoint_entry *e, int part, bool *has) {
-    char name[TW_CHECKPOINT_NAME + 16];
+    char name[PATH_BYTES];
     int ndim;
     int64_t shape[TW_H5_MAX_DIMS] = {0};
     snprintf(name, sizeof name, "%s/%s", tw_checkpoint_groups[part], e->name);
@@ -99,7 +101,7 @@ static tw_status read_moment(tw_h5 *f, const tw_checkpoint_entry *e, int part, b
 }
 
 static tw_status read_entry(tw_h5 *f, const char *name, tw_checkpoint_entry *e) {
-    char path[TW_CHECKPOINT_NAME + 16];
+    char path[PATH_BYTES];
     if (strlen(name) > TW_CHECKPOINT_NAME)
         return FAIL(TW_ERR_FORMAT, "%s: the tensor name '%.40s...' is too long", tw_h5_path(f), name);
     snprintf(path, sizeof path, "%s/%s", tw_checkpoint_groups[0], name);
@@ -238,22 +240,39 @@ tw_status tw_checkpoint_expect(const tw_checkpoint *c, const char *name, int ndi
                 tw_h5_path(c->file), name, is, wanted);
 }
 
-tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_part part, float *dst,
-                             int64_t count) {
+/* Where that part of a tensor, which the checkpoint must have, lies in the file. */
+static tw_status find_part(const tw_checkpoint *c, const char *name, tw_checkpoint_part part,
+                           char path[PATH_BYTES], int64_t *count) {
     const tw_checkpoint_entry *e = tw_checkpoint_find(c, name);
     if (!e) return not_found(c, name);
     if ((part == TW_CHECKPOINT_M && !e->has_m) || (part == TW_CHECKPOINT_V && !e->has_v))
         return FAIL(TW_ERR_NOT_FOUND, "%s keeps no %s of %s", tw_h5_path(c->file), WORDS[part], name);
-    if (count != e->count)
+    snprintf(path, PATH_BYTES, "%s/%s", tw_checkpoint_groups[part], name);
+    *count = e->count;
+    return TW_OK;
+}
+
+tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_part part, float *dst,
+                             int64_t count) {
+    char path[PATH_BYTES];
+    int64_t all;
+    TRY(find_part(c, name, part, path, &all));
+    if (count != all)
         return FAIL(TW_ERR_SHAPE, "%s: %s has %lld values, %lld were asked for", tw_h5_path(c->file), name,
-                    (long long)e->count, (long long)count);
-    char path[TW_CHECKPOINT_NAME + 16];
-    snprintf(path, sizeof path, "%s/%s", tw_checkpoint_groups[part], name);
+                    (long long)all, (long long)count);
     return tw_h5_read_f32(c->file, path, dst, count);
 }
 
+tw_status tw_checkpoint_read_range(tw_checkpoint *c, const char *name, tw_checkpoint_part part, int64_t first,
+                                   float *dst, int64_t count) {
+    char path[PATH_BYTES];
+    int64_t all;
+    TRY(find_part(c, name, part, path, &all));
+    return tw_h5_read_f32_range(c->file, path, first, dst, count);
+}
+
 tw_status tw_checkpoint_read_raw(tw_checkpoint *c, const char *name, void *dst, size_t bytes) {
-    char path[TW_CHECKPOINT_NAME + 16], *data;
+    char path[PATH_BYTES], *data;
     size_t size;
     if (snprintf(path, sizeof path, "%s/%s", TW_CHECKPOINT_EXTRA, name) >= (int)sizeof path)
         return FAIL(TW_ERR_NOT_FOUND, "%s has no tensor %s", tw_h5_path(c->file), name);

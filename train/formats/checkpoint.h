@@ -133,6 +133,11 @@ tw_status tw_checkpoint_expect(const tw_checkpoint *c, const char *name, int ndi
 tw_status tw_checkpoint_read(tw_checkpoint *c, const char *name, tw_checkpoint_part part, float *dst,
                              int64_t count) TW_MUST_CHECK;
 
+/* The same of values [first, first + count) alone, for a rank that keeps a share: the rest of a large tensor
+ * is not read. TW_ERR_SHAPE: they are not all there. */
+tw_status tw_checkpoint_read_range(tw_checkpoint *c, const char *name, tw_checkpoint_part part, int64_t first,
+                                   float *dst, int64_t count) TW_MUST_CHECK;
+
 /* The bytes of /extra/<name>: exactly `bytes` of them into dst. TW_ERR_NOT_FOUND, TW_ERR_FORMAT (another
  * size).
  */

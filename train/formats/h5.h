@@ -78,6 +78,10 @@ tw_status tw_h5_write_f32(tw_h5 *f, const char *name, int ndim, const int64_t *s
 tw_status tw_h5_shape(tw_h5 *f, const char *name, int *ndim, int64_t shape[TW_H5_MAX_DIMS]) TW_MUST_CHECK;
 /* Reads the whole data set of exactly `count` values. */
 tw_status tw_h5_read_f32(tw_h5 *f, const char *name, float *data, int64_t count) TW_MUST_CHECK;
+/* Values [first, first + count), in row-major order. Of what tw_h5_write_f32 wrote only the chunks that hold
+ * them are read, each whole for its checksum. TW_ERR_SHAPE: they are not all there. */
+tw_status tw_h5_read_f32_range(tw_h5 *f, const char *name, int64_t first, float *data,
+                               int64_t count) TW_MUST_CHECK;
 
 /* ---- tables that grow, for features ---- */
 

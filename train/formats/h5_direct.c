@@ -15,11 +15,11 @@ enum { MOST_CHUNKS = 1024, MOST_BYTES = 2 << 20 };
 typedef struct chunk {
     int64_t at; /* in the file */
     float *place;
-    size_t bytes; /* of values that belong there; a chunk at the edge holds more */
+    size_t skip, bytes; /* of its values those behind `skip` belong there; it may hold more */
 } chunk;
 
-/* `size` bytes of values at file position c->at, then their checksum. A chunk at the edge goes through
- * memory of its own. */
+/* `size` bytes of values at file position c->at, then their checksum, which is of all of them: a chunk of
+ * which a part is wanted goes through memory of its own. */
 static bool read_chunk(int fd, const chunk *c, size_t size) {
     uint32_t check = 0;
     void *whole = c->bytes < size ? malloc(size) : c->place;
@@ -28,7 +28,7 @@ static bool read_chunk(int fd, const chunk *c, size_t size) {
                 tw_read_at(fd, (uint64_t)c->at + size, &check, TW_H5_CHECK_BYTES) == 0 &&
                 check == tw_fletcher32(whole, size);
     if (whole != c->place) {
-        if (good) memcpy(c->place, whole, c->bytes);
+        if (good) memcpy(c->place, (char *)whole + c->skip, c->bytes);
         free(whole);
     }
     return good;
@@ -44,27 +44,27 @@ static int64_t find_chunk(hid_t data, const hsize_t *at, size_t size) {
     return found ? (int64_t)address : -1;
 }
 
-static bool find_chunks(hid_t data, const hsize_t *shape, const tw_h5_walk *w, size_t size, float *values,
-                        chunk *chunks) {
-    for (hsize_t i = 0; i < w->before * w->parts; i++) {
-        hsize_t at[TW_H5_MAX_DIMS] = {0}, outer = i / w->parts, from = i % w->parts * w->step;
-        hsize_t rows = w->side - from < w->step ? w->side - from : w->step;
-        chunks[i].place = values + (outer * w->side + from) * w->inside;
-        chunks[i].bytes = (size_t)(rows * w->inside) * sizeof *values;
-        at[w->cut] = from;
-        for (int k = w->cut - 1; k >= 0; k--) at[k] = outer % shape[k], outer /= shape[k];
-        chunks[i].at = find_chunk(data, at, size);
+/* The n chunks from number `from` on, which hold the range. */
+static bool find_chunks(hid_t data, const hsize_t *shape, const tw_h5_walk *w, size_t size, hsize_t from,
+                        hsize_t n, tw_h5_range range, float *values, chunk *chunks) {
+    for (hsize_t i = 0; i < n; i++) {
+        tw_h5_chunk c = tw_h5_chunk_at(w, shape, from + i);
+        int64_t begin = c.first > range.first ? c.first : range.first, end = range.first + range.count;
+        if (end > c.first + c.count) end = c.first + c.count;
+        chunks[i].place = values + (begin - range.first);
+        chunks[i].skip = (size_t)(begin - c.first) * sizeof *values;
+        chunks[i].bytes = (size_t)(end - begin) * sizeof *values;
+        chunks[i].at = find_chunk(data, c.at, size);
         if (chunks[i].at < 0) return false;
     }
     return true;
 }
 
 /* Whether HDF5's addresses count from the file's start or from behind the user block depends on its version:
- * the first chunk's bytes, read through it, tell. (Its checksum would not: zeros that lie in the wrong place
- * have the right one.) Bytes that lie in both places tell nothing; another data set's will. */
-static bool find_base(tw_h5 *f, hid_t data, const chunk *first, size_t size) {
+ * a chunk's bytes, read through it, tell. (Its checksum would not: zeros that lie in the wrong place have the
+ * right one.) Bytes that lie in both places tell nothing; another data set's will. */
+static bool find_base(tw_h5 *f, hid_t data, const hsize_t *start, const chunk *first, size_t size) {
     const int64_t tries[] = {TW_SEAL_BYTES, 0};
-    const hsize_t start[TW_H5_MAX_DIMS] = {0};
     size_t stored = size + TW_H5_CHECK_BYTES;
     uint32_t skipped = 0;
     int64_t found = -1;
@@ -86,13 +86,16 @@ static bool find_base(tw_h5 *f, hid_t data, const chunk *first, size_t size) {
     return matches == 1;
 }
 
-bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, float *values) {
-    hsize_t n = w->before * w->parts;
+bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, tw_h5_range range,
+                       float *values) {
     size_t size = (size_t)(w->step * w->inside) * sizeof *values;
-    if (f->fd < 0 || n == 0 || n > MOST_CHUNKS || size > MOST_BYTES) return false;
+    if (f->fd < 0 || w->before * w->parts > MOST_CHUNKS || size > MOST_BYTES) return false;
+    hsize_t from = tw_h5_chunk_of(w, range.first),
+            n = tw_h5_chunk_of(w, range.first + range.count - 1) - from + 1;
     chunk *chunks = malloc((size_t)n * sizeof *chunks);
-    bool good =
-        chunks && find_chunks(data, shape, w, size, values, chunks) && find_base(f, data, &chunks[0], size);
+    tw_h5_chunk first = tw_h5_chunk_at(w, shape, from);
+    bool good = chunks && find_chunks(data, shape, w, size, from, n, range, values, chunks) &&
+                find_base(f, data, first.at, &chunks[0], size);
     if (!good) {
         H5Eclear2(H5E_DEFAULT);
         free(chunks);

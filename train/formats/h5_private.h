@@ -44,11 +44,29 @@ typedef struct tw_h5_walk {
     hsize_t step, parts;          /* the chunk's length along it; how many chunks that makes */
 } tw_h5_walk;
 
+/* One of its chunks: where it lies among them, and the values of the array that it holds. */
+typedef struct tw_h5_chunk {
+    hsize_t at[TW_H5_MAX_DIMS];
+    int64_t first, count; /* a chunk at the edge is stored whole: more than these */
+} tw_h5_chunk;
+
+/* Chunk i of 0 <= i < before * parts, in the order of memory. */
+tw_h5_chunk tw_h5_chunk_at(const tw_h5_walk *w, const hsize_t *shape, hsize_t i);
+/* The number of the chunk that has this value. */
+hsize_t tw_h5_chunk_of(const tw_h5_walk *w, int64_t value);
+
 enum { TW_H5_CHECK_BYTES = 4 }; /* fletcher32, behind each chunk's values */
 
-/* Reads all chunks past HDF5, straight to their places, several threads side by side, and compares their
- * checksums. False if one is not as expected, values are then undefined: HDF5 finds out what is wrong. */
-bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, float *values);
+/* Values [first, first + count) of an array, within it and at least one. */
+typedef struct tw_h5_range {
+    int64_t first, count;
+} tw_h5_range;
+
+/* Reads the chunks of a range past HDF5, straight to their places, several threads side by side, and compares
+ * their checksums. False if one is not as expected, values are then undefined: HDF5 finds out what is wrong.
+ */
+bool tw_h5_read_direct(tw_h5 *f, hid_t data, const hsize_t *shape, const tw_h5_walk *w, tw_h5_range range,
+                       float *values);
 
 /* An integer attribute of a data set; false on failure. */
 bool tw_h5_set_mark(hid_t data, const char *name, int64_t value);
