@@ -54,6 +54,14 @@ static tw_model_config config_of(hid_t file) {
     return c;
 }
 
+/* Of all rigs of the process, for what cuDNN compiles for a shape lies in the device, seconds a step's shapes;
+ * it goes with the process (scripts/gpu_check.sh has one process for all tests). */
+static tw_device *device(void) {
+    static tw_device *d;
+    if (!d) TW_ASSERT_OK(tw_test_device(2, &d));
+    return d;
+}
+
 /* freeze: a pattern, or NULL. */
 static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, const char *freeze) {
     *r = (rig){.file = golden_open(TW_SOURCE_DIR "/tests/golden/resnet.h5")};
@@ -64,7 +72,7 @@ static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, c
     r->ids = golden_i32(r->file, "main/batch/ids", n * context);
     r->lengths = calloc((size_t)n, sizeof *r->lengths);
     for (int64_t i = 0; i < n * context; i++) r->lengths[i / context] += r->ids[i] != 0;
-    TW_ASSERT_OK(tw_test_device(2, &r->device));
+    r->device = device();
     TW_ASSERT_OK(tw_comm_self(r->device, &r->comm));
     TW_ASSERT_OK(tw_dual_encoder_create(&r->config, &r->model));
     int matched;
@@ -79,7 +87,6 @@ static void close_rig(rig *r) {
     tw_towers_free(r->towers);
     tw_dual_encoder_free(r->model);
     tw_comm_free(r->comm);
-    tw_device_free(r->device);
     free(r->pixels);
     free(r->ids);
     free(r->lengths);
