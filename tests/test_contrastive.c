@@ -264,7 +264,7 @@ START_TEST(several_tiles_of_a_gpu_agree_with_the_cpu) {
 #ifdef TW_CUDA_SHIM
     TW_SKIP("67 million logits, thread by thread");
 #endif
-    static const int64_t counts[1] = {2 * 4096 + 9};
+    static const int64_t counts[THREAD_COMM_MOST] = {2 * 4096 + 9}; /* of one rank */
     tw_device *d;
     TW_ASSERT_OK(tw_test_device(1, &d));
     if (tw_on_cpu(d)) {
