@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Compiles our kernels for every GPU generation that tuwen serves and fails where one spills registers to memory, or
 # where a block of the size that the kernel is bound to (__launch_bounds__; 1024 threads without) would need more than
-# the 65,536 registers that a block can have: such a launch would be refused.
+# the 65,536 registers that a block can have: such a launch would be refused. Also where a kernel has a name by which
+# scripts/gpu_check.sh would not know it as one of ours: it lies in an anonymous namespace, or its name begins with tw_.
 #
 #     scripts/check_archs.sh [FILE.cu ...]        (all of autograd/ by default; one compiler at a time)
 #
@@ -33,7 +34,10 @@ judge() {
             if ($1 == ".maxntid") { gsub(/[^0-9 ]/, " "); split($0, size, " "); bound[entry] = size[1] * (size[2] ? size[2] : 1) * (size[3] ? size[3] : 1) }
             next
         }
-        /Compiling entry function/ { split($0, part, quote); name = part[2]; arch = part[4] }
+        /Compiling entry function/ {
+            split($0, part, quote); name = part[2]; arch = part[4]
+            if (name !~ /_GLOBAL__N__|tw_/) print "  " arch ": " name ": neither in an anonymous namespace nor named tw_..."
+        }
         /spill stores/ && !/ 0 bytes spill stores, 0 bytes spill loads/ { print "  " arch ": " name ": " $0 }
         match($0, /Used [0-9]+ registers/) {
             registers = substr($0, RSTART + 5, RLENGTH - 15) + 0
@@ -60,7 +64,7 @@ for file in "${files[@]}"; do
     wrong=$(judge "$ptx" "$work/log")
     kernels=$((kernels + $(grep -c 'Compiling entry function' "$work/log")))
     if [ -n "$wrong" ]; then
-        printf '%s: spilled, or too many registers for a block:\n%s\n' "$file" "$wrong" >&2
+        printf '%s: spilled, too many registers for a block, or a name that is not ours:\n%s\n' "$file" "$wrong" >&2
         bad=$((bad + 1))
     fi
 done

@@ -117,7 +117,9 @@ vit_b16() {
     paste <(losses "$out/vit/run") <(grep -v '^#' "$golden") | near_lists 1e-4 10 5e-6
 }
 # The demonstration's recipe with three seeds, f32 and bf16: bf16's R@1 (mean of seeds and directions) is no more than 3
-# points below f32's.
+# points below f32's. Its last step, places, comes when rounding lets it (the recipe names runs of 59.6, 62.4 and 74.2): where
+# the seeds in f32 lie so far apart that two standard errors of the difference of two such means are more than 3 points,
+# these are allowed, and said; what it then shows is less.
 demonstration() {
     local seed precision score
     "$tuwen" shapes "$out/demo" --force && "$tuwen" prepare --data_dir "$out/demo" --splits train,valid --force || return 1
@@ -132,35 +134,54 @@ demonstration() {
             echo "R@1 of seed $seed, $precision: $score"
         done
     done | tee "$out/demonstration_scores.txt"
-    awk '/^R@1/ { sum[$5] += ($6 + $7) / 2; n[$5]++ }
+    awk '/^R@1/ { r = ($6 + $7) / 2; sum[$5] += r; n[$5]++; if ($5 == "f32:") square += r * r }
         END {
             a = sum["f32:"] / 3; b = sum["bf16:"] / 3
-            printf "R@1, mean of 3 seeds: f32 %.2f, bf16 %.2f\n", a, b
-            exit !(n["f32:"] == 3 && n["bf16:"] == 3 && a > 50 && b >= a - 3)
+            spread = square - 3 * a * a; spread = spread > 0 ? sqrt(spread / 2) : 0
+            allowed = 2 * spread * sqrt(2 / 3); why = "two standard errors"
+            if (allowed <= 3) { allowed = 3; why = "three points" }
+            printf "R@1, mean of 3 seeds: f32 %.2f, bf16 %.2f; standard deviation of the seeds in f32 %.2f; %.2f less is allowed, %s\n", a, b, spread, allowed, why
+            exit !(n["f32:"] == 3 && n["bf16:"] == 3 && a > 50 && b >= a - allowed)
         }' "$out/demonstration_scores.txt"
 }
 # 262,144 pairs of width 1024: less than 2 GB beyond features and their gradients; products in TF32, as training in bf16
-# has them, and in f32.
+# has them, and in f32: the losses of the two agree.
 large_loss() {
-    TW_DEVICE=cuda "$build/scripts/bench/bench_contrastive_loss" 262144 1024 0 tf32 | tee "$out/large_loss_figures.txt" || return 1
-    TW_DEVICE=cuda "$build/scripts/bench/bench_contrastive_loss" 262144 1024 || return 1
+    TW_DEVICE=cuda "$build/scripts/bench/bench_contrastive_loss" 262144 1024 0 tf32 | tee "$out/large_loss_tf32.txt" || return 1
+    TW_DEVICE=cuda "$build/scripts/bench/bench_contrastive_loss" 262144 1024 | tee "$out/large_loss_f32.txt" || return 1
+    sed -n 's/^N .*: loss \([0-9.]*\) .*/\1/p' "$out"/large_loss_{tf32,f32}.txt | awk '
+        { loss[NR] = $1 }
+        END {
+            apart = loss[2] > 0 ? (loss[1] - loss[2]) / loss[2] : 1
+            if (apart < 0) apart = -apart
+            good = NR == 2 && apart <= 1e-4
+            printf "loss %s in TF32, %s in f32: %.1e apart%s\n", loss[1], loss[2], apart, good ? "" : ", MORE THAN 1e-4"
+            exit !good
+        }' || return 1
     awk '/ taken, of them / {
             for (i = 1; i <= NF; i++) { if ($i == "taken,") taken = $(i - 2); if ($i == "them") features = $(i + 1) }
             printf "%d MB beyond the features: %s\n", taken - features, taken - features < 2000 ? "less than 2 GB" : "MORE THAN 2 GB"
             found = 1
         }
-        END { exit !(found && taken - features < 2000) }' "$out/large_loss_figures.txt"
+        END { exit !(found && taken - features < 2000) }' "$out/large_loss_tf32.txt"
 }
-# A step of 12,800 pairs of ViT-B-16, 256 at a time, beside one of 256: its time, and what memory it takes more.
+# A step of 12,800 pairs of ViT-B-16, 256 at a time, beside one of 256: its time, and what memory it takes more. Weights and
+# pairs are random, so that no pair is likelier than another: the loss is near ln N, a little more where features differ and
+# a little less after the steps that warm up.
 large_batch() {
     local batch
     for batch in 256 12800; do
         TW_DEVICE=cuda "$build/scripts/bench/bench_step_gpu" model=ViT-B-16 batch=$batch micro=256 steps=1 |
             tee "$out/large_batch_$batch.json" || return 1
     done
-    sed -n 's/.*"batch": \([0-9]*\).*"step_ms": \([0-9.]*\).*"taken_mb": \([-0-9.]*\).*/\1 \2 \3/p' "$out"/large_batch_{256,12800}.json |
-        awk '{ printf "%d pairs: %.2f s a step, %d MB taken\n", $1, $2 / 1e3, $3; taken[NR] = $3 }
-            END { if (NR == 2) printf "%d MB more for 12,800 pairs than for 256\n", taken[2] - taken[1]; exit NR != 2 }'
+    sed -n 's/.*"batch": \([0-9]*\).*"step_ms": \([0-9.]*\).*"loss": \([-0-9.a-z]*\).*"taken_mb": \([-0-9.]*\).*/\1 \2 \4 \3/p' "$out"/large_batch_{256,12800}.json |
+        awk '{
+                off = $4 - log($1); if (off < 0) off = -off
+                good = $4 ~ /^[0-9.]+$/ && off <= 0.5; bad += !good
+                printf "%d pairs: %.2f s a step, %d MB taken, loss %s (ln N %.3f%s)\n", $1, $2 / 1e3, $3, $4, log($1), good ? "" : ": FAR OFF"
+                taken[NR] = $3
+            }
+            END { if (NR == 2) printf "%d MB more for 12,800 pairs than for 256\n", taken[2] - taken[1]; exit NR != 2 || bad > 0 }'
 }
 
 for name in "$@"; do "$name" || exit 1; done

@@ -184,7 +184,7 @@ tw_status op_prepare(op_checker *k, bool needs_grad) {
 double op_tolerance(const op_checker *k) {
     if (k->coarse) return k->c->bf16_tolerance > 0 ? k->c->bf16_tolerance : 1e-2;
     double tolerance = k->c->f32_tolerance > 0 ? k->c->f32_tolerance : 1e-5;
-    return k->tf32 ? fmax(tolerance, 1e-3) : tolerance;
+    return k->tf32 ? fmax(tolerance, 1e-3 * fmax(k->weight, 1)) : tolerance;
 }
 
 bool op_close_enough(const op_checker *k, const void *got, tw_dtype dtype, const double *expected, int64_t n,

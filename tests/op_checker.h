@@ -20,6 +20,7 @@ typedef struct op_checker {
     bool brief;      /* a later pass of which only what then differs is run */
     bool loose;      /* bits need not be the same each time */
     bool tf32;       /* products of f32 may round to TF32 */
+    double weight;   /* of that rounding in results and gradients; 0: 1 */
     tw_device *device;
     tw_call call;
     int n_inputs;

@@ -14,8 +14,11 @@ static const double tolerance = 1e-5;
 /* Gradients through batch statistics: those of the stem cancel to a hundredth of their terms, and a value
  * within rounding of zero may fall on ReLU's other side. The reference's own f32 run is up to 2.5e-5 from its
  * f64 run (make_golden_resnet.py, seeds 1 to 6); how we round depends on the kernels that oneDNN has for a
- * processor. */
-static const double statistics_tolerance = 4e-5;
+ * processor. On a GPU the order of a convolution's sums is its library's, another one for each engine, device
+ * and version: other values fall on ReLU's other side there, and nobody has tuned this to them. */
+static double statistics_tolerance(const tw_device *d) {
+    return tw_on_cpu(d) ? 4e-5 : 1e-4;
+}
 
 typedef struct rig {
     hid_t file;
@@ -54,6 +57,14 @@ static tw_model_config config_of(hid_t file) {
     return c;
 }
 
+/* Of all rigs of the process, for what cuDNN compiles for a shape lies in the device, seconds a step's
+ * shapes; it goes with the process (scripts/gpu_check.sh has one process for all tests). */
+static tw_device *device(void) {
+    static tw_device *d;
+    if (!d) TW_ASSERT_OK(tw_test_device(2, &d));
+    return d;
+}
+
 /* freeze: a pattern, or NULL. */
 static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, const char *freeze) {
     *r = (rig){.file = golden_open(TW_SOURCE_DIR "/tests/golden/resnet.h5")};
@@ -64,7 +75,7 @@ static void open_rig(rig *r, tw_dtype type, tw_recompute recompute, int micro, c
     r->ids = golden_i32(r->file, "main/batch/ids", n * context);
     r->lengths = calloc((size_t)n, sizeof *r->lengths);
     for (int64_t i = 0; i < n * context; i++) r->lengths[i / context] += r->ids[i] != 0;
-    TW_ASSERT_OK(tw_test_device(2, &r->device));
+    r->device = device();
     TW_ASSERT_OK(tw_comm_self(r->device, &r->comm));
     TW_ASSERT_OK(tw_dual_encoder_create(&r->config, &r->model));
     int matched;
@@ -79,7 +90,6 @@ static void close_rig(rig *r) {
     tw_towers_free(r->towers);
     tw_dual_encoder_free(r->model);
     tw_comm_free(r->comm);
-    tw_device_free(r->device);
     free(r->pixels);
     free(r->ids);
     free(r->lengths);
@@ -207,7 +217,7 @@ START_TEST(features_gradients_and_statistics_agree) {
         load_params(&r, "step0/params");
         check_loss(&r, "step0", run_step(&r, 0), tolerance);
         check_features(&r, "step0", tolerance);
-        check_gradients(&r, "step0/grads", statistics_tolerance);
+        check_gradients(&r, "step0/grads", statistics_tolerance(r.device));
         check_statistics(&r, "step0/params", 0); /* a forward and a backward move nothing */
         tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
@@ -225,7 +235,7 @@ START_TEST(micro_batches_are_virtual_ranks) {
         open_rig(&r, TW_F32, (tw_recompute)recompute, 4, NULL);
         load_params(&r, "step0/params");
         check_loss(&r, "halves", run_step(&r, 0), tolerance);
-        check_gradients(&r, "halves/grads", statistics_tolerance);
+        check_gradients(&r, "halves/grads", statistics_tolerance(r.device));
         tw_adamw *adamw = golden_adamw(r.file, "/main", r.model->params, r.device);
         update(&r, adamw, 0.0);
         check_statistics(&r, "halves/after", 1e-6);

@@ -18,6 +18,9 @@ static const tw_avg_pool_attr one = {1}, two = {2}, three = {3}, none = {0};
 
 static const op_config configs[] = {
     {.name = "squares of two", .attr = &two, .input = {{OP_SHAPE(2, 4, 6, 5)}}},
+    {.name = "whole units",
+     .attr = &two,
+     .input = {{OP_SHAPE(2, 4, 6, 16)}}}, /* what a GPU's library takes */
     {.name = "a rest", .attr = &two, .input = {{OP_SHAPE(3, 5, 7, 4)}}},
     {.name = "squares of three", .attr = &three, .input = {{OP_SHAPE(2, 7, 6, 17)}}},
     {.name = "squares of one", .attr = &one, .input = {{OP_SHAPE(2, 3, 2, 3)}}},

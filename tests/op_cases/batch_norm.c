@@ -45,6 +45,11 @@ static const op_config configs[] = {
     {.name = "training, ReLU, residual",
      .attr = &relu,
      .input = {{OP_SHAPE(2, 3, 3, 6)}, REST(6), {OP_SHAPE(2, 3, 3, 6)}}},
+    /* channels in multiples of 8: what a GPU's library takes */
+    {.name = "whole units", .attr = &plain, .input = {{OP_SHAPE(3, 2, 2, 8)}, REST(8)}},
+    {.name = "whole units, ReLU, residual",
+     .attr = &relu,
+     .input = {{OP_SHAPE(2, 3, 3, 16)}, REST(16), {OP_SHAPE(2, 3, 3, 16)}}},
     {.name = "training, residual", .attr = &plain, .input = {{OP_SHAPE(8, 3)}, REST(3), {OP_SHAPE(8, 3)}}},
     {.name = "gaps",
      .attr = &relu,
