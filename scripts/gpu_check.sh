@@ -79,6 +79,7 @@ open_mpi() {
     [ -x "$place/openmpi/bin/mpirun" ] || return 0
     export PATH=$place/openmpi/bin:$PATH OPAL_PREFIX=$place/openmpi OPAL_PKGLIBDIR=$place/openmpi/plugins
     export OPAL_PKGDATADIR=$place/openmpi/share/openmpi OPAL_SYSCONFDIR=$place/openmpi/etc
+    export PMIX_MCA_pcompress_base_silence_warning=1 # PMIx's own plug-ins are not needed
 }
 # Unpacks a bundle; its tests look for their golden values where they were compiled.
 library_path=${LD_LIBRARY_PATH-}
