@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A folder that runs scripts/gpu_check.sh on a machine with a GPU and neither packages nor compilers of ours: the CUDA
-# build's programs and the Debian libraries they need. CUDA's own libraries (runtime, cuBLASLt, cuDNN, NCCL) are that
+# build's programs, the Debian libraries they need, and of Open MPI what starts ranks on one host. CUDA's own libraries (runtime, cuBLASLt, cuDNN, NCCL) are that
 # machine's: they lie in its Python's nvidia/*/lib.
 #
 #     scripts/gpu_bundle.sh [--build FOLDER] [--out FOLDER] [--limit MIB]
@@ -29,11 +29,20 @@ done
 programs=(tuwen tests/test_ops tests/test_model_graphs tests/test_cudnn_graphs tests/test_towers tests/test_adamw tests/test_step
     tests/test_step_masks tests/test_step_order tests/test_resnet tests/test_contrastive tests/test_memory_need tests/tool_checkpoint_hash
     scripts/bench/bench_step_gpu scripts/bench/bench_cudnn_properties scripts/bench/bench_contrastive_loss)
+# What ranks over NCCL are tested with, where the build has MPI and NCCL.
+rank_programs=(tests/nccl_shim/test_comm_nccl tests/nccl_shim/test_step_nccl tests/nccl_shim/test_norm_nccl tests/nccl_shim/tool_ranks_nccl)
 # Whose libraries that machine has.
 theirs='libcuda|libcudart|libcublas|libcudnn|libnccl|libnvrtc|libnvJitLink|libnvidia|ld-linux|linux-vdso|libc\.so|libm\.so|libpthread|libdl\.so|librt\.so|libresolv'
 
 if [ ! -f "$build/build.ninja" ]; then
-    cmake --preset cuda -B "$build" -DTW_NATIVE=OFF -DTW_WITH_MPI=OFF
+    cmake --preset cuda -B "$build" -DTW_NATIVE=OFF
+fi
+if grep -q test_step_nccl <<<"$(cmake --build "$build" --target help)"; then
+    programs+=("${rank_programs[@]}")
+    with_mpi=yes
+else
+    echo "gpu_bundle.sh: $build has no MPI: several GPUs will not be tried"
+    with_mpi=no
 fi
 targets=()
 for program in "${programs[@]}"; do targets+=("${program##*/}"); done
@@ -47,16 +56,35 @@ for program in "${programs[@]}"; do
     cp "$build/$program" "$work/bin/$program"
     strip --strip-debug "$work/bin/$program"
 done
-missing=$(ldd "${programs[@]/#/$build/}" | grep 'not found' | grep -Ev "$theirs" | sort -u || true)
+# Open MPI's programs, plug-ins and help texts, in folders as its own prefix has them. Plug-ins of networks between hosts,
+# of batch systems, files and OpenSHMEM are left out, and with them what they link to.
+needy=("${programs[@]/#/$build/}")
+if [ "$with_mpi" = yes ]; then
+    mpi=$work/openmpi
+    plugins=$(ompi_info --path pkglibdir --parsable | cut -d : -f 3)
+    texts=$(ompi_info --path pkgdatadir --parsable | cut -d : -f 3)
+    [ -d "$plugins" ] && [ -d "$texts" ] || { echo "gpu_bundle.sh: Open MPI's plug-ins ($plugins) or texts ($texts) are not where ompi_info says" >&2; exit 1; }
+    mkdir -p "$mpi/bin" "$mpi/plugins" "$mpi/share/openmpi"
+    cp -L "$(command -v mpirun)" "$mpi/bin/mpirun"
+    cp -L "$(command -v orted)" "$mpi/bin/orted"
+    for plugin in "$plugins"/mca_*.so; do
+        [[ ${plugin##*/} =~ ucx|ofi|psm|openib|monitoring|flux|slurm|gridengine|jsm|memheap|scoll|spml|sshmem|atomic_|treematch|mca_io_|mca_fs_|fbtl|fcoll|sharedfp ]] ||
+            cp -L "$plugin" "$mpi/plugins/"
+    done
+    cp "$texts"/*.txt "$mpi/share/openmpi/"
+    strip --strip-debug "$mpi"/bin/* "$mpi"/plugins/*
+    needy+=("$mpi"/bin/* "$mpi"/plugins/*)
+fi
+missing=$(ldd "${needy[@]}" | grep 'not found' | grep -Ev "$theirs" | sort -u || true)
 [ -z "$missing" ] || { echo "gpu_bundle.sh: not found here: $missing" >&2; exit 1; }
-ldd "${programs[@]/#/$build/}" | awk '/=> \// { print $3 }' | sort -u | grep -Ev "/($theirs)" | while read -r library; do
+ldd "${needy[@]}" | awk '/=> \// { print $3 }' | sort -u | grep -Ev "/($theirs)" | while read -r library; do
     cp -L "$library" "$work/lib/"
 done
 strip --strip-debug "$work"/lib/* 2>/dev/null || true
 git rev-parse HEAD >"$work/commit"
 pwd -P >"$work/source" # what the tests were compiled to find their golden values in
 # Most of every program is the same device code: the dictionary reaches back over all of it.
-tar -C "$work" -cf - bin lib commit source | xz --lzma2=preset=1,dict=256MiB >"$out/bundle.tar.xz"
+tar -C "$work" -cf - $(ls "$work") | xz --lzma2=preset=1,dict=256MiB >"$out/bundle.tar.xz"
 cat >"$out/unpack.sh" <<'END'
 #!/usr/bin/env bash
 # Unpacks the bundle into the folder given, and prints the library path that its programs need.

@@ -5,14 +5,16 @@
 #     scripts/gpu_check.sh --stage quick|tests|sanitize|bench [--build FOLDER | --bundle FOLDER] [--out FOLDER]
 #                          [--budget SECONDS] [--groups NAMES] [--pack FILE.tar.gz] [--patience N]
 #
-#   quick     six minutes of all: the device's properties, operations, graphs, golden values and training side by side, as
-#             nothing of that is timed; then ViT-B-16 at batch 128 beside PyTorch, eager and compiled, and what else
-#             there is time for; with a longer --budget the other checks that train and bench's other groups too
+#   quick     six minutes of all: the device's properties, operations, graphs, golden values, training and ranks over NCCL
+#             (one, and one a GPU where there are several) side by side, as nothing of that is timed; then ViT-B-16 at batch
+#             128 beside PyTorch, eager and compiled, and what else there is time for; with a longer --budget the other
+#             checks that train and bench's other groups too
 #   tests     what machine and libraries are; the device's properties as cuDNN tells them; every operation against its f64
 #             reference; the models' graphs by cuDNN; towers' golden values, their gradients, 20 AdamW steps, queued and
 #             captured ones; training (scripts/gpu_train.sh): against the CPU, 20 steps of ViT-B-16 against the reference,
-#             resumed, graphs on and off, recomputed, in micro-batches, bf16; every command; the loss of 262,144 pairs in
-#             2 GB; R@1 of the demonstration set in bf16 and f32; a batch of 12,800 pairs. Needs no Python
+#             resumed, graphs on and off, recomputed, in micro-batches, bf16; every command; ranks over NCCL, one a GPU:
+#             steps, gradients, training, faults; the loss of 262,144 pairs in 2 GB; R@1 of the demonstration set in bf16
+#             and f32; a batch of 12,800 pairs. Needs no Python
 #   sanitize  compute-sanitizer: memcheck on every operation and on steps, racecheck on operations with shared memory
 #   bench     scripts/bench/step_gpu.py: tuwen and PyTorch side by side, of it --groups (its --help) where they are named;
 #             the loss of 262,144 pairs, a batch of 12,800
@@ -72,6 +74,13 @@ leave() {
 trap leave EXIT
 trap 'exit 143' TERM INT
 
+# mpirun is the bundle's, as is what it reads, whatever the machine has of its own.
+open_mpi() {
+    [ -x "$place/openmpi/bin/mpirun" ] || return 0
+    export PATH=$place/openmpi/bin:$PATH OPAL_PREFIX=$place/openmpi OPAL_PKGLIBDIR=$place/openmpi/plugins
+    export OPAL_PKGDATADIR=$place/openmpi/share/openmpi OPAL_SYSCONFDIR=$place/openmpi/etc
+    export PMIX_MCA_pcompress_base_silence_warning=1 # PMIx's own plug-ins are not needed
+}
 # Unpacks a bundle; its tests look for their golden values where they were compiled.
 library_path=${LD_LIBRARY_PATH-}
 library_path_was_set=${LD_LIBRARY_PATH+yes}
@@ -82,6 +91,7 @@ open_bundle() {
     bundle_path=$("$bundle/unpack.sh" "$place") || return 1
     export LD_LIBRARY_PATH=$bundle_path${library_path:+:$library_path}
     build=$place/bin
+    open_mpi
     source=$(cat "$place/source")
     [ -e "$source/tests/golden" ] && return 0
     mkdir -p "$(dirname "$source")" && ln -s "$PWD" "$source" || {
@@ -168,6 +178,7 @@ finish() {
         if [ "$status" -eq 0 ]; then
             passed=$((passed + 1))
             echo "passed  $name  $took s"
+            grep '^SKIP ' "$out/$name.txt" | sort -u | cut -c 1-300 | sed 's/^/        /'
             continue
         fi
         failed=$((failed + 1)) bad=1
@@ -247,6 +258,23 @@ programs() {
     MOST=150 start resnet bash -c 'CK_FORK=no on_gpu resnet'
     for name in step step_masks towers adamw contrastive step_order memory_need; do MOST=60 start "$name" bash -c "on_gpu $name"; done
 }
+# Ranks over NCCL, one a GPU: these programs start themselves on one rank and on as many more as there are GPUs for.
+gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ')
+over_nccl() {
+    local name
+    if [ ! -x "$build/tests/nccl_shim/test_step_nccl" ]; then
+        left_out=$((left_out + 1))
+        echo "left out: ranks over NCCL: this build has no MPI"
+        return
+    fi
+    for name in comm step norm; do MOST=90 start "${name}_nccl" "$build/tests/nccl_shim/test_${name}_nccl"; done
+    [ "$gpus" -lt 2 ] || MOST=150 start train_nccl bash tests/nccl_shim/test_train_nccl.sh "$build" gpus
+}
+# FEWEST: GPUs that this is for. With one it tries that further ranks are refused.
+faults_over_nccl() {
+    [ "$gpus" -ge "$1" ] && [ -x "$build/tests/nccl_shim/tool_ranks_nccl" ] || return 0
+    MOST=280 start faults_nccl bash tests/nccl_shim/test_faults_nccl.sh "$build" gpus
+}
 # beside COMMAND...: what it starts runs side by side, each on a quarter of the cores. Nothing of it may be timed.
 beside() {
     local cores
@@ -267,9 +295,10 @@ alone() {
     figures large_loss large_batch
 }
 
-# They compare with what train_as_cpu left.
+# They compare with what train_as_cpu left. The argument is faults_over_nccl's.
 later_tests() {
     local name
+    faults_over_nccl "$1"
     MOST=120 train graphs_and_resuming graphs_change_nothing resumed
     for name in recomputed in_full in_parts in_bf16 commands small_resnet profiled; do MOST=90 train "train_$name" "$name"; done
 }
@@ -282,12 +311,13 @@ quick() {
         programs
         MOST=100 train train_as_cpu make_data against_cpu in_bf16 graphs_change_nothing
         MOST=100 train vit_b16 vit_b16
+        over_nccl
     }
     beside quick_checks
     peers "${groups:-main,models}" 70
     alone
     # Of a longer budget, for a machine that may not come a second time.
-    [ $((budget - SECONDS)) -lt 90 ] || beside later_tests
+    [ $((budget - SECONDS)) -lt 90 ] || beside later_tests 2
     [ $((budget - SECONDS)) -lt 60 ] || peers largest,variants 0 more
 }
 
@@ -297,17 +327,12 @@ tests() {
         programs
         MOST=120 train vit_b16 vit_b16
         MOST=120 train train_as_cpu make_data against_cpu
+        over_nccl
     }
     beside first_tests
-    beside later_tests
+    beside later_tests 1
     MOST=90 check chosen_parts scripts/gpu_train.sh chosen_parts # asks for all the memory that is free
     alone
-    if [ -x "$build/tests/nccl_shim/test_comm_nccl" ]; then
-        MOST=60 check comm_nccl "$build/tests/nccl_shim/test_comm_nccl"
-    else
-        left_out=$((left_out + 1))
-        echo "left out: comm_nccl: this build has no MPI (scripts/gpu_bundle.sh's has none), so several GPUs were not tried"
-    fi
 }
 
 # Whether compute-sanitizer serves this GPU, found out once on the smallest operation: in some sandboxes (gVisor's) it

@@ -147,6 +147,23 @@ START_TEST(ranks_that_all_wait_do_not_wait_for_ever) {
 }
 END_TEST
 
+/* Of two ranks that do not agree, each is alone with its call: both are named, whoever is taken for the
+ * culprit. */
+START_TEST(two_ranks_that_do_not_agree_are_both_named) {
+    tw_peer_view views[RANKS];
+    for (int differs = 0; differs < 2; differs++) {
+        all_well(views);
+        for (int r = 0; r < 2; r++) waits(&views[r], 46 + r, r == differs ? "broadcast" : "all_reduce");
+        tw_verdict v = tw_verdict_find(views, peers, 2, NOW, LIMIT);
+        char other[64];
+        ck_assert_int_ge(v.rank, 0);
+        snprintf(other, sizeof other, "waits in %s, rank %d in %s,", views[v.rank].beat.call, 1 - v.rank,
+                 views[1 - v.rank].beat.call);
+        ck_assert_msg(strstr(v.text, other) != NULL, "'%s' lacks '%s'", v.text, other);
+    }
+}
+END_TEST
+
 START_TEST(ranks_that_are_all_stuck_outside_collectives_are_noticed) {
     tw_peer_view views[RANKS];
     all_well(views);
@@ -290,6 +307,6 @@ TW_TEST_MAIN("watchdog", a_rank_that_gets_nothing_done_is_told_from_a_slow_one,
              computing_that_gets_nothing_done_is_timed, progress_is_first_until_it_is_settled,
              well_and_slow_ranks_are_left_alone, a_released_rank_is_not_to_blame,
              a_silent_rank_is_named_with_its_host, a_stuck_rank_is_told_from_a_busy_one,
-             ranks_that_all_wait_do_not_wait_for_ever,
+             ranks_that_all_wait_do_not_wait_for_ever, two_ranks_that_do_not_agree_are_both_named,
              ranks_that_are_all_stuck_outside_collectives_are_noticed, a_slow_disk_is_given_more_time,
              a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)

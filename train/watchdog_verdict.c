@@ -62,6 +62,13 @@ static bool is_stuck(const tw_peer_view *views, int ranks, int r, double limit, 
     return b->still >= TW_WATCHDOG_PATIENCE * limit;
 }
 
+/* Whom to name beside `behind`: who waits in another call; of two ranks neither is alone with its own. */
+static int beside(const tw_peer_view *views, int ranks, int behind, int waiting) {
+    for (int r = 0; r < ranks; r++)
+        if (strcmp(views[r].beat.call, views[behind].beat.call) != 0) return r;
+    return waiting != behind ? waiting : (behind + 1) % ranks;
+}
+
 static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int ranks, int waiting,
                            double limit) {
     const tw_beat *w = &views[waiting].beat;
@@ -78,10 +85,11 @@ static tw_verdict on_stuck(const tw_peer_view *views, const tw_peer *peers, int 
     for (int r = 0; r < ranks; r++)
         if (views[r].beat.waiting < limit) return (tw_verdict){.rank = -1}; /* on its way */
     char what[256];
+    int other = beside(views, ranks, behind, waiting);
     snprintf(what, sizeof what,
              "waits in %s, rank %d in %s, and all others wait too, since %.0f s: messages are lost, or the "
              "ranks do not agree on what comes next",
-             views[behind].beat.call, waiting, w->call, views[behind].beat.waiting);
+             views[behind].beat.call, other, views[other].beat.call, views[behind].beat.waiting);
     return on(behind, peers, ranks, what);
 }
 

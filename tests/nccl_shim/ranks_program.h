@@ -1,9 +1,9 @@
-/* A Check program of GPU ranks: it starts itself under mpirun, once with each number of ranks; a rank is one
- * process that runs all tests, in the same order, on a device of its own. */
+/* A Check program of GPU ranks: it starts itself under mpirun, once with each number of ranks
+ * (ranks_start.h); a rank is one process that runs all tests, in the same order, on a device of its own. */
 #ifndef TW_TESTS_NCCL_SHIM_RANKS_PROGRAM_H
 #define TW_TESTS_NCCL_SHIM_RANKS_PROGRAM_H
 
-#include "train/comm_open.h"
+#include "ranks_start.h"
 #include "tw_test.h"
 
 static tw_device *device;
@@ -11,7 +11,7 @@ static tw_comm *comm;
 
 static inline int ranks_program_run(int expected, const char *name, const TTest *const *tests, size_t count) {
     setenv("CK_FORK", "no", 1);
-    if (tw_comm_open_device(TW_CONFIG_DEVICE_CUDA, 1, 60, &device, &comm) != TW_OK) {
+    if (ranks_open(expected, &device, &comm) != TW_OK) {
         fprintf(stderr, "%s: %s\n", name, tw_last_error());
         return EXIT_FAILURE;
     }
@@ -24,19 +24,12 @@ static inline int ranks_program_run(int expected, const char *name, const TTest 
     return failed;
 }
 
-/* On 2 and on 3 ranks. */
+/* On 1, 2 and 3 ranks, where ranks are not GPUs. */
 static inline int ranks_program(const char *program, const char *name, const TTest *const *tests,
                                 size_t count) {
-    const char *rank_of = getenv("TW_TEST_RANKS");
-    int failed = 0;
-    if (rank_of) return ranks_program_run(atoi(rank_of), name, tests, count);
-    for (int ranks = 2; ranks <= 3; ranks++) {
-        char command[4096];
-        snprintf(command, sizeof command, "TW_TEST_RANKS=%d '%s/tests/mpirun.sh' %d '%s'", ranks,
-                 TW_SOURCE_DIR, ranks, program);
-        failed |= system(command) != 0;
-    }
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    static const int on[] = {1, 2, 3};
+    if (ranks_started()) return ranks_program_run(ranks_started(), name, tests, count);
+    return ranks_start(program, name, on, sizeof on / sizeof *on);
 }
 
 #define RANKS_PROGRAM(name, ...)                                                                             \
