@@ -29,7 +29,10 @@ start 3; kill -9 "$(pid 0)" "$(pid 1)" "$(pid 2)"; ends "all ranks killed" "rank
 start 3; kill -STOP "$(pid 1)"; ends "a rank stopped" "rank 1 of 3 \(process $(pid 1) on .*has not been heard of"
 start 3; kill -STOP "$(pid 0)"; ends "rank 0 stopped" "rank 0 of 3 \(process $(pid 0) on .*has not been heard of"
 start 3 hang 2; ends "a rank hangs" "rank 2 of 3 .* hangs: rank [01] has waited"
-slack=150 # seconds count in which the rank has a processor: on a crowded machine it takes longer
+slack=150 # helpers that get no processor may look like one that computes
+start 3 poll 2; ends "a rank hangs, and a helper thread looks around" "rank 2 of 3 .* hangs: rank [01] has waited"
+start 3 trickle 2; ends "a rank hangs, and a helper thread writes a little" "rank 2 of 3 .* hangs: rank [01] has waited"
+# Seconds count in which the rank has a processor: on a crowded machine it takes longer
 start 3 spin 2; ends "a rank computes without end" "rank 2 of 3 .* hangs: rank [01] has waited .* got nothing done since it began with: a loop"
 start 3 spin 0; ends "rank 0 computes without end" "rank 0 of 3 .* hangs: rank [12] has waited .* got nothing done since it began with: a loop"
 slack=24

@@ -1,14 +1,9 @@
-/* What rank 0 makes of the beats it gets, and which processes count as working; whole jobs that end are in
- * test_faults.sh. */
+/* What rank 0 makes of the beats it gets; which processes count as working is in test_watchdog_activity.c,
+ * and whole jobs that end are in test_faults.sh. */
 #include "train/watchdog.h"
 #include "train/watchdog_activity.h"
 
-#include "autograd/progress.h"
-#include "train/clock.h"
 #include "tw_test.h"
-
-#include <time.h>
-#include <unistd.h>
 
 enum { RANKS = 4 };
 static const double NOW = 1000, LIMIT = 45;
@@ -52,7 +47,7 @@ END_TEST
 START_TEST(a_released_rank_is_not_to_blame) {
     tw_peer_view views[RANKS];
     tw_activity a;
-    tw_activity_open(&a);
+    tw_activity_open(&a, LIMIT);
     tw_activity_held_up(&a, a.last + 300);
     all_well(views);
     for (int r = 2; r < RANKS; r++) waits(&views[r], 300, "all_reduce");
@@ -85,6 +80,32 @@ START_TEST(a_stuck_rank_is_told_from_a_busy_one) {
     expect(views, -1, "");
     views[2].beat.still = TW_WATCHDOG_PATIENCE * LIMIT + 1;
     expect(views, 2, "and a disk does not answer it");
+}
+END_TEST
+
+/* Not idle, and with a processor for a small part of the time: on a crowded machine, or by a helper thread of
+ * one that sleeps. */
+START_TEST(a_rank_that_gets_nothing_done_has_an_end) {
+    tw_peer_view views[RANKS];
+    all_well(views);
+    for (int r = 0; r < 3; r++) waits(&views[r], 20000, "all_gather");
+    views[3].beat.spent = LIMIT - 1;
+    views[3].beat.stalled = TW_WATCHDOG_PATIENCE * LIMIT - 1;
+    expect(views, -1, "");
+    views[3].beat.stalled = TW_WATCHDOG_PATIENCE * LIMIT + 1;
+    expect(views, 3, "it has got nothing done for 1351 s");
+    views[3].beat.first = 1;
+    expect(views, -1, "");
+    views[3].beat.stalled = TW_WATCHDOG_PATIENCE * TW_WATCHDOG_START * LIMIT + 1;
+    expect(views, 3, "it has got nothing done for");
+    views[3].beat.first = 0; /* as crowded as that, a long unit takes any rank longer */
+    views[1].beat.longest = 120;
+    views[3].beat.stalled = TW_WATCHDOG_PATIENCE * TW_WATCHDOG_LONGER * 120 - 1;
+    expect(views, -1, "");
+    views[3].beat.stalled += 2;
+    expect(views, 3, "it has got nothing done for");
+    waits(&views[3], 1, "all_gather");
+    expect(views, -1, "");
 }
 END_TEST
 
@@ -204,109 +225,10 @@ START_TEST(a_report_comes_before_guesses) {
 }
 END_TEST
 
-START_TEST(sleeping_is_no_work) {
-    tw_activity a;
-    tw_activity_open(&a);
-    tw_activity_look(&a, 100); /* what the process did before */
-    usleep(100000);
-    double before = 0;
-    /* A page of the program that the system reads from the disk again looks like work: then once more. */
-    for (double at = 101; at < 110 && a.last != before; at++) {
-        tw_activity_look(&a, at);
-        before = a.last;
-        usleep(200000);
-        tw_activity_look(&a, at + 0.5);
-    }
-    ck_assert_double_eq(a.last, before);
-    tw_activity_slept(&a, 30); /* suspended: it could not have worked */
-    ck_assert_double_eq(a.last, before + 30);
-    ck_assert(tw_is_same_program(getpid()));
-    ck_assert(!tw_is_same_program(1));
-}
-END_TEST
-
-/* Seconds of a processor, which other processes may have in between. */
-static void *compute(void *seconds) {
-    struct timespec used = {0};
-    volatile double sum = 0;
-    while ((double)used.tv_sec + 1e-9 * (double)used.tv_nsec < *(const double *)seconds) {
-        for (int i = 0; i < 10000; i++) sum = sum + 1;
-        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &used);
-    }
-    return seconds;
-}
-
-/* The thread that looks does not count. */
-static void compute_aside(double seconds) {
-    pthread_t thread;
-    ck_assert_int_eq(pthread_create(&thread, NULL, compute, &seconds), 0);
-    pthread_join(thread, NULL);
-}
-
-START_TEST(threads_that_compute_are_seen) {
-    tw_activity a;
-    tw_activity_open(&a);
-    tw_activity_look(&a, 100);
-    compute_aside(0.5);
-    tw_activity_look(&a, 103);
-    ck_assert_double_eq(a.last, 103);
-}
-END_TEST
-
-/* A little more than counts, as the clocks of process and threads are read one after the other. */
-static void work_for(tw_activity *a, double *at, double seconds) {
-    compute_aside(seconds + 0.02);
-    *at += seconds;
-    tw_activity_look(a, *at);
-}
-
-START_TEST(computing_that_gets_nothing_done_is_timed) {
-    tw_activity a;
-    tw_activity_open(&a);
-    double at = a.looked;
-    work_for(&a, &at, 0.1);
-    tw_progress_tick();
-    work_for(&a, &at, 0.1); /* the tick is seen at its end */
-    ck_assert_double_eq(a.spent, 0);
-    work_for(&a, &at, 0.3);
-    ck_assert_double_eq_tol(a.spent, 0.3, 1e-6); /* no more than passed, and all of it */
-    double spent = a.spent;
-    tw_activity_look(&a, at + 5); /* asleep, or without a processor */
-    ck_assert_double_le(a.spent, spent + 0.05);
-    tw_progress_aside(); /* gets on, but says nothing of how long work takes */
-    tw_activity_look(&a, at + 6);
-    ck_assert_double_eq(a.spent, 0);
-    ck_assert_double_ge(a.at_unit, spent);
-    tw_progress_begin("something");
-    tw_activity_look(&a, at + 7);
-    ck_assert_double_ge(a.longest, spent);
-    ck_assert_double_eq(a.at_unit, 0);
-}
-END_TEST
-
-START_TEST(progress_is_first_until_it_is_settled) {
-    tw_progress_begin("a step");
-    ck_assert_str_eq(tw_progress_look().what, "a step");
-    ck_assert(tw_progress_look().first);
-    tw_progress_settle();
-    ck_assert(!tw_progress_look().first);
-    tw_progress_first(true);
-    tw_progress_first(true);
-    tw_progress_first(false);
-    ck_assert(tw_progress_look().first);
-    tw_progress_first(false);
-    ck_assert(!tw_progress_look().first);
-    tw_progress_queued(2.5);
-    tw_progress_queued(1.5);
-    ck_assert_double_eq_tol(tw_progress_look().queued, 2.5, 1e-3);
-}
-END_TEST
-
-TW_TEST_MAIN("watchdog", a_rank_that_gets_nothing_done_is_told_from_a_slow_one,
-             a_device_that_takes_long_is_waited_for, ranks_that_all_run_in_circles_are_noticed,
-             computing_that_gets_nothing_done_is_timed, progress_is_first_until_it_is_settled,
-             well_and_slow_ranks_are_left_alone, a_released_rank_is_not_to_blame,
+TW_TEST_MAIN("watchdog", well_and_slow_ranks_are_left_alone, a_released_rank_is_not_to_blame,
              a_silent_rank_is_named_with_its_host, a_stuck_rank_is_told_from_a_busy_one,
+             a_rank_that_gets_nothing_done_has_an_end, a_rank_that_gets_nothing_done_is_told_from_a_slow_one,
+             a_device_that_takes_long_is_waited_for, ranks_that_all_run_in_circles_are_noticed,
              ranks_that_all_wait_do_not_wait_for_ever, two_ranks_that_do_not_agree_are_both_named,
              ranks_that_are_all_stuck_outside_collectives_are_noticed, a_slow_disk_is_given_more_time,
-             a_report_comes_before_guesses, sleeping_is_no_work, threads_that_compute_are_seen)
+             a_report_comes_before_guesses)

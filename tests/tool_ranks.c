@@ -1,6 +1,8 @@
 /* tool_ranks FOLDER TIMEOUT [HOW RANK]: ranks that reduce without end, for the fault suite. Each writes its
  * process number to FOLDER/RANK when it has begun. HOW, of that rank, after a second:
  *   hang       it stops calling, and sleeps
+ *   poll       the same, while a helper thread of it looks around without end, with 2 % of a processor
+ *   trickle    the same, while one writes 60 kB a second to the file FOLDER/../trickle
  *   spin       it stops calling, and computes without end
  *   slow       nothing is wrong: between its calls it computes for long, in long units of work and short ones
  *   fail       it fails
@@ -21,6 +23,7 @@
 #include "train/signals.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,17 +60,43 @@ static void sleep_for_ever(void) {
     for (;;) pause();
 }
 
+static double thread_seconds(void) {
+    struct timespec t;
+    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 /* Of processor time, as the others may take the processor away. */
 static void compute(double seconds) {
-    struct timespec t;
     volatile double sum = 0;
-    double start = -1, now = 0;
-    while (start < 0 || now < start + seconds) {
+    for (double start = thread_seconds(); thread_seconds() < start + seconds;)
         for (int i = 0; i < 100000; i++) sum = sum + 1;
-        (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-        now = (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-        if (start < 0) start = now;
+}
+
+/* What threads of libraries do while the rank sleeps: they look around, or write to a file. */
+static void *look_around(void *unused) {
+    for (double used = 0.0002;; used += 0.0002) {
+        while (thread_seconds() < used) continue;
+        usleep(9800);
     }
+    return unused;
+}
+
+static void *trickle(void *path) {
+    static const char page[6000];
+    FILE *file = fopen(path, "w");
+    while (file && fwrite(page, sizeof page, 1, file) == 1 && fflush(file) == 0) usleep(100000);
+    return NULL;
+}
+
+static tw_status start_helper(const char *folder) {
+    static char path[4096];
+    pthread_t thread;
+    snprintf(path, sizeof path, "%s/../trickle", folder);
+    if (strcmp(how, "poll") != 0 && strcmp(how, "trickle") != 0) return TW_OK;
+    if (pthread_create(&thread, NULL, strcmp(how, "poll") == 0 ? look_around : trickle, path) == 0)
+        return TW_OK;
+    return FAIL(TW_ERR_IO, "no thread");
 }
 
 /* A unit that takes longer than a rank may be stuck, then many that together take longer than others wait. */
@@ -80,13 +109,16 @@ static void work_slowly(double timeout) {
     }
 }
 
-static tw_status misbehave(tw_comm *c, float *x) {
+static tw_status misbehave(tw_comm *c, const char *folder, float *x) {
+    TRY(start_helper(folder));
     if (strcmp(how, "finalize") == 0) return TW_OK;
     if (strcmp(how, "spin") == 0) {
         tw_progress_begin("a loop");
         compute(INFINITY);
     }
-    if (strcmp(how, "hang") == 0 || strcmp(how, "idle") == 0) sleep_for_ever();
+    static const char *const sleepers[] = {"hang", "poll", "trickle", "idle"};
+    for (size_t i = 0; i < sizeof sleepers / sizeof sleepers[0]; i++)
+        if (strcmp(how, sleepers[i]) == 0) sleep_for_ever();
     if (strcmp(how, "fail") == 0 || strcmp(how, "linger") == 0)
         return FAIL(TW_ERR_IO, "checkpoint.h5: no space left on device");
     TRY(c->broadcast(c, x, N, c->rank));
@@ -109,7 +141,7 @@ static tw_status run(tw_comm *c, const char *folder, bool early, double timeout)
         tw_progress_settle();
         usleep(2000);
     }
-    return misbehave(c, x);
+    return misbehave(c, folder, x);
 }
 
 static void say(const char *message) {

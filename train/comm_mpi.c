@@ -115,7 +115,7 @@ static tw_status start_watching(mpi_comm *c, double timeout) {
         tw_watchdog_close(c->watchdog);
         return status;
     }
-    tw_watchdog_ignore_thread(c->watchdog, c->thread.thread);
+    tw_watchdog_ignore_thread(c->watchdog, c->thread.thread, c->thread.number);
     tw_mpi_thread_watch(&c->thread, beats);
     return TW_OK;
 }

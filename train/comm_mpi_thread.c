@@ -8,7 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 static void keep_error(tw_comm_lane *l, tw_status status) {
     if (l->status != TW_OK) return;
@@ -187,6 +189,7 @@ static void *thread_main(void *argument) {
     tw_status status = tw_mpi_open(&t->rank, &t->ranks);
     pthread_mutex_lock(&t->lock);
     t->start_status = status;
+    t->number = (pid_t)syscall(SYS_gettid);
     if (status != TW_OK) snprintf(t->start_message, sizeof t->start_message, "%s", tw_last_error());
     for (int i = 0; i < 2 && status == TW_OK; i++)
         tw_op_engine_open(&t->lanes[i].engine, (tw_mpi_lane)i, t->rank, t->ranks);

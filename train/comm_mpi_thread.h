@@ -7,6 +7,7 @@
 #include "train/comm_mpi_op.h"
 
 #include <pthread.h>
+#include <sys/types.h>
 
 /* Collectives of one group, in order. All but `engine` and `active` belong to the thread's lock. */
 typedef struct tw_comm_lane {
@@ -26,6 +27,7 @@ typedef struct tw_comm_lane {
 
 typedef struct tw_mpi_thread {
     pthread_t thread;
+    pid_t number; /* its tid */
     pthread_mutex_t lock;
     pthread_cond_t work, done;
     tw_comm_lane lanes[2]; /* TW_MPI_QUEUE and TW_MPI_HOST */

@@ -211,7 +211,7 @@ tw_status tw_watchdog_open(int rank, int ranks, const tw_peer *peers, double tim
                        .woke = now};
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    tw_activity_open(&w->activity);
+    tw_activity_open(&w->activity, w->limit);
     w->peers = malloc((size_t)ranks * sizeof *w->peers);
     w->views = calloc((size_t)ranks, sizeof *w->views);
     if (w->peers && w->views) {
@@ -239,9 +239,9 @@ double tw_watchdog_interval(const tw_watchdog *w) {
     return w->interval;
 }
 
-void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread) {
+void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread, pid_t number) {
     pthread_mutex_lock(&w->lock);
-    tw_activity_ignore(&w->activity, thread);
+    tw_activity_ignore(&w->activity, thread, number);
     pthread_mutex_unlock(&w->lock);
 }
 
@@ -264,6 +264,7 @@ void tw_watchdog_make_beat(tw_watchdog *w, tw_beat *beat) {
     }
     beat->idle = now - w->activity.last;
     beat->still = now - w->activity.moved;
+    beat->stalled = now - w->activity.done;
     describe_progress(&w->activity, beat);
     memcpy(beat->report, w->report, sizeof beat->report);
     if (w->rank == 0) w->views[0].beat = *beat;

@@ -8,14 +8,15 @@
  *
  * What is no hang: to read, write or get work done for however long. A rank counts as stuck when others wait
  * for it in a collective, it waits in none, and for 3/4 of the time-out its process
- * - used neither processor nor disk; or
+ * - used neither processor nor disk to speak of (watchdog_activity.h); or
  * - computed, and no unit of work was done (autograd/progress.h), nor a megabyte read or written. One
  * operation of a large model on a slow processor may take longer than that: so it is LONGER times as much as
  * the longest unit took any rank so far, if that is more, and START times as much while what it does is done
- * for the first time. Only seconds count in which the process had a processor. If the system says that it
- * waits for a disk, which a slow one may honestly take long for, it counts as stuck after PATIENCE times as
- * much. Ranks that are all stuck outside collectives, as when the storage they read from is gone, count as
- * such by the same measures. */
+ * for the first time. Only seconds count in which the process had a processor, so that by the clock it may
+ * take longer, on a crowded machine or where a helper thread goes on for one that sleeps: PATIENCE times as
+ * much at most. If the system says that it waits for a disk, which a slow one may honestly take long for, it
+ * counts as stuck after PATIENCE times as much too. Ranks that are all stuck outside collectives, as when the
+ * storage they read from is gone, count as such by the same measures. */
 #ifndef TW_TRAIN_WATCHDOG_H
 #define TW_TRAIN_WATCHDOG_H
 
@@ -34,7 +35,8 @@ typedef struct tw_beat {
     double waiting;   /* seconds its caller has been held up in a collective; 0: it is not */
     double idle;      /* seconds since its process last computed, read, wrote or waited for a disk */
     double still;     /* the same, but waiting for a disk does not count */
-    double spent;     /* seconds it computed since it last got something done; */
+    double stalled;   /* seconds since it last got something done, */
+    double spent;     /* and of them those that it computed; */
     double longest;   /* the most that a unit of work took it so far, */
     double queued;    /* and what is queued to its device */
     int32_t first;    /* what it does is done for the first time */
@@ -79,8 +81,8 @@ tw_peer tw_peer_self(void);
 
 /* Seconds between beats. */
 double tw_watchdog_interval(const tw_watchdog *w);
-/* Threads that serve communication count neither as working nor as idle. */
-void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread);
+/* A thread that serves communication counts neither as working nor as idle; `number` is its tid. */
+void tw_watchdog_ignore_thread(tw_watchdog *w, pthread_t thread, pid_t number);
 
 /* For the thread that carries beats. make_beat adds all but what the caller filled in: done, waiting and
  * call. */

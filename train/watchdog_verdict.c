@@ -48,18 +48,23 @@ static double allowed(const tw_peer_view *views, int ranks, int r, double limit,
 /* Whether rank r, which waits for no other, is stuck; how, for a message. */
 static bool is_stuck(const tw_peer_view *views, int ranks, int r, double limit, char *how, size_t size) {
     const tw_beat *b = &views[r].beat;
+    double most = allowed(views, ranks, r, limit, false);
     if (b->waiting > 0) return false;
     if (b->idle >= allowed(views, ranks, r, limit, true)) {
         snprintf(how, size, "it does nothing");
         return true;
     }
-    if (b->spent >= allowed(views, ranks, r, limit, false)) {
+    if (b->spent >= most) {
         snprintf(how, size, "it has computed for %.0f s and got nothing done since it began with: %s",
                  b->spent, b->doing);
         return true;
     }
-    snprintf(how, size, "a disk does not answer it");
-    return b->still >= TW_WATCHDOG_PATIENCE * limit;
+    if (b->still >= TW_WATCHDOG_PATIENCE * limit) {
+        snprintf(how, size, "a disk does not answer it");
+        return true;
+    }
+    snprintf(how, size, "it has got nothing done for %.0f s, since it began with: %s", b->stalled, b->doing);
+    return b->stalled >= TW_WATCHDOG_PATIENCE * most;
 }
 
 /* Whom to name beside `behind`: who waits in another call; of two ranks neither is alone with its own. */
