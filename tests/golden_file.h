@@ -47,7 +47,20 @@ static inline int golden_int(hid_t file, const char *group, const char *attribut
     return (int)golden_number(file, group, attribute);
 }
 
-/* A model whose sizes a group's attributes hold. */
+/* A text tower whose sizes a group's attributes hold. */
+static inline tw_bert_config golden_text_config(hid_t file, const char *group) {
+#define SIZE(name) golden_int(file, group, name)
+    return (tw_bert_config){.vocabulary = SIZE("vocab_size"),
+                            .positions = SIZE("text_max_position_embeddings"),
+                            .types = SIZE("text_type_vocab_size"),
+                            .hidden = SIZE("text_hidden_size"),
+                            .layers = SIZE("text_num_hidden_layers"),
+                            .heads = SIZE("text_num_attention_heads"),
+                            .intermediate = SIZE("text_intermediate_size")};
+#undef SIZE
+}
+
+/* A model, likewise, whose image tower is a ViT. */
 static inline tw_model_config golden_model_config(hid_t file, const char *group) {
 #define SIZE(name) golden_int(file, group, name)
     tw_model_config c = {.embed = SIZE("embed_dim"), .context = SIZE("context_length")};
@@ -58,13 +71,7 @@ static inline tw_model_config golden_model_config(hid_t file, const char *group)
                                 .heads = SIZE("heads"),
                                 .pixel_mean = {0, 0, 0},
                                 .pixel_std = {1, 1, 1}};
-    c.text = (tw_bert_config){.vocabulary = SIZE("vocab_size"),
-                              .positions = SIZE("text_max_position_embeddings"),
-                              .types = SIZE("text_type_vocab_size"),
-                              .hidden = SIZE("text_hidden_size"),
-                              .layers = SIZE("text_num_hidden_layers"),
-                              .heads = SIZE("text_num_attention_heads"),
-                              .intermediate = SIZE("text_intermediate_size")};
+    c.text = golden_text_config(file, group);
     snprintf(c.name, sizeof c.name, "golden");
 #undef SIZE
     return c;

@@ -46,13 +46,7 @@ static tw_model_config config_of(hid_t file) {
     ck_assert(a >= 0 && H5Aread(a, H5T_NATIVE_INT64, stages) >= 0);
     H5Aclose(a);
     for (int i = 0; i < TW_RESNET_STAGES; i++) c.image.stages[i] = (int)stages[i];
-    c.text = (tw_bert_config){.vocabulary = SIZE("vocab_size"),
-                              .positions = SIZE("text_max_position_embeddings"),
-                              .types = SIZE("text_type_vocab_size"),
-                              .hidden = SIZE("text_hidden_size"),
-                              .layers = SIZE("text_num_hidden_layers"),
-                              .heads = SIZE("text_num_attention_heads"),
-                              .intermediate = SIZE("text_intermediate_size")};
+    c.text = golden_text_config(file, "/main");
 #undef SIZE
     return c;
 }

@@ -101,7 +101,7 @@ tw_status tw_run_check_options(const tw_run *run) {
 /* What must be the same on every rank before the first step; the upper ones are hashes. */
 typedef struct start {
     uint64_t model, vocab, train, val, checkpoint, weights;
-    int64_t pairs, pool_texts, pool_images;
+    int64_t pool_texts, pool_images;
     int64_t step, epoch, position, adam_steps, total_steps;
 } start;
 
@@ -123,7 +123,7 @@ static tw_status hash_model(const tw_model_config *c, uint64_t *h) {
 static tw_status describe(const tw_run *run, const tw_run_start *from, start *out) {
     size_t bytes;
     const char *vocab = tw_vocab_text(run->vocab, &bytes);
-    *out = (start){.pairs = tw_dataset_pairs(run->train),
+    *out = (start){.train = run->train_hash,
                    .pool_texts = run->pool ? run->pool->n_texts : 0,
                    .pool_images = run->pool ? run->pool->n_images : 0,
                    .step = run->step,
@@ -133,7 +133,6 @@ static tw_status describe(const tw_run *run, const tw_run_start *from, start *ou
                    .total_steps = run->total_steps};
     mix(&out->vocab, vocab, bytes);
     TRY(hash_model(&run->model->config, &out->model));
-    out->train = run->train_hash;
     if (run->pool) TRY(tw_data_hash_pool(run->val, run->pool, &out->val));
     /* Of all that a checkpoint holds: moments too, of which a rank may keep its share alone. */
     if (from->resume) out->checkpoint = tw_seal_digest(tw_checkpoint_path(from->source.checkpoint));
@@ -143,8 +142,7 @@ static tw_status describe(const tw_run *run, const tw_run_start *from, start *ou
 static const char *difference(const start *a, const start *b) {
     if (a->model != b->model) return "the model's description: is model or init another file there?";
     if (a->vocab != b->vocab) return "the vocabulary: is vocab another file there?";
-    if (a->pairs != b->pairs || a->train != b->train)
-        return "the training data: is train_data another data set there?";
+    if (a->train != b->train) return "the training data: is train_data another data set there?";
     if (a->pool_texts != b->pool_texts || a->pool_images != b->pool_images || a->val != b->val)
         return "the validation data: is val_data or val_texts another one there?";
     if (a->checkpoint != b->checkpoint)
